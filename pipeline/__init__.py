@@ -1,0 +1,1 @@
+"""A dataset of shards -> batches on the device: index, clip order, byte reads, DALI."""

@@ -1,0 +1,1 @@
+"""Batches -> checkpoints, scores, fused predictions: the networks, the loop, Ray Train."""

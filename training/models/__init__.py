@@ -1,0 +1,1 @@
+"""The networks of the paper: ResNet and P3D, local and global diffusion, the combination classifier."""
