@@ -1,0 +1,106 @@
+"""TV-L1 optical flow of a clip: parameters, and the choice among the backends that compute it.
+
+flow = compute_flow(frames)  # uint8 T x H x W, grey -> float32 (T - 1) x H x W x 2, in pixels
+"""
+
+import importlib.metadata
+import itertools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pipeline.errors import UsageError, UserError
+
+BACKENDS = ("numba", "opencv", "torch")
+
+# Goes into a dataset's recipe: the string changes whenever the bytes of the flow may change.
+# The numba solver keeps to IEEE arithmetic in a fixed order, so its own version is enough; the kernels of
+# the other two come from the library.
+SOLVER_VERSION = {
+    "numba": "1",
+    "opencv": cv2.__version__,
+    "torch": f"1 (torch {importlib.metadata.version('torch')})",
+}
+
+
+@dataclass(frozen=True)
+class TVL1Params:
+    """Parameters of TV-L1 optical flow, by OpenCV's names and with OpenCV's defaults, for grey values from 0 to 255.
+
+    The energy and its dual solution are those of Zach, Pock, Bischof, "A Duality Based Approach for Realtime TV-L1
+    Optical Flow" (DAGM 2007); the scheme over scales, warps and iterations that of Sanchez, Meinhardt-Llopis,
+    Facciolo, "TV-L1 Optical Flow Estimation" (Image Processing On Line 3, 2013), whose symbols the names follow;
+    median filtering between iterations that of Wedel, Pock, Zach, Bischof, Cremers, "An Improved Algorithm for TV-L1
+    Optical Flow" (2009).
+
+    Raises UsageError for a value with which the iteration is not defined.
+    """
+
+    tau: float = 0.25  # time step of the dual variable
+    lambda_: float = 0.15  # weight of the data term: smaller is smoother
+    theta: float = 0.3  # tightness of the coupling between the data and the smoothness term
+    scales: int = 5  # of the image pyramid, at most; a scale has at least 16 rows and columns
+    scale_step: float = 0.8  # size of a scale relative to the next finer one
+    warps: int = 5  # linearisations per scale
+    epsilon: float = 0.01  # pixels: a warp ends when an iteration moves the flow by less (root mean square)
+    inner_iterations: int = 30  # between two median filterings, at most
+    outer_iterations: int = 10  # median filterings per warp, at most
+    median_filtering: int = 5  # width of the median filter in pixels: 1 (none), 3 or 5
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "lambda_", "theta", "scales", "warps", "inner_iterations", "outer_iterations"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"TV-L1 {name} must be greater than 0, not {getattr(self, name)}")
+        if not 0 < self.scale_step < 1:
+            raise UsageError(f"TV-L1 scale_step must lie between 0 and 1, not {self.scale_step}")
+        if not self.epsilon >= 0:
+            raise UsageError(f"TV-L1 epsilon must be 0 or more, not {self.epsilon}")
+        if self.median_filtering not in (1, 3, 5):
+            raise UsageError(f"TV-L1 median_filtering must be 1, 3 or 5, not {self.median_filtering}")
+
+
+def compute_flow(
+    frames: np.ndarray, params: TVL1Params = TVL1Params(), backend: str = "numba", device: str | None = None
+) -> np.ndarray:
+    """The motion from every frame to the next.
+
+    frames: uint8 T x H x W, grey. Returns float32 (T - 1) x H x W x 2, in pixels: x to the right, y down; the point
+    at (x, y) in frame i is at (x + flow[i, y, x, 0], y + flow[i, y, x, 1]) in frame i + 1.
+    backend: one of BACKENDS. device: where the torch backend computes ("cpu", "cuda", "cuda:1"); by default on the
+    GPU if there is one.
+
+    A pair's flow depends on its two frames alone: the bytes are the same whatever the length of the clip.
+    Raises UsageError for an unknown backend or a device that the backend does not have, UserError when OpenCV lacks
+    its TV-L1, ValueError for frames of another type or shape.
+    """
+    if backend not in BACKENDS:
+        raise UsageError(f"unknown flow backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if device is not None and backend != "torch":
+        raise UsageError(f"the {backend} flow backend runs on the CPU; device {device!r} is for the torch backend")
+    if frames.dtype != np.uint8 or frames.ndim != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be uint8 T x H x W, not {frames.dtype} {' x '.join(map(str, frames.shape))}")
+    if len(frames) == 1:
+        return np.empty((0, *frames.shape[1:], 2), np.float32)
+    return _opencv_flow(frames, params)
+
+
+def _opencv_flow(frames: np.ndarray, params: TVL1Params) -> np.ndarray:
+    if not hasattr(cv2, "optflow"):
+        raise UserError(
+            "this OpenCV has no TV-L1 (cv2.optflow): pip uninstall opencv-python opencv-python-headless, then "
+            "pip install opencv-contrib-python-headless; or choose the flow backend numba"
+        )
+    solver = cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined]
+        tau=params.tau,
+        lambda_=params.lambda_,
+        theta=params.theta,
+        nscales=params.scales,
+        warps=params.warps,
+        epsilon=params.epsilon,
+        innnerIterations=params.inner_iterations,  # spelt so by OpenCV
+        outerIterations=params.outer_iterations,
+        scaleStep=params.scale_step,
+        medianFiltering=params.median_filtering,
+    )
+    return np.stack([solver.calc(first, second, None) for first, second in itertools.pairwise(frames)])
