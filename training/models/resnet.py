@@ -1,0 +1,93 @@
+"""Residual units: the 2D bottleneck of ResNet and its P3D-A form, and the stem in front of them.
+
+Every convolution is written on N x C x T x H x W; a 2D network is one whose kernels are 1 frame long.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+EXPANSION = 4
+"""Output channels of a bottleneck / channels of its 3x3 convolution."""
+
+Triple = tuple[int, int, int]
+
+
+class ConvBN(nn.Module):
+    """A convolution without bias, padded to keep the size, and its batch normalisation."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, bias=False)
+        self.bn = nn.BatchNorm3d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class Stem(nn.Module):
+    """conv1 and pool1 (Table 1): N x channels x T x H x W -> N x width x T' x H' x W'.
+
+    With `temporal`, 1x7x7 (stride 2 in space) then 3x1x1, and a max pooling of `pool_frames` frames into one.
+    Without, the stem of a 2D ResNet: 1x7x7, then a 1x3x3 max pooling with stride 2 in space.
+    """
+
+    def __init__(self, channels: int, width: int, temporal: bool, pool_frames: int) -> None:
+        super().__init__()
+        self.spatial = ConvBN(channels, width, (1, 7, 7), (1, 2, 2))
+        self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
+        self.pool1 = nn.MaxPool3d((pool_frames, 1, 1)) if temporal else nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+
+    def forward(self, video: Tensor) -> Tensor:
+        x = functional.relu(self.spatial(video), inplace=True)
+        if self.temporal is not None:
+            x = functional.relu(self.temporal(x), inplace=True)
+        return self.pool1(x)
+
+
+class ResidualUnit(nn.Module):
+    """F of eq. 2: a bottleneck with its shortcut, before the ReLU that closes it.
+
+    N x C_in x T x H x W -> N x 4 width x T x H/stride x W/stride. With `temporal` the P3D-A unit: the spatial
+    1x3x3 convolution is followed by a temporal 3x1x1 one, each with batch normalisation and ReLU.
+    """
+
+    def __init__(
+        self, c_in: int, width: int, stride: int, temporal: bool, spatial_stride: Literal["3x3", "1x1"] = "3x3"
+    ) -> None:
+        super().__init__()
+        c_out = EXPANSION * width
+        whole, halved = (1, 1, 1), (1, stride, stride)
+        first, second = (whole, halved) if spatial_stride == "3x3" else (halved, whole)
+        self.reduce = ConvBN(c_in, width, (1, 1, 1), first)
+        self.spatial = ConvBN(width, width, (1, 3, 3), second)
+        self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
+        self.expand = ConvBN(width, c_out, (1, 1, 1))
+        self.shortcut = ConvBN(c_in, c_out, (1, 1, 1), halved) if stride != 1 or c_in != c_out else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = x if self.shortcut is None else self.shortcut(x)
+        x = functional.relu(self.reduce(x), inplace=True)
+        x = functional.relu(self.spatial(x), inplace=True)
+        if self.temporal is not None:
+            x = functional.relu(self.temporal(x), inplace=True)
+        return self.expand(x) + identity
+
+
+@torch.no_grad()
+def make_temporal_identity(temporal: ConvBN) -> None:
+    """Let a fresh temporal convolution and its batch normalisation pass every frame unchanged (centre tap 1).
+
+    The scale makes up for the epsilon of the normalisation, so that with fresh statistics evaluation is exact.
+    """
+    weight = temporal.conv.weight
+    weight.zero_()
+    weight[:, :, weight.shape[2] // 2, 0, 0] = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)
+    temporal.bn.reset_running_stats()
+    nn.init.constant_(temporal.bn.weight, (1 + temporal.bn.eps) ** 0.5)
+    nn.init.zeros_(temporal.bn.bias)

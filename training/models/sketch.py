@@ -1,0 +1,84 @@
+"""The combination classifier (section 3.3): Tensor Sketches of both paths and one linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, dimension: int) -> Tensor:
+    """cs(v)_j = sum over bucket(i) = j of sign(i) v_i: (... x C, C, C) -> ... x dimension."""
+    sketch = vectors.new_zeros((*vectors.shape[:-1], dimension))
+    return sketch.index_add(-1, bucket, vectors * sign)
+
+
+class TensorSketch(nn.Module):
+    """ts(v), whose inner products estimate the squared inner products of the vectors (the bilinear kernel).
+
+    ts(v) = irfft(rfft(cs(v; h1, s1)) rfft(cs(v; h2, s2))): two count sketches under independent hash functions,
+    convolved circularly. The hash functions are drawn from `generator` and saved in the state dict.
+    """
+
+    buckets: Tensor
+    signs: Tensor
+
+    def __init__(self, channels: int, dimension: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.dimension = dimension
+        shape = (2, channels)
+        # Explicitly on the CPU: the same hashes wherever, and however, the network is built.
+        buckets = torch.randint(dimension, shape, generator=generator, device="cpu")
+        signs = torch.randint(2, shape, generator=generator, device="cpu", dtype=torch.int8) * 2 - 1
+        self.register_buffer("buckets", buckets)
+        self.register_buffer("signs", signs)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Mean sketch over positions: N x P x C -> N x D, in float32 (float64 for float64), autocast or not."""
+        vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        first = torch.fft.rfft(count_sketch(vectors, self.buckets[0], self.signs[0], self.dimension))
+        second = torch.fft.rfft(count_sketch(vectors, self.buckets[1], self.signs[1], self.dimension))
+        # The inverse transform is linear: one for the mean instead of one a position.
+        return torch.fft.irfft((first * second).mean(1), n=self.dimension)
+
+
+def signed_sqrt_l2(sketch: Tensor) -> Tensor:
+    """Signed square root, then L2 normalisation over the last dimension.
+
+    The root's slope has no bound at zero, where a float32 transform leaves only rounding noise: below a millionth of
+    the vector's root mean square it is continued by its secant.
+    """
+    floor = 1e-6 * sketch.detach().square().mean(-1, keepdim=True).sqrt() + 1e-20
+    return functional.normalize(sketch / torch.maximum(sketch.abs(), floor).sqrt(), dim=-1)
+
+
+class CombinationClassifier(nn.Module):
+    """phi = [mean_i ts(x_L^i), ts(g_L)] (eq. 5) and a linear layer on it (eq. 7).
+
+    Each path has its own hash functions, and is normalised by itself so that neither drowns the other.
+    Without a global path (variant none) phi is the local half alone.
+    """
+
+    def __init__(
+        self, channels: int, classes: int, dimension: int, seed: int, normalize: bool, global_path: bool
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        self.normalize = normalize
+        self.local_sketch = TensorSketch(channels, dimension, generator)
+        self.global_sketch = TensorSketch(channels, dimension, generator) if global_path else None
+        self.linear = nn.Linear(dimension * (2 if global_path else 1), classes)
+
+    def features(self, x: Tensor, g: Tensor | None) -> Tensor:
+        """phi: local N x C x T x H x W, global N x C -> N x D or N x 2D, float32 (float64 for float64)."""
+        halves = [self.local_sketch(x.flatten(2).transpose(1, 2))]
+        if self.global_sketch is not None:
+            assert g is not None
+            halves.append(self.global_sketch(g.unsqueeze(1)))
+        if self.normalize:
+            halves = [signed_sqrt_l2(half) for half in halves]
+        return torch.cat(halves, dim=1)
+
+    def forward(self, x: Tensor, g: Tensor | None) -> Tensor:
+        """Logits, N x classes."""
+        return self.linear(self.features(x, g))
