@@ -1,0 +1,198 @@
+"""The manifest: one row for every annotated video, with its key, label and split. What is listed is accounted for."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+
+from pipeline.errors import UsageError, UserError
+from preprocessing.splits import choose_val
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+MAX_KEY_CHARACTERS = 120
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("missing", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """One row. key: unique, of letters, digits, _ and -; path: relative to the folder of videos, posix, for a missing
+    file what was looked for; label: index into the classes; start_s, end_s: the part to take, None for all of it;
+    missing: listed, but there is no such file."""
+
+    key: str
+    path: str
+    label: int
+    class_name: str
+    split: str
+    start_s: float | None = None
+    end_s: float | None = None
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All videos, ordered by split and key, and the names of the classes in the order of their labels."""
+
+    videos: tuple[Video, ...]
+    classes: tuple[str, ...]
+
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table, the classes in its metadata."""
+        columns = {name: [getattr(video, name) for video in self.videos] for name in SCHEMA.names}
+        return pa.table(columns, SCHEMA).replace_schema_metadata({"classes": json.dumps(self.classes)})
+
+    @classmethod
+    def from_table(cls, table: pa.Table) -> "Manifest":
+        """The manifest that `table` was made of."""
+        classes = tuple(json.loads(table.schema.metadata[b"classes"]))
+        columns = [table.column(field.name).to_pylist() for field in fields(Video)]
+        return cls(tuple(Video(*row) for row in zip(*columns, strict=True)), classes)
+
+    def fingerprint(self) -> str:
+        """sha256 over the classes and all rows, as hexadecimal: two manifests with the same one are the same."""
+        digest = hashlib.sha256(json.dumps(self.classes).encode())
+        for video in self.videos:
+            digest.update(json.dumps(astuple(video)).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row as annotated, before keys, labels and splits are settled. where: file and line, for messages."""
+
+    path: str
+    class_name: str
+    where: str
+    split: str | None = None
+    key: str | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    missing: bool = False
+
+
+def make_manifest(
+    entries: Sequence[Entry], classes: Sequence[str] | None, group: str | None, val_fraction: float
+) -> Manifest:
+    """Settle keys, labels and splits. classes: their order, or None to sort them by name (by number if all are).
+
+    Raises UserError for classes that are not in the list, keys given twice, and files listed twice.
+    """
+    _refuse_repeated_files(entries)
+    keyed = [replace(entry, key=key) for entry, key in zip(entries, _keys(entries), strict=True)]
+    order = tuple(classes) if classes is not None else sort_classes({entry.class_name for entry in entries})
+    labels = {name: label for label, name in enumerate(order)}
+    unknown = [entry for entry in keyed if entry.class_name not in labels]
+    if unknown:
+        raise UserError(
+            f"{unknown[0].where}: class {unknown[0].class_name!r} is not in the list of {len(order)} classes"
+            f"{_and_more(len(unknown))}"
+        )
+    split = _splits(keyed, group, val_fraction)
+    videos = [
+        Video(key, e.path, labels[e.class_name], e.class_name, split[key], e.start_s, e.end_s, e.missing)
+        for e in keyed
+        if (key := e.key or "")
+    ]
+    videos.sort(key=lambda video: (video.split, video.key))
+    return Manifest(tuple(videos), order)
+
+
+def sort_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """By name; by number where all names are numbers, so that label 10 does not stand before label 2."""
+    names = set(names)
+    if all(re.fullmatch(r"[0-9]+", name) for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def safe_key(text: str) -> str:
+    """A name made of letters, digits, _ and - only: accents are dropped, slashes become -, all else _."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    key = re.sub(r"[^A-Za-z0-9_-]+", "_", plain.replace("/", "-"))
+    if len(key) > MAX_KEY_CHARACTERS or not key.strip("_-"):
+        key = f"{key[: MAX_KEY_CHARACTERS - 20]}-{_short_hash(text)}".lstrip("_-")
+    return key
+
+
+def _keys(entries: Sequence[Entry]) -> list[str]:
+    """The given keys, and for the others one from the path without its extension. Where these are the same, the
+    annotated times or a hash of the path tell them apart: of all of them, so that their order does not matter."""
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.key and (other := first.setdefault(entry.key, entry)) is not entry:
+            raise UserError(f"{entry.where}: key {entry.key} is given already ({other.where}): keys must be unique")
+    keys = [entry.key or safe_key(str(PurePosixPath(entry.path).with_suffix(""))) for entry in entries]
+    for suffix in (_times, _identity):
+        shared = {key for key, count in Counter(keys).items() if count > 1}
+        keys = [
+            f"{key}-{suffix(entry)}".rstrip("-") if key in shared and not entry.key else key
+            for entry, key in zip(entries, keys, strict=True)
+        ]
+    return keys
+
+
+def _identity(entry: Entry) -> str:
+    return _short_hash(f"{entry.path} {entry.start_s} {entry.end_s}")
+
+
+def _times(entry: Entry) -> str:
+    """Milliseconds of the annotated part; nothing if it is all of the video."""
+    if entry.start_s is None and entry.end_s is None:
+        return ""
+    end = "end" if entry.end_s is None else f"{round(entry.end_s * 1000):07d}"
+    return f"{round((entry.start_s or 0) * 1000):07d}-{end}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
+
+
+def _refuse_repeated_files(entries: Sequence[Entry]) -> None:
+    first: dict[tuple[str, float | None, float | None], Entry] = {}
+    for entry in entries:
+        same = first.setdefault((entry.path, entry.start_s, entry.end_s), entry)
+        if same is not entry:
+            raise UserError(
+                f"{entry.where}: {entry.path} is listed already ({same.where}): list each video, or each part of a "
+                "video (start_s, end_s), once"
+            )
+
+
+def _splits(entries: Sequence[Entry], group: str | None, val_fraction: float) -> dict[str, str]:
+    """key -> split: as annotated, or a fraction of val."""
+    unsplit = [entry for entry in entries if entry.split is None]
+    if not unsplit:
+        if group is not None:
+            raise UsageError("the annotations already say each video's split: leave --group away")
+        return {entry.key or "": entry.split or "" for entry in entries}
+    if len(unsplit) < len(entries):
+        raise UserError(
+            f"{unsplit[0].where}: no split{_and_more(len(unsplit))}, but other rows have one: give it for all or none"
+        )
+    of_class: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for entry in entries:
+        of_class[entry.class_name].append((entry.key or "", PurePosixPath(entry.path).name))
+    val = choose_val(of_class, val_fraction, group)
+    return {entry.key or "": "val" if entry.key in val else "train" for entry in entries}
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
