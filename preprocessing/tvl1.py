@@ -5,6 +5,7 @@ flow = compute_flow(frames)  # uint8 T x H x W, grey -> float32 (T - 1) x H x W 
 
 import importlib.metadata
 import itertools
+import time
 from dataclasses import dataclass
 
 import cv2
@@ -82,7 +83,19 @@ def compute_flow(
         raise ValueError(f"frames must be uint8 T x H x W, not {frames.dtype} {' x '.join(map(str, frames.shape))}")
     if len(frames) == 1:
         return np.empty((0, *frames.shape[1:], 2), np.float32)
-    return _opencv_flow(frames, params)
+    if backend == "opencv":
+        return _opencv_flow(frames, params)
+    # Imported when used: numba takes half a second to import, and torch more.
+    from preprocessing import tvl1_numba
+
+    return tvl1_numba.flow_of_clip(frames, params)
+
+
+def warm_up(backend: str = "numba", device: str | None = None) -> float:
+    """Gets a backend ready to compute: compiles it, or loads what is compiled already. Returns the seconds it took."""
+    start = time.perf_counter()
+    compute_flow(np.zeros((2, 32, 32), np.uint8), backend=backend, device=device)
+    return time.perf_counter() - start
 
 
 def _opencv_flow(frames: np.ndarray, params: TVL1Params) -> np.ndarray:
