@@ -2,10 +2,12 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
-from pipeline.errors import UserError
+from pipeline.errors import UsageError, UserError
 from preprocessing.annotation_csv import read_csv
+from preprocessing.annotation_lists import HMDB51_FILE, UCF101_FILE, read_classes, read_hmdb51, read_ucf101
 from preprocessing.manifest import Entry, Manifest, Video, make_manifest
 from preprocessing.splits import compile_group
 from preprocessing.video_files import VideoFiles
@@ -23,11 +25,23 @@ def read_manifest(
     annotations: Path | None = None,
     group: str | None = None,
     val_fraction: float = 0.2,
+    classes: Path | None = None,
+    split_number: int | None = None,
 ) -> Manifest:
     """Every annotated video with its key, label and split.
 
-    videos: the folder of videos. annotations: None if it holds class folders; else a csv with the columns `path,label`
-    and optionally `split,key,start_s,end_s`. Paths are relative to `videos` and stay inside it.
+    videos: the folder of videos. annotations: what says their labels, told apart by its content:
+
+    - None: `videos` holds class folders (or train, val and test folders of class folders);
+    - a csv with the columns `path,label` and optionally `split,key,start_s,end_s`; paths are relative to `videos`
+      and stay inside it;
+    - a Kinetics csv (`label,youtube_id,time_start,time_end`, mostly `split`);
+    - a folder of such csv files, one a split, such as train.csv and val.csv;
+    - one of UCF101's train or test lists, or their folder: both lists of that split are read, and classInd.txt;
+    - one of HMDB51's split files, or their folder: all files of that split are read, without the videos it leaves out.
+
+    classes: a text file with one class a line, to fix the labels where a list does not hold every class.
+    split_number: which split of a folder of UCF101's or HMDB51's lists, 1 if not given.
     group, val_fraction: how videos are held out where the annotations give no splits, see `choose_val`.
 
     Raises UserError or UsageError, one line that says what is wrong, where, and what to do.
@@ -38,12 +52,57 @@ def read_manifest(
         raise UserError(f"{videos} is an empty folder: it should hold videos")
     if group is not None:
         compile_group(group)
+    order = None
     if annotations is None:
         entries = _class_folders(videos)
     else:
-        entries = read_csv(videos, annotations)
+        entries, order = _annotated(videos, annotations, split_number)
         _refuse_all_missing(videos, entries)
-    return make_manifest(entries, None, group, val_fraction)
+    if classes is not None:
+        order = read_classes(classes)
+    return make_manifest(entries, order, group, val_fraction)
+
+
+def _annotated(videos: Path, file: Path, split_number: int | None) -> tuple[list[Entry], tuple[str, ...] | None]:
+    """The rows of whatever kind of annotations `file` is, and the order of the classes if it gives one."""
+    if not file.exists():
+        raise UserError(f"there are no annotations {file}")
+    folder, number = (file, 0) if file.is_dir() else (file.parent, 0)
+    if match := UCF101_FILE.fullmatch(file.name) or HMDB51_FILE.fullmatch(file.name):
+        number = int(match[2])
+        if split_number not in (None, number):
+            raise UsageError(f"{file} belongs to split {number}, not {split_number}: give the folder of the lists")
+    number = number or split_number or 1
+    names = [file.name] if file.is_file() else sorted(os.listdir(folder))
+    if any(UCF101_FILE.fullmatch(name) for name in names):
+        return read_ucf101(videos, folder, number)
+    if any(HMDB51_FILE.fullmatch(name) for name in names):
+        return read_hmdb51(videos, folder, number), None
+    if split_number is not None:
+        raise UsageError(f"{file}: only UCF101's and HMDB51's lists have split numbers")
+    if file.is_dir():
+        return _csv_folder(videos, file), None
+    return read_csv(videos, file), None
+
+
+def _csv_folder(videos: Path, folder: Path) -> list[Entry]:
+    """Csv files with one split each; where they have no column for it, their name ends with it."""
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise UserError(f"{folder} holds no annotations: neither csv files nor UCF101's or HMDB51's lists")
+    entries: list[Entry] = []
+    file_of: dict[str | None, Path] = {}
+    for file in files:
+        named = SPLIT_FOLDERS.get(re.split(r"[_-]", file.stem)[-1])
+        rows = read_csv(videos, file)
+        for entry in rows:
+            entry.split = entry.split or named
+        for split in sorted({entry.split or "" for entry in rows}):
+            if file_of.setdefault(split, file) is not file:
+                what = f"the split {split}" if split else "no split"
+                raise UserError(f"{file_of[split].name} and {file.name} in {folder} both give {what}: give one file")
+        entries += rows
+    return entries
 
 
 def _class_folders(videos: Path) -> list[Entry]:
@@ -66,7 +125,7 @@ def _class_folders(videos: Path) -> list[Entry]:
     for path in files.paths:
         parts = path.split("/")
         split = SPLIT_FOLDERS[parts[0]] if by_split else None
-        entries.append(Entry(path, parts[depth], str(videos / path), split))
+        entries.append(Entry(path, parts[depth], videos / path, 0, split))
     return entries
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields, replace
-from pathlib import PurePosixPath
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -63,29 +65,36 @@ class Manifest:
     def from_table(cls, table: pa.Table) -> "Manifest":
         """The manifest that `table` was made of."""
         classes = tuple(json.loads(table.schema.metadata[b"classes"]))
-        columns = [table.column(field.name).to_pylist() for field in fields(Video)]
+        columns = [table.column(name).to_pylist() for name in SCHEMA.names]
         return cls(tuple(Video(*row) for row in zip(*columns, strict=True)), classes)
 
     def fingerprint(self) -> str:
         """sha256 over the classes and all rows, as hexadecimal: two manifests with the same one are the same."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
+        row = attrgetter(*SCHEMA.names)
         for video in self.videos:
-            digest.update(json.dumps(astuple(video)).encode())
+            digest.update(json.dumps(row(video)).encode())
         return digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """A row as annotated, before keys, labels and splits are settled. where: file and line, for messages."""
+    """A row as annotated, filled in step by step until keys, labels and splits are settled. file, line: where it stands
+    (line 0: the file itself), for messages."""
 
     path: str
     class_name: str
-    where: str
+    file: Path
+    line: int = 0
     split: str | None = None
     key: str | None = None
     start_s: float | None = None
     end_s: float | None = None
     missing: bool = False
+
+    @property
+    def where(self) -> str:
+        return f"{self.file} line {self.line}" if self.line else str(self.file)
 
 
 def make_manifest(
@@ -96,20 +105,18 @@ def make_manifest(
     Raises UserError for classes that are not in the list, keys given twice, and files listed twice.
     """
     _refuse_repeated_files(entries)
-    keyed = [replace(entry, key=key) for entry, key in zip(entries, _keys(entries), strict=True)]
+    keys = _keys(entries)
     order = tuple(classes) if classes is not None else sort_classes({entry.class_name for entry in entries})
     labels = {name: label for label, name in enumerate(order)}
-    unknown = [entry for entry in keyed if entry.class_name not in labels]
+    unknown = [entry for entry in entries if entry.class_name not in labels]
     if unknown:
         raise UserError(
             f"{unknown[0].where}: class {unknown[0].class_name!r} is not in the list of {len(order)} classes"
             f"{_and_more(len(unknown))}"
         )
-    split = _splits(keyed, group, val_fraction)
     videos = [
-        Video(key, e.path, labels[e.class_name], e.class_name, split[key], e.start_s, e.end_s, e.missing)
-        for e in keyed
-        if (key := e.key or "")
+        Video(key, e.path, labels[e.class_name], e.class_name, split, e.start_s, e.end_s, e.missing)
+        for e, key, split in zip(entries, keys, _splits(entries, keys, group, val_fraction), strict=True)
     ]
     videos.sort(key=lambda video: (video.split, video.key))
     return Manifest(tuple(videos), order)
@@ -139,7 +146,7 @@ def _keys(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.key and (other := first.setdefault(entry.key, entry)) is not entry:
             raise UserError(f"{entry.where}: key {entry.key} is given already ({other.where}): keys must be unique")
-    keys = [entry.key or safe_key(str(PurePosixPath(entry.path).with_suffix(""))) for entry in entries]
+    keys = [entry.key or safe_key(os.path.splitext(entry.path)[0]) for entry in entries]
     for suffix in (_times, _identity):
         shared = {key for key, count in Counter(keys).items() if count > 1}
         keys = [
@@ -176,22 +183,23 @@ def _refuse_repeated_files(entries: Sequence[Entry]) -> None:
             )
 
 
-def _splits(entries: Sequence[Entry], group: str | None, val_fraction: float) -> dict[str, str]:
-    """key -> split: as annotated, or a fraction of val."""
-    unsplit = [entry for entry in entries if entry.split is None]
-    if not unsplit:
+def _splits(entries: Sequence[Entry], keys: Sequence[str], group: str | None, val_fraction: float) -> list[str]:
+    """Each video's split: as annotated, or val for a fraction of them."""
+    given = [entry.split for entry in entries if entry.split is not None]
+    if len(given) == len(entries):
         if group is not None:
             raise UsageError("the annotations already say each video's split: leave --group away")
-        return {entry.key or "": entry.split or "" for entry in entries}
-    if len(unsplit) < len(entries):
+        return given
+    if given:
+        without = [entry for entry in entries if entry.split is None]
         raise UserError(
-            f"{unsplit[0].where}: no split{_and_more(len(unsplit))}, but other rows have one: give it for all or none"
+            f"{without[0].where}: no split{_and_more(len(without))}, but other rows have one: give it for all or none"
         )
     of_class: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
-    for entry in entries:
-        of_class[entry.class_name].append((entry.key or "", PurePosixPath(entry.path).name))
+    for entry, key in zip(entries, keys, strict=True):
+        of_class[entry.class_name].append((key, entry.path.rsplit("/", 1)[-1]))
     val = choose_val(of_class, val_fraction, group)
-    return {entry.key or "": "val" if entry.key in val else "train" for entry in entries}
+    return ["val" if key in val else "train" for key in keys]
 
 
 def _and_more(count: int) -> str:

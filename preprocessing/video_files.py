@@ -35,6 +35,26 @@ class VideoFiles:
             stems.setdefault(stem_of(path), []).append(path)
         return stems
 
+    def find(self, stem: str, class_name: str, split: str | None) -> str | None:
+        """The file of that name, of several the one in the folder of the class, then of the split, then the first.
+
+        Folders may spell a class with spaces or underscores, and may be named `val_256` for a split val.
+        """
+        candidates = self.by_stem.get(stem, [])
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        wanted = _words(class_name)
+
+        def rank(path: str) -> tuple[bool, bool]:
+            folders = [_words(part) for part in path.split("/")[:-1]]
+            return wanted not in folders, split not in [words.split(" ")[0] for words in folders]
+
+        return min(candidates, key=rank)
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
 
 def stem_of(path: str) -> str:
     """The file name without the extensions that name a video."""
