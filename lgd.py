@@ -1,0 +1,328 @@
+"""The front door: the `lgd` command, one verb a function, nothing else."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import json as json_
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from pipeline.errors import UsageError, UserError
+from pipeline.progress import say
+from preprocessing.settings import Settings
+from training.recipes import RECIPES, TrainConfig, recipe_named
+
+Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
+
+
+class Answer(NamedTuple):
+    """The result of a verb: for programs, and (lines and tables) for people."""
+
+    document: Any
+    text: list[Any]
+
+
+def preprocess(
+    videos: Annotated[
+        Positional[Path], arg(help="Folder of the videos: class folders, unless --annotations is given.")
+    ],
+    out: Annotated[str, arg(help="Folder of the dataset.")],
+    annotations: Annotated[Path | None, arg(help="csv: path, label and optionally split, key, start_s, end_s.")] = None,
+    group: Annotated[
+        str | None, arg(help="Regular expression: files whose names match the same text stay in one split.")
+    ] = None,
+    val_fraction: Annotated[float, arg(help="Fraction that becomes the split val, where no splits are given.")] = 0.2,
+    streams: Annotated[tuple[str, ...], arg(help="Streams to make: rgb, flow or both.")] = ("rgb", "flow"),
+    workers: Annotated[int | None, arg(help="Shards made at once. Default: one a CPU of the cluster.")] = None,
+    settings: Annotated[Settings, arg(name="")] = Settings(),
+    json: Json = False,
+) -> Answer:
+    """Videos -> a dataset of shards. Run again, it makes only what is missing."""
+    from preprocessing.annotations import read_manifest
+
+    from clusters.embedded import ensure_cluster
+    from pipeline.dataset import stream_named
+    from preprocessing.job import preprocess as run_job
+
+    for stream in streams:
+        stream_named(stream)
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be 1 or more, not {workers}")
+    manifest = read_manifest(videos, annotations, group, val_fraction)
+    outcome = run_job(videos, out, manifest, streams, settings, workers, lambda: ensure_cluster(workers))
+    text: list[Any] = [
+        f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
+        f"streams: {', '.join(outcome.streams)}"
+    ]
+    if outcome.reasons:
+        text.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in outcome.reasons.items()))
+    if outcome.seconds:
+        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in outcome.seconds.items())
+        text.append(f"{outcome.wall_s:.1f} s; seconds of the workers: {stages}")
+    return Answer(dataclasses.asdict(outcome), text)
+
+
+def inspect(
+    dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
+    verify: Annotated[bool, FlagCreatePairsOff, arg(help="Read everything back; check counts and checksums.")] = False,
+    json: Json = False,
+) -> Answer:
+    """What a dataset holds; with --verify, whether it still does."""
+    from pipeline.dataset import open_dataset
+    from pipeline.inspection import describe
+    from pipeline.inspection import verify as verify_dataset
+
+    opened = open_dataset(dataset)
+    about = describe(opened)
+    table = Table("stream", "videos", "frames", "MB", "recipe", title=None)
+    for name, stream in about["streams"].items():
+        settings = ", ".join(f"{key} {value}" for key, value in stream["recipe"].items())
+        table.add_row(name, *(f"{stream[c]:,}" for c in ("videos", "frames")), f"{stream['bytes'] / 1e6:.1f}", settings)
+    text: list[Any] = [
+        f"{dataset}: {about['videos']} videos of {len(about['classes'])} classes; "
+        + ", ".join(f"{split} {count}" for split, count in about["splits"].items()),
+        "rejected: " + (", ".join(f"{reason} {count}" for reason, count in about["rejected"].items()) or "none"),
+        table,
+    ]
+    if "flow" in about["streams"]:
+        text.append(f"flow vectors beyond the bound: {about['streams']['flow']['saturated']:.3%}")
+    if verify:
+        problems = verify_dataset(opened, opened.streams)
+        about["problems"] = problems
+        if problems:
+            for problem in problems[:20]:
+                say(problem)
+            raise UserError(
+                f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
+            )
+        text.append("verified: every frame is there and has its checksum")
+    return Answer(about, text)
+
+
+def train(
+    recipe: Annotated[Positional[str], arg(help=f"Name of the recipe: {', '.join(RECIPES)}.")],
+    data: Annotated[str, arg(help="Folder of the dataset.")],
+    run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
+    workers: Annotated[
+        tuple[int, int] | None, arg(help="Fewest and most workers. Default: 1, and one a GPU or one a CPU.")
+    ] = None,
+    config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
+    json: Json = False,
+) -> Answer:
+    """Train a network by a recipe, whose fields the options override. Run again, it goes on where it stopped."""
+    from clusters.embedded import ensure_cluster
+    from pipeline.dataset import open_dataset
+    from training.elastic import fit
+    from training.models.zoo import check
+    from training.run import begin_run
+
+    dataset = open_dataset(data)
+    check(config.model, len(dataset.classes), channels=3)
+    opened = begin_run(run, recipe, config, dataset)
+    result = fit(opened, dataset, workers, ensure_cluster)
+    accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
+    return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
+
+
+def evaluate(
+    run: Annotated[Positional[str], arg(help="Folder of the run.")],
+    data: Annotated[str, arg(help="Folder of the dataset.")],
+    out: Annotated[str, arg(help="The scores: a Parquet file.")],
+    split: Annotated[str, arg(help="Split to score.")] = "val",
+    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as the run's recipe says.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Score a split with a run's last checkpoint: class probabilities for every video."""
+    import torch
+
+    from training.evaluate import evaluate as evaluate_run
+    from training.fuse import metrics
+    from training.run import open_run
+    from training.scores import write_scores
+
+    if not out.endswith(".parquet"):
+        raise UsageError(f"--out is a Parquet file, such as {Path(out).stem or 'scores'}.parquet, not {out}")
+    if clips is not None and clips < 1:
+        raise UsageError(f"--clips must be 1 or more, not {clips}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scores = evaluate_run(open_run(run), data, split, clips, device)
+    write_scores(out, scores)
+    numbers = metrics(scores)
+    return Answer({"out": out, **numbers}, [f"{out}: {numbers['videos']} videos", accuracy_table({run: numbers})])
+
+
+def fuse(
+    scores: Annotated[Positional[tuple[str, ...]], arg(help="Score files of `lgd evaluate` or `lgd fuse`.")],
+    weights: Annotated[tuple[float, ...] | None, arg(help="One a score file. Default: equal.")] = None,
+    out: Annotated[str | None, arg(help="Where to write the fused scores: a Parquet file.")] = None,
+    json: Json = False,
+) -> Answer:
+    """Join the streams' predictions by key and average them."""
+    from training.fuse import comparison
+    from training.fuse import fuse as fuse_scores
+    from training.scores import read_scores, write_scores
+
+    inputs = [read_scores(path) for path in scores]
+    fused = fuse_scores(inputs, weights)
+    if out:
+        write_scores(out, fused)
+    document = {**comparison(inputs, fused), "weights": fused.about["weights"], "out": out}
+    return Answer(document, [accuracy_table({**document["inputs"], "fused": document["fused"]})])
+
+
+def models(
+    classes: Annotated[int, arg(help="Classes that the networks tell apart.")] = 400, json: Json = False
+) -> Answer:
+    """The networks: parameters and GMAC (10^9 multiply-accumulates) a clip of the given channels x T x H x W."""
+    from training.models.zoo import listing
+
+    if classes < 1:
+        raise UsageError(f"--classes must be 1 or more, not {classes}")
+    rows = listing(classes)
+    table = Table("name", "stage", "parameters", "GMAC", "input")
+    for row in rows:
+        shape = " x ".join(map(str, row["input"]))
+        table.add_row(row["name"], str(row["stage"]), f"{row['parameters']:,}", f"{row['gmac']:.3f}", shape)
+    return Answer(rows, [table])
+
+
+def demo(
+    videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
+    out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
+    group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
+    json: Json = False,
+) -> Answer:
+    """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse."""
+    from preprocessing.render import render_set
+
+    seconds: dict[str, float] = {}
+
+    def do(stage: str, *words: object) -> Any:
+        command = [str(word) for word in words]
+        say(f"\n$ lgd {shlex.join(command)}")
+        start = time.monotonic()
+        answer = dispatch(command)
+        seconds[stage] = time.monotonic() - start
+        for line in answer.text:
+            say(line) if isinstance(line, str) else Console(stderr=True).print(line)
+        return answer.document
+
+    short_side: list[object] = ["--short-side", DEMO_SHORT_SIDE]
+    if videos is None:
+        videos = out / "videos"
+        say(f"rendering videos of objects that move in 6 ways to {videos}")
+        start = time.monotonic()
+        render_set(videos, DEMO_VIDEOS_PER_CLASS)
+        seconds["render"] = time.monotonic() - start
+    grouped: list[object] = ["--group", group] if group else []
+    data = out / "data"
+    do("preprocess", "preprocess", videos, "--out", data, *short_side, *grouped)
+    files = []
+    for stream in ("rgb", "flow"):
+        do(f"train {stream}", "train", f"nano-{stream}", "--data", data, "--run", out / stream)
+        files.append(out / f"{stream}.parquet")
+        do(f"evaluate {stream}", "evaluate", out / stream, "--data", data, "--split", "val", "--out", files[-1])
+    fused = do("fuse", "fuse", *files, "--out", out / "fused.parquet")
+    rows = {"rgb": fused["inputs"][str(files[0])], "flow": fused["inputs"][str(files[1])], "fused": fused["fused"]}
+    stages = Table("stage", "seconds")
+    for stage, spent in seconds.items():
+        stages.add_row(stage, f"{spent:.1f}")
+    stages.add_row("together", f"{sum(seconds.values()):.1f}")
+    text = ["", accuracy_table(rows), stages, f"everything is in {out}"]
+    return Answer({**rows, "seconds": seconds, "out": str(out)}, text)
+
+
+DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 20
+
+VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
+
+
+def accuracy_table(rows: dict[str, Any]) -> Table:
+    table = Table("", "top-1", "top-5", "mean class", "videos")
+    for name, numbers in rows.items():
+        table.add_row(name, *(f"{numbers[c]:.1%}" for c in ("top1", "top5", "mean_class")), str(numbers["videos"]))
+    return table
+
+
+def overview() -> str:
+    lines = ["usage: lgd VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
+    lines += [f"  {name:<12}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
+    return "\n".join([*lines, "", "lgd VERB --help explains a verb's options.", ""])
+
+
+def dispatch(words: list[str]) -> Answer:
+    """Parses a command line without its `lgd` and does it. Raises UsageError for one that is wrong."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(overview())
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    if name not in VERBS:
+        raise UsageError(f"there is no verb {name!r}: choose from {', '.join(VERBS)}")
+    verb: Callable[..., Answer] = VERBS[name]
+    if name == "train" and rest and not rest[0].startswith("-"):
+        verb = functools.partial(train, config=recipe_named(rest[0]))
+    return parsed(verb, rest, f"lgd {name}")()
+
+
+def parsed(verb: Callable[..., Answer], words: list[str], program: str) -> Callable[[], Answer]:
+    """The call that the words ask for. Raises UsageError, in one line, for words that are wrong."""
+
+    @functools.wraps(verb, updated=())
+    def call(*values: Any, **named: Any) -> Callable[[], Answer]:
+        return functools.partial(verb, *values, **named)
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(call, args=words, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(one_line(complaint.getvalue(), program)) from stop
+        raise
+
+
+def one_line(box: str, program: str) -> str:
+    """The message inside the box that the option parser draws."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
+    message = " ".join(itertools.takewhile(bool, lines))
+    return f"{message}; `{program} --help` explains the options"
+
+
+def main() -> None:
+    """The `lgd` command: exit 0 done, 1 failed, 2 wrong usage; with --json stdout is one JSON document."""
+    words = sys.argv[1:]
+    as_json = "--json" in words
+    stdout = os.dup(1)
+    if as_json:
+        os.dup2(2, 1)  # whatever a library prints goes to stderr
+    try:
+        answer = dispatch(words)
+    except UserError as error:
+        say(f"lgd: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("lgd: stopped; run the same command again to go on")
+        sys.exit(130)
+    with os.fdopen(stdout, "w", encoding="utf-8") as output:
+        if as_json:
+            output.write(json_.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
+        else:
+            console = Console(file=output, highlight=False)
+            for line in answer.text:
+                console.print(line, soft_wrap=isinstance(line, str), markup=False)
+
+
+if __name__ == "__main__":
+    main()

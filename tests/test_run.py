@@ -1,0 +1,75 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.dataset import Dataset, Recipe
+from pipeline.errors import UserError
+from pipeline.storage import Storage
+from training.recipes import RECIPES
+from training.run import CONFIG, begin_run, open_run
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Dataset:
+    (tmp_path / "data" / "rgb").mkdir(parents=True)
+    (tmp_path / "data" / "rgb" / "index.arrow").touch()
+    recipe = Recipe("rgb", {"fps": 25.0})
+    return Dataset(Storage(tmp_path / "data"), "f" * 16, ("a", "b"), 4, {"rgb": recipe})
+
+
+CONFIGURATION = RECIPES["nano-rgb"]
+
+
+def test_a_run_is_read_back_with_every_field(tmp_path: Path, data: Dataset):
+    config = replace(CONFIGURATION, transform=replace(CONFIGURATION.transform, mean=(1.0, 2.0, 3.0)), seed=9)
+    begun = begin_run(str(tmp_path / "run"), "nano-rgb", config, data)
+    assert open_run(str(tmp_path / "run")).config == config
+    assert begin_run(str(tmp_path / "run"), "nano-rgb", config, data).config == begun.config
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path, data: Dataset):
+    folder = str(tmp_path / "run")
+    begin_run(folder, "nano-rgb", CONFIGURATION, data)
+    other = replace(CONFIGURATION, batch=8, optimizer=replace(CONFIGURATION.optimizer, rate=0.5))
+    with pytest.raises(UserError, match=r"optimizer.rate: 0.02 -> 0.5; batch: 16 -> 8") as raised:
+        begin_run(folder, "nano-rgb", other, data)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("change", [{"fingerprint": "0" * 16}, {"classes": ("a", "c")}])
+def test_other_data_are_refused(tmp_path: Path, data: Dataset, change: dict):
+    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, data)
+    with pytest.raises(UserError, match="another dataset"):
+        begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, replace(data, **change))
+
+
+def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path, data: Dataset):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        begin_run(str(tmp_path), "nano-rgb", CONFIGURATION, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "does not describe a run"),
+        ("{}", "does not describe a run"),
+        ('{"format": "lgd-run", "version": 9}', "version 9"),
+    ],
+)
+def test_a_damaged_or_foreign_run_is_refused(tmp_path: Path, content: str, message: str):
+    (tmp_path / CONFIG).write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_run(str(tmp_path))
+
+
+def test_a_missing_field_is_refused(tmp_path: Path, data: Dataset):
+    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, data)
+    path = tmp_path / "run" / CONFIG
+    description = json.loads(path.read_text())
+    del description["config"]["batch"]
+    path.write_text(json.dumps(description))
+    with pytest.raises(UserError, match="batch"):
+        open_run(str(tmp_path / "run"))

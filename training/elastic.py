@@ -1,0 +1,140 @@
+"""Ray Train around the loop: as many workers as there are resources for, between a minimum and a maximum."""
+
+import json
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.dataset import Dataset
+from pipeline.errors import UsageError, UserError
+from pipeline.progress import Progress, say
+from training.run import ERROR, METRICS, Run
+
+MOST_FAILURES = 16  # restarts of the worker group before the run gives up; the same command goes on from there
+POLL_S = 0.5
+
+
+def fit(
+    run: Run, dataset: Dataset, workers: tuple[int, int] | None, start_cluster: Callable[[], None]
+) -> dict[str, Any]:
+    """Trains a run to its end on the cluster and returns its result; a finished run does nothing.
+
+    workers: fewest and most; by default from 1 to one a GPU, or one a CPU where there is no GPU.
+    Raises UserError for what the user can mend, and when the workers failed too often."""
+    if (finished := run.result()) is not None:
+        say(f"{run.storage.root} is finished already ({finished['steps']} steps); nothing to do")
+        return finished
+    videos = dataset.summary["splits"].get("train", 0)
+    if not videos:
+        raise UserError(f"{dataset.storage.root} has no training split: preprocess it with one")
+    if workers and not 1 <= workers[0] <= workers[1]:
+        raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
+    start_cluster()
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from training.loop import Job, train_worker
+
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    fewest, most = workers or (1, max(gpus or cpus, 1))
+    most = min(most, run.config.batch)
+    total = run.config.steps(videos)
+    say(f"training {run.recipe} for {total} steps of {run.config.batch} clips on {fewest} to {most} workers")
+
+    launch = uuid.uuid4().hex
+    job = Job(os.path.abspath(run.storage.root), os.path.abspath(dataset.storage.root), launch)
+    with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config=vars(job),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=most if fewest == most else (fewest, most),
+                use_gpu=gpus > 0,
+                resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
+            ),
+            # Ray Train's own record of the run; ours, in the run folder, is the one that counts.
+            run_config=ray.train.RunConfig(
+                name=launch,
+                storage_path=scratch,
+                failure_config=ray.train.FailureConfig(max_failures=MOST_FAILURES),
+            ),
+        )
+        with Watcher(run, total):
+            try:
+                trainer.fit()
+            except ray.train.v2.api.exceptions.TrainingFailedError as error:
+                _raise_the_users(run, launch)
+                raise UserError(
+                    f"training stopped after {MOST_FAILURES} failures ({_last_line(error)}): "
+                    "mend that, and run the same command again to go on from the last checkpoint"
+                ) from error
+    _raise_the_users(run, launch)
+    result = run.result()
+    if result is None:
+        raise UserError("training ended before its last step: run the same command again to go on")
+    return result
+
+
+def _raise_the_users(run: Run, launch: str) -> None:
+    """Raises what a worker of this launch found that the user can mend."""
+    if run.storage.exists(ERROR):
+        error = json.loads(run.storage.read(ERROR))
+        if error["launch"] == launch:
+            raise UserError(error["message"])
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+class Watcher:
+    """Follows the run's metrics on the driver and shows them as a progress bar."""
+
+    def __init__(self, run: Run, total: int):
+        self._path = f"{run.storage.path()}/{METRICS}"
+        self._progress = Progress("train", total, "steps")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._progress.__enter__()
+        self._thread.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._progress.__exit__(None, None, None)
+
+    def _follow(self) -> None:
+        position = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+        note = "waiting for workers"
+        step = 0
+        while not self._stop.is_set():
+            self._progress.update(step, note)
+            time.sleep(POLL_S)
+            if not os.path.exists(self._path):
+                continue
+            with open(self._path, encoding="utf-8") as file:
+                file.seek(position)
+                lines = file.readlines()
+                if lines and not lines[-1].endswith("\n"):
+                    lines.pop()  # still being written
+            position += sum(len(line.encode()) for line in lines)
+            for line in map(json.loads, lines):
+                step = line["step"]
+                if "resumed" in line:
+                    say(f"going on from the checkpoint after step {step}")
+                elif "val_top1" in line:
+                    say(f"step {step}: validation top-1 {line['val_top1']:.1%}, top-5 {line['val_top5']:.1%}")
+                else:
+                    note = (
+                        f"loss {line['loss']:.3f}, {line['clips_per_s']:.0f} clips/s, "
+                        f"waiting for data {line['data_wait']:.0%}, {line['workers']} workers"
+                    )
