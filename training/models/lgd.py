@@ -182,11 +182,13 @@ def _contexts(block: Block) -> tuple[AbstractContextManager[None], AbstractConte
 @contextmanager
 def _statistics_held(block: Block) -> Iterator[None]:
     """Keep the recomputation from averaging the same batch into the running statistics a second time."""
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
-    for norm in norms:
-        norm.track_running_stats = False
+    held = [
+        (norm, norm.momentum, norm.num_batches_tracked) for norm in block.modules() if isinstance(norm, nn.BatchNorm3d)
+    ]
+    for norm, _, _ in held:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in held:
+            norm.momentum, norm.num_batches_tracked = momentum, batches
