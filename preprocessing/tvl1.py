@@ -86,6 +86,10 @@ def compute_flow(
     if backend == "opencv":
         return _opencv_flow(frames, params)
     # Imported when used: numba takes half a second to import, and torch more.
+    if backend == "torch":
+        from preprocessing import tvl1_torch
+
+        return tvl1_torch.flow_of_clip(frames, params, device)
     from preprocessing import tvl1_numba
 
     return tvl1_numba.flow_of_clip(frames, params)
