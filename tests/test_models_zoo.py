@@ -1,9 +1,16 @@
 """training/models/zoo.py: names, sizes, and the errors of a wrong configuration."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.errors import UsageError
 from training.models.zoo import MODELS, ModelConfig, build, count, listing
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return listing(classes=400)
 
 
 @pytest.mark.parametrize(
@@ -28,28 +35,32 @@ def test_lgd_itself_costs_8_million_multiplications():
     assert round(with_lgd.gmac - without.gmac, 3) == 0.008
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_parameters_follow_the_closed_form(name):
-    """Every family against sums over Table 1, for both streams and both stages."""
-    family, classes, dimension = MODELS[name], 7, 8192
-    w = family.width
-    for channels in (2, 3):
-        trunk = channels * 49 * w + 2 * w + (3 * w * w + 2 * w if family.temporal else 0)
-        c_in, diffusion = w, 0
-        for stage, units in enumerate(family.blocks):
-            m = w * 2**stage
-            c = 4 * m
-            for unit in range(units):
-                trunk += c_in * m + 9 * m * m + m * c + 2 * (m + m + c)
-                trunk += 3 * m * m + 2 * m if family.temporal else 0
-                trunk += c_in * c + 2 * c if unit == 0 else 0
-                diffusion += (2 * (c_in + c) + 2 * c) * (c // 16)
-                c_in = c
-        paths = 2 if family.variant == "lgd" else 1
-        backbone = trunk + (diffusion if family.variant == "lgd" else 0)
-        one, two = (count(ModelConfig(name, stage=stage), classes, channels).parameters for stage in (1, 2))
-        assert one == backbone + paths * (c_in * classes + classes)
-        assert two == backbone + paths * dimension * classes + classes
+def closed_form(name: str, stage: int, classes: int, channels: int) -> int:
+    """Parameters summed over Table 1 and the factors of W_xg, W_gx and W_gg."""
+    family = MODELS[name]
+    w = c_in = family.width
+    total = channels * 49 * w + 2 * w + (3 * w * w + 2 * w if family.temporal else 0)
+    for level, units in enumerate(family.blocks):
+        m = w * 2**level
+        c = 4 * m
+        for unit in range(units):
+            total += c_in * m + 9 * m * m + m * c + 2 * (m + m + c)
+            total += 3 * m * m + 2 * m if family.temporal else 0
+            total += c_in * c + 2 * c if unit == 0 else 0
+            total += (2 * (c_in + c) + 2 * c) * (c // 16) if family.variant == "lgd" else 0
+            c_in = c
+    paths = 2 if family.variant == "lgd" else 1
+    return total + (paths * (c_in * classes + classes) if stage == 1 else paths * 8192 * classes + classes)
+
+
+def test_parameters_of_every_family_follow_the_closed_form(rows):
+    for row in rows:
+        assert row["parameters"] == closed_form(row["name"], row["stage"], classes=400, channels=3), row
+
+
+def test_flow_has_only_a_narrower_conv1():
+    for name in ("lgd3d_nano", "tsn_r50"):
+        assert count(ModelConfig(name), 7, 2).parameters == closed_form(name, 1, classes=7, channels=2)
 
 
 def test_v1_and_v2_count_only_their_own_matrices():
@@ -65,8 +76,7 @@ def test_v1_and_v2_count_only_their_own_matrices():
     assert v1 - none == w_xg + 2048 * 400 + 400
 
 
-def test_listing_has_both_stages_and_both_clip_lengths():
-    rows = listing(classes=400)
+def test_listing_has_both_stages_and_both_clip_lengths(rows):
     assert all(set(row) == {"name", "stage", "classes", "parameters", "gmac", "input"} for row in rows)
     keys = [(row["name"], row["stage"], row["input"][1]) for row in rows]
     expected = [(n, s, t) for n, f in MODELS.items() for t in ((16, 128) if f.temporal else (3,)) for s in (1, 2)]
