@@ -1,7 +1,7 @@
 """What a video file declares about itself, read from the structure of its container: is it whole, how long is it.
 
 ffmpeg decodes what there is of a file that was cut off and ends with success, and there is no ffprobe beside every
-ffmpeg. So the three families of containers that nearly all videos come in are asked directly; their top-level
+ffmpeg. So the families of containers that nearly all videos come in are asked directly; their top-level
 structure is a list of sized boxes, and a cut anywhere shows as a box that ends behind the end of the file.
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 # An index larger than this (days of video) is left unread.
 MAX_INDEX_BYTES = 64 << 20
+ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
 
 
@@ -37,6 +39,8 @@ def read_declared(video: int) -> Declared:
             return _avi(file, size)
         if first[:4] == b"\x1a\x45\xdf\xa3":
             return Declared(_cut_matroska(file, size), {})
+        if first == ASF_HEADER:
+            return Declared(_cut_asf(file, size), {})
     return Declared(None, {})
 
 
@@ -173,3 +177,16 @@ def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
     length = 9 - data[at].bit_length()
     value = int.from_bytes(data[at : at + length], "big")
     return (value if keep_marker else value & ((1 << 7 * length) - 1)), length
+
+
+# ASF, WMV: objects of (GUID, size, content); the one of file properties holds the size of the file.
+
+
+def _cut_asf(file: io.BufferedIOBase, size: int) -> str | None:
+    file.seek(0)
+    header = file.read(64 << 10)
+    at = header.find(ASF_FILE_PROPERTIES)
+    if at < 0 or at + 92 > len(header):
+        return None
+    declared, live = struct.unpack_from("<Q", header, at + 40)[0], header[at + 88] & 1
+    return None if live or declared <= size else f"the file ends {declared - size} bytes before it says"

@@ -93,7 +93,7 @@ def decode(
         command = _command(video, source, rate, short_side, start_s, end_s, limits)
         status = run(command, video, limits, log, pictures.feed)
     if status != 0:
-        raise Rejected("too-large" if _out_of_memory(log) else "decoder-error", log.complaint())
+        raise Rejected("too-large" if _over_limit(log) else "decoder-error", log.complaint())
     rgb = pictures.frames()
     damaged, decoded = log.counts.get("damage", 0), _source_frames(log)
     if damaged > MAX_DAMAGED * decoded:
@@ -174,8 +174,9 @@ def _check_reaches(start_s: float, end_s: float, decoded_s: float) -> None:
         raise Rejected("too-short", f"annotated from {start_s:g} to {end_s:g} s, but holds {decoded_s:.2f} s of that")
 
 
-def _out_of_memory(log: Log) -> bool:
-    return any("Cannot allocate memory" in line for line in log.lines())
+def _over_limit(log: Log) -> bool:
+    """ffmpeg gave up for want of memory, or because pictures grew beyond the limit in the middle of the video."""
+    return any("Cannot allocate memory" in line or "exceeds specified max pixel" in line for line in log.lines())
 
 
 def _source_frames(log: Log) -> int:

@@ -54,7 +54,7 @@ def video_input(video: int, limits: Limits, **options: object) -> ffmpeg.nodes.F
         format_whitelist=CONTAINERS,
         threads=1,
         flags="bitexact",
-        max_pixels=limits.pixels,
+        max_pixels=2 * limits.pixels + 128 * 128,  # decoders pad to whole blocks; the exact limit is checked by name
         **options,
     )
 
