@@ -69,6 +69,12 @@ def _median5_row(s0, s1, s2, s3, s4, out):
         out[x] = min(min(mid[3], max(mid[2], low)), max(mid[1], high))
 
 
+@row_kernel
+def _copy_row(row, out):
+    for x in range(len(out)):  # assigning arrays would compile four times as long, for the messages of its errors
+        out[x] = row[x]
+
+
 @kernel
 def median(u, width, size, columns):
     """Median filter of size x size pixels (3 or 5) on both components of the flow, in place; borders repeat.
@@ -88,7 +94,7 @@ def median(u, width, size, columns):
             field[y, last : last + reach] = field[y, last - 1]
         # What has been overwritten already: the last rows as they were.
         for i in range(reach):
-            old[i] = field[1]
+            _copy_row(field[1], old[i])
         for y in range(1, height + 1):
             if size == 3:
                 _sort_columns3(
@@ -102,8 +108,8 @@ def median(u, width, size, columns):
                     columns[0, start:stop], columns[1, start:stop], columns[2, start:stop],
                     columns[3, start:stop], columns[4, start:stop],
                 )  # fmt: skip
-                old[0] = old[1]
-            old[reach - 1] = field[y]
+                _copy_row(old[1], old[0])
+            _copy_row(field[y], old[reach - 1])
             if size == 3:
                 _median3_row(
                     columns[0, start:stop], columns[1, start:stop], columns[2, start:stop], field[y, first:end]
