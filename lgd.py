@@ -10,9 +10,9 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import IO, Annotated, Any, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -300,28 +300,39 @@ def one_line(box: str, program: str) -> str:
     return f"{message}; `{program} --help` explains the options"
 
 
+@contextlib.contextmanager
+def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
+    """The standard output; while `alone`, whatever else prints to it goes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
+        if alone:
+            os.dup2(2, 1)
+        try:
+            yield output
+        finally:
+            sys.stdout.flush()
+            os.dup2(output.fileno(), 1)
+
+
 def main() -> None:
     """The `lgd` command: exit 0 done, 1 failed, 2 wrong usage; with --json stdout is one JSON document."""
     words = sys.argv[1:]
     as_json = "--json" in words
-    stdout = os.dup(1)
-    if as_json:
-        os.dup2(2, 1)  # whatever a library prints goes to stderr
     try:
-        answer = dispatch(words)
+        with stdout_for_the_answer(alone=as_json) as output:
+            answer = dispatch(words)
+            if as_json:
+                output.write(json_.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
+            else:
+                console = Console(file=output, highlight=False)
+                for line in answer.text:
+                    console.print(line, soft_wrap=isinstance(line, str), markup=False)
     except UserError as error:
         say(f"lgd: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         say("lgd: stopped; run the same command again to go on")
         sys.exit(130)
-    with os.fdopen(stdout, "w", encoding="utf-8") as output:
-        if as_json:
-            output.write(json_.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
-        else:
-            console = Console(file=output, highlight=False)
-            for line in answer.text:
-                console.print(line, soft_wrap=isinstance(line, str), markup=False)
 
 
 if __name__ == "__main__":

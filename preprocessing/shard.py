@@ -6,7 +6,7 @@ import json
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -94,10 +94,10 @@ def make_shard(
 
     watch, rejections, frames_made = Stopwatch(), [], 0
     with ExitStack() as stack:  # the tars appear under their names when the block ends well, and not at all otherwise
-        tars = {
-            stream: ShardTar(stack.enter_context(storage.writer(shard_name(stream, plan.name))), stream, plan.name)
-            for stream in recipes
-        }
+        tars: dict[str, ShardTar] = {}
+        for stream in recipes:
+            file = stack.enter_context(storage.writer(shard_name(stream, plan.name)))
+            tars[stream] = stack.enter_context(closing(ShardTar(file, stream, plan.name)))
         for video in plan.videos:
             try:
                 with watch("decode"):
@@ -122,8 +122,6 @@ def make_shard(
                 encoded, about = _ENCODERS[stream](frames, settings, watch)
                 with watch("write"):
                     tar.add(video, frames, encoded, about)
-        for tar in tars.values():
-            tar.close()
     for stream, tar in tars.items():  # only with its part of the index is a shard complete
         record = {
             "recipe": recipes[stream].hash,
@@ -196,7 +194,7 @@ _ENCODERS = {"rgb": _rgb, "flow": _flow}
 class ShardTar:
     """The tar of one shard of one stream while it is written to a file, and the index rows of its videos.
 
-    rows: the index rows so far. videos: what videos.parquet says of each. size: bytes of the tar, once closed."""
+    rows: the index rows so far. videos: what videos.parquet says of each. size: bytes of the closed tar."""
 
     def __init__(self, file: IO[bytes], stream: str, shard: str):
         self.rows: list[IndexRow] = []

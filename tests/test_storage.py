@@ -1,7 +1,4 @@
 import errno
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,17 +67,3 @@ def test_other_faults_are_not_dressed_up(tmp_path: Path):
     with pytest.raises(OSError, match="strange") as raised, Storage(tmp_path).writer("a"):
         raise OSError(errno.EIO, "strange")
     assert raised.value.errno == errno.EIO
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path):
-    """A file system of 1 MB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("mounting a small file system takes root")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)

@@ -1,0 +1,122 @@
+"""Training as a user runs it: killed, continued, finished; then scored and fused."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.conftest import run_lgd, run_lgd_until
+from training.run import open_run
+
+SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 20, "--validation.every", 10, "--checkpoint.every-s", 0.5)
+
+
+def metrics(run: Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def counted(lines: list[dict]) -> list[dict]:
+    """The lines of the history that counts: a `resumed` line takes back what is of a later step."""
+    kept: list[dict] = []
+    for line in lines:
+        if "resumed" in line:
+            kept = [earlier for earlier in kept if earlier["step"] <= line["step"]]
+        else:
+            kept.append(line)
+    return kept
+
+
+def train(data: Path, run: Path, *more: object) -> tuple[object, ...]:
+    return ("train", "nano-rgb", "--data", data, "--run", run, *SMALL, *more)
+
+
+@pytest.fixture(scope="module")
+def run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed with SIGKILL after its second checkpoint and then finished by the same command."""
+    run = tmp_path_factory.mktemp("train") / "run"
+    checkpoints = run / "checkpoints"
+    run_lgd_until(
+        lambda: checkpoints.exists() and len(list(checkpoints.glob("step-*.pt"))) >= 2,
+        *train(dataset_folder, run, "--workers", 2, 2),
+    )
+    assert open_run(str(run)).result() is None
+    done = run_lgd(*train(dataset_folder, run, "--workers", 1, 2))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_killed_run_continues_from_its_last_checkpoint_to_its_last_step(run: Path):
+    lines = metrics(run)
+    resumed = [line["step"] for line in lines if "resumed" in line]
+    assert len(resumed) == 1
+    assert 0 < resumed[0] < 60
+    history = counted(lines)
+    steps = [line["step"] for line in history if "loss" in line]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 60  # 12 videos, 20 epochs, 4 a step
+    assert {line["position"] - 4 * line["step"] for line in history if "loss" in line} == {0}
+    assert json.loads((run / "result.json").read_text())["steps"] == 60
+
+
+def test_metrics_say_what_a_person_wants_to_know(run: Path):
+    line = next(line for line in reversed(metrics(run)) if "loss" in line)
+    assert line["loss"] == pytest.approx(line["loss_local"] + line["loss_global"], abs=1e-5)
+    assert {"top1", "rate", "clips_per_s", "data_wait", "step_s", "workers", "memory_mb", "epoch"} <= line.keys()
+    assert 0 <= line["data_wait"] <= 1
+    validations = [line for line in metrics(run) if "val_top1" in line]
+    assert {line["val_videos"] for line in validations} == {6}
+    assert validations[-1]["step"] == 60
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_the_last_checkpoint_loads_without_running_code(run: Path):
+    content = torch.load(run / "checkpoints" / "step-00000060.pt", weights_only=True)
+    assert (content["step"], content["position"]) == (60, 240)
+
+
+def test_a_finished_run_says_so_and_does_nothing(run: Path, dataset_folder: Path):
+    before = (run / "metrics.jsonl").read_bytes()
+    done = run_lgd(*train(dataset_folder, run))
+    assert done.returncode == 0
+    assert "is finished already (60 steps); nothing to do" in done.stderr
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_configuration_is_refused(run: Path, dataset_folder: Path):
+    done = run_lgd(*train(dataset_folder, run, "--optimizer.rate", 0.5))
+    assert done.returncode == 1
+    assert "belongs to another configuration (optimizer.rate: " in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp_path: Path):
+    files = []
+    for clips in (1, 4):
+        files.append(tmp_path / f"{clips}.parquet")
+        words = ("--data", dataset_folder, "--split", "val", "--clips", clips, "--out", files[-1])
+        done = run_lgd("evaluate", run, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["videos"] == 6
+    keys = pq.read_table(files[0]).column("key").to_pylist()
+    table = pq.read_table(dataset_folder / "videos.parquet", filters=[("split", "==", "val")])
+    assert sorted(keys) == sorted(table.column("key").to_pylist())
+    done = run_lgd("fuse", *files, "--weights", 1, 3, "--out", tmp_path / "fused.parquet", "--json")
+    assert done.returncode == 0, done.stderr
+    fused = json.loads(done.stdout)
+    assert fused["weights"] == [0.25, 0.75]
+    a, b, c = (pq.read_table(path).column("probabilities").to_pylist() for path in (*files, tmp_path / "fused.parquet"))
+    assert c[2] == pytest.approx([0.25 * x + 0.75 * y for x, y in zip(a[2], b[2], strict=True)], abs=1e-6)
+    done = run_lgd("evaluate", run, "--data", dataset_folder, "--split", "test", "--out", tmp_path / "x.parquet")
+    assert done.returncode == 1
+    assert "no split 'test'" in done.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dataset_folder: Path, tmp_path: Path):
+    done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.rate", 1e30, "--workers", 1, 1))
+    assert done.returncode == 1
+    assert "the loss is not finite after step" in done.stderr
+    assert "smaller --optimizer.rate" in done.stderr
+    assert "Traceback" not in done.stderr
