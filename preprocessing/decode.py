@@ -20,7 +20,7 @@ from preprocessing.ffmpeg_child import (
     run,
 )
 from preprocessing.pixmaps import Pictures
-from preprocessing.probe import Source, command_line, probe, video_input
+from preprocessing.probe import Source, command_line, first_timestamp, probe, video_input
 
 __all__ = ["REASONS", "Frames", "Limits", "Rejected", "decode", "ffmpeg_binary", "ffmpeg_version"]
 
@@ -68,11 +68,11 @@ def decode(
 ) -> Frames:
     """Decode a video to upright frames at a constant rate.
 
-    fps: frames per second. Frame k shows the source at k / fps seconds of the file's clock (0 is where a player
-    starts); sources with another or a varying rate have frames repeated or left out.
+    fps: frames per second. Frame k shows the source k / fps seconds after its first frame; sources with another or a
+    varying rate have frames repeated or left out.
     short_side: pixels of the shorter side; the other keeps the displayed aspect ratio, rounded to a whole pixel.
     Nothing is cropped; alpha is dropped.
-    start_s, end_s: keep the frames with start_s <= k / fps < end_s.
+    start_s, end_s: keep the frames k with start_s <= k / fps < end_s: the same as cutting them from the whole.
 
     Raises Rejected with one of REASONS. The default limits are documented in `Limits`. A file shorter than it
     declares is "truncated": by any byte where the container has sizes (MP4, MOV, AVI, Matroska, WebM), else if more
@@ -119,11 +119,13 @@ def _command(
 ) -> list[str]:
     """ffmpeg's arguments: the video stream as portable pixmaps, each of which says its size, on standard output."""
     seek: dict[str, object] = {}
+    first = "STARTPTS"
     if start_s is not None and start_s > 2 * SEEK_MARGIN_S and source.container.startswith(SEEKABLE):
         # Land before the start and keep the file's clock: which frames are kept is decided by their times below.
         seek = {"ss": f"{start_s - SEEK_MARGIN_S:.6f}", "noaccurate_seek": None}
-    stream = video_input(video, limits, copyts=None, start_at_zero=None, **seek)[str(source.index)]
-    stream = stream.filter("fps", f"{rate.numerator}/{rate.denominator}")
+        first = str(first_timestamp(video, source.index, limits))
+    stream = video_input(video, limits, copyts=None, **seek)[str(source.index)]
+    stream = stream.filter("setpts", f"PTS-{first}").filter("fps", f"{rate.numerator}/{rate.denominator}")
     if start_s is not None:
         stream = stream.filter("trim", start_pts=_tick(rate, start_s))
     if end_s is not None:

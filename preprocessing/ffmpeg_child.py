@@ -161,7 +161,7 @@ def open_video(path: Path) -> Iterator[int]:
 def run(arguments: list[str], video: int, limits: Limits, log: Log, output: Callable[[bytes], None]) -> int:
     """Run ffmpeg on the open file `video` (as /dev/fd/N in `arguments`), feeding its messages and its output.
 
-    Returns ffmpeg's exit status. Raises Rejected ("timeout", "too-large", "decoder-error") at a limit and whatever
+    Returns ffmpeg's exit status. Raises Rejected at a limit ("timeout") or a crash ("decoder-error") and whatever
     `output` raises; the child and its children are dead by then. Raises RuntimeError if somebody else killed it.
     """
     environment = {name: value for name, value in os.environ.items() if name != "FFREPORT"}
@@ -189,6 +189,8 @@ def run(arguments: list[str], video: int, limits: Limits, log: Log, output: Call
     if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
         # Not the video's fault (an operator, the out-of-memory killer, a node going down): try again, do not reject.
         raise RuntimeError(f"ffmpeg was killed from outside by {signal.Signals(-status).name}")
+    if status < 0:
+        raise Rejected("decoder-error", f"ffmpeg crashed with signal {-status}")
     return status
 
 

@@ -24,6 +24,8 @@ FILE_DURATION = re.compile(rf"^\[info\]\s+Duration: {CLOCK}")
 STREAM_DURATION = re.compile(rf"^\[info\]\s+DURATION\s*: {CLOCK}")  # Matroska's statistics
 ROTATION = re.compile(r"^\[info\]\s+display ?matrix: rotation of (-?[\d.]+) degrees", re.IGNORECASE)
 
+FIRST_FRAME = re.compile(r"Parsed_showinfo.* n: *0 pts: *(-?\d+) ")
+
 
 @dataclass(frozen=True)
 class Source:
@@ -108,6 +110,17 @@ def probe(video: int, stream_durations_s: Mapping[int, float], limits: Limits) -
     if best is None:
         raise Rejected("no-video", f"no video stream (streams: {', '.join(sorted(kinds)) or 'none'})")
     return best[1]
+
+
+def first_timestamp(video: int, index: int, limits: Limits) -> int:
+    """When the first frame of a stream is shown, in the stream's own unit of time. Raises Rejected without frames."""
+    log = Log()
+    stream = video_input(video, limits, copyts=None)[str(index)].filter("showinfo")
+    run(command_line("info", stream.output("-", format="null", vframes=1)), video, limits, log, lambda output: None)
+    found = next((match for line in log.lines() if (match := FIRST_FRAME.search(line))), None)
+    if found is None:
+        raise Rejected("decoder-error", log.complaint())
+    return int(found[1])
 
 
 def _streams(lines: list[str]) -> list[tuple[re.Match[str], list[str]]]:

@@ -107,10 +107,23 @@ def test_a_part_late_in_a_long_video_is_the_same_frames_as_cut_from_all(make: Ma
     assert np.array_equal(decode(path, 10, 48, 41.3, 43.0).rgb, whole[413:430])
 
 
-def test_the_clock_starts_where_the_file_does(make: Make) -> None:
-    """Transport streams start at any time; a part is counted from the first frame."""
-    path = make("late.ts", TEST_PICTURE, *X264, "-output_ts_offset", "1000")
-    assert np.array_equal(decode(path, 25, 48, 1.0, 1.4).rgb, decode(path, 25, 48).rgb[25:35])
+def test_times_are_counted_from_the_first_frame(make: Make) -> None:
+    """Transport streams start at any time; sound may start before the picture."""
+    sound = ("-f", "lavfi", "-i", "sine=d=50")
+    late = ("-c:a", "aac", *X264, "-vf", "setpts=PTS+0.737/TB")
+    for path, start_s in (
+        (make("late.ts", TEST_PICTURE, *X264, "-output_ts_offset", "1000"), 1.0),
+        (make("late.mp4", TEST_PICTURE, *sound, *late), 1.0),
+        (make("later.mkv", TEST_PICTURE.replace("d=2", "d=40"), *sound, *late), 35.0),
+    ):
+        start = round(start_s * 25)
+        assert np.array_equal(
+            decode(path, 25, 48, start_s, start_s + 0.4).rgb, decode(path, 25, 48).rgb[start : start + 10]
+        )
+
+
+def test_raw_streams_without_timestamps_decode(make: Make) -> None:
+    assert len(decode(make("v.h264", TEST_PICTURE, *X264), 25, 32).rgb) in (49, 50)
 
 
 @pytest.mark.parametrize(
@@ -335,26 +348,31 @@ def test_the_hostile_scripts_above_do_work_without_our_options(make: Make, tmp_p
     assert len(subprocess.run(command, capture_output=True, check=True).stdout) == 50 * 96 * 64 * 3 // 2
 
 
-def test_a_movie_that_refers_to_another_file_does_not_open_it(make: Make, tmp_path: Path) -> None:
-    """A QuickTime data reference ('alis' or 'url ') instead of the samples in the file itself."""
-    secret = make("secret.mov", TEST_PICTURE, *X264)
-    data = secret.read_bytes()
+def test_a_movie_that_refers_to_another_file_does_not_open_it(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A QuickTime file whose samples lie in another one, by an alias; ffmpeg follows it only when told to."""
+    data = make("secret.mov", TEST_PICTURE, *X264).read_bytes()
     own = b"\0\0\0\x0curl \0\0\0\x01"
-    assert data.count(own) >= 1
-    name = b"file:secret.mov\0\0\0\0"[:16]
-    reference = (12 + len(name)).to_bytes(4, "big") + b"url \0\0\0\0" + name
-    moved = data.replace(own, reference)
-    moved = _grow_boxes(moved, [b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"], len(reference) - len(own))
-    start = moved.index(b"mdat")
-    path = tmp_path / "hostile.mov"
-    path.write_bytes(
-        moved[: start + 4] + b"\0" * (moved.index(b"moov") - 4 - start - 4) + moved[moved.index(b"moov") - 4 :]
+    alias = _box(b"alis", bytes(14) + b"\x01v" + bytes(38) + b"\x0asecret.mov" + bytes(69) + b"\0\1\0\1" + bytes(16))
+    alias = _box(b"alis", alias[8:] + b"\0\2\0\x0cv:secret.mov\xff\xff\0\0")
+    data = _grow_boxes(
+        data.replace(own, alias), (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"), len(alias) - 12
     )
-    with pytest.raises(Rejected):
-        decode(path, 25, 32)
+    samples, index = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    path = tmp_path / "hostile.mov"
+    path.write_bytes(data[:samples] + bytes(index - samples) + data[index:])
+    monkeypatch.chdir(tmp_path)
+    reason(path)
+    reason(Path(path.name))
+    ffmpeg("-xerror", "-enable_drefs", "1", "-i", path.name, "-f", "null", "-")  # or this test could not fail
 
 
-def _grow_boxes(data: bytes, kinds: list[bytes], by: int) -> bytes:
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def _grow_boxes(data: bytes, kinds: tuple[bytes, ...], by: int) -> bytes:
     """The boxes that lie in one another around something that grew."""
     out, at = bytearray(data), 0
     for kind in kinds:
@@ -386,7 +404,7 @@ def test_a_gap_of_years_between_two_frames_does_not_fill_the_memory(make: Make) 
 def test_the_memory_of_the_decoder_is_limited(make: Make) -> None:
     path = make("big.mp4", "testsrc2=s=3840x2160:r=5:d=1", *X264)
     assert len(decode(path, 5, 32).rgb) == 5
-    assert reason(path, limits=Limits(memory_bytes=350 << 20)) in ("too-large", "decoder-error")
+    assert reason(path, limits=Limits(memory_bytes=200 << 20)) in ("too-large", "decoder-error")
 
 
 # Misbehaving decoders
@@ -468,7 +486,7 @@ def test_output_that_is_no_picture_and_output_that_never_ends_are_rejected(
 def test_a_decoder_that_crashes_rejects_its_video(make: Make, fake_ffmpeg: Callable[[str], None]) -> None:
     path = make("v.mp4", TEST_PICTURE, *X264)
     fake_ffmpeg(f"kill -{signal.SIGSEGV.value} $$")
-    assert reason(path) in ("unreadable", "decoder-error")
+    assert reason(path) == "decoder-error"
 
 
 def test_a_decoder_that_somebody_kills_says_nothing_about_the_video(
