@@ -180,9 +180,9 @@ def run(arguments: list[str], video: int, limits: Limits, log: Log, output: Call
             deadline = time.monotonic() + limits.seconds
             _pump(child, limits, deadline, log, output)
             status = _wait(child, deadline, limits)
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)  # not waited for yet, so the number is still its group's
+            raise
     log.close()
     if status == -signal.SIGXCPU:
         raise Rejected("timeout", f"ffmpeg used more than {limits.seconds:g} s of processor time")

@@ -148,10 +148,11 @@ def test_colours_follow_the_tagged_matrix_and_range(make: Make, matrix: str, lev
 
 
 def test_cover_art_is_not_the_video(make: Make, tmp_path: Path) -> None:
-    picture = make("cover.png", "color=red:s=640x480", "-frames:v", "1")
+    cover = make("cover.png", "color=red:s=640x480", "-frames:v", "1")
     video = make("plain.mp4", TEST_PICTURE, *X264)
-    path = tmp_path / "cover.mp4"
-    ffmpeg("-i", picture, "-i", video, "-map", "0", "-map", "1", "-c", "copy", "-disposition:v:0", "attached_pic", path)
+    path = tmp_path / "cover.mkv"
+    attach = ("-attach", cover, "-metadata:s:t", "mimetype=image/png")
+    ffmpeg("-i", video, *attach, "-c", "copy", "-disposition:v:0", "0", path)
     assert np.array_equal(decode(path, 25, 32).rgb, decode(video, 25, 32).rgb)
 
 
@@ -436,10 +437,13 @@ def processes(mark: str) -> list[str]:
     return found
 
 
-def test_a_decoder_that_hangs_is_killed_with_its_children(make: Make, fake_ffmpeg: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("then", ["sleep {mark}", "exit 0"])
+def test_a_decoder_that_hangs_is_killed_with_its_children(
+    make: Make, fake_ffmpeg: Callable[[str], None], then: str
+) -> None:
     path = make("v.mp4", TEST_PICTURE, *X264)
     mark = f"{86400 + os.getpid() / 1e6:.6f}"
-    fake_ffmpeg(f"trap '' TERM INT\nsleep {mark} &\nsleep {mark}")
+    fake_ffmpeg(f"trap '' TERM INT\nsleep {mark} &\n{then.format(mark=mark)}")
     start = time.monotonic()
     assert reason(path, limits=Limits(silence_s=0.5)) == "timeout"
     assert reason(path, limits=Limits(seconds=0.5)) == "timeout"
