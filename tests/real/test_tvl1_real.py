@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import flow as benchmark
+from benchmarks.flow import CLIPS, MIDDLEBURY, grey_frames
+from pipeline.errors import UserError
+from preprocessing.flow_code import default_bound, encode
+from preprocessing.tvl1 import compute_flow
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.hypot(*np.moveaxis(a - b, -1, 0)).mean())
+
+
+def middlebury(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of a pair, 320 x 240 pixels, and its true flow; the benchmark solves whole pairs."""
+    frames = [cv2.imread(str(folder / f"frame{number}.png"), cv2.IMREAD_GRAYSCALE) for number in (10, 11)]
+    truth = benchmark.read_flo(folder / "flow10.flo")
+    top, left = (truth.shape[0] - 240) // 2, (truth.shape[1] - 320) // 2
+    middle = np.s_[..., top : top + 240, left : left + 320]
+    return np.stack([frame for frame in frames if frame is not None])[middle], truth[top : top + 240, left : left + 320]
+
+
+def end_point_error(flow: np.ndarray, truth: np.ndarray) -> float:
+    known = (np.abs(truth) < 1e9).all(axis=-1)
+    return float(np.hypot(*(flow - truth)[known].T).mean())
+
+
+@pytest.mark.parametrize("name", MIDDLEBURY)
+def test_end_point_error_is_at_most_opencvs_and_a_hundredth_of_a_pixel(data, name):
+    frames, truth = middlebury(data / "flow" / name)
+    reference = end_point_error(compute_flow(frames, backend="opencv")[0], truth)
+    assert end_point_error(compute_flow(frames)[0], truth) <= reference + 0.01
+
+
+def test_end_point_error_of_torch_is_that_of_numba(data):
+    frames, truth = middlebury(data / "flow" / "RubberWhale")
+    of_torch = end_point_error(compute_flow(frames, backend="torch", device="cpu")[0], truth)
+    assert abs(of_torch - end_point_error(compute_flow(frames)[0], truth)) < 0.005
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_flow_of_real_clips_is_within_a_tenth_of_a_pixel_of_opencvs(data, clip):
+    frames = grey_frames(data / "clips" / clip, (160, 120), 4)
+    reference = compute_flow(frames, backend="opencv")
+    assert mean_difference(compute_flow(frames), reference) < 0.1
+    assert mean_difference(compute_flow(frames, backend="torch", device="cpu"), reference) < 0.1
+
+
+def test_kinetics_clip_at_its_full_size(data):
+    frames = grey_frames(data / "clips" / "mmaction2/demo.mp4", (340, 256), 2)
+    assert mean_difference(compute_flow(frames), compute_flow(frames, backend="opencv")) < 0.1
+
+
+def test_default_bound_saturates_few_vectors_of_moving_clips(data):
+    for clip in CLIPS:
+        _, saturated = encode(compute_flow(grey_frames(data / "clips" / clip, (160, 120), 17)), default_bound(120))
+        assert saturated < 0.01
+
+
+def test_flip_clips_have_the_mirrored_flow(data):
+    # The data set's own mirrored videos: compressed apart, so alike but not equal.
+    folder = data / "labelled" / "weizmann4" / "bend"
+    for original, flipped in (("s01_006.avi", "s01_007_flip.avi"), ("s02_014.avi", "s02_015_flip.avi")):
+        flow = compute_flow(grey_frames(folder / original, (64, 64), 9))
+        mirrored = compute_flow(grey_frames(folder / flipped, (64, 64), 9))[..., ::-1, :]
+        negated = mirrored * np.array([-1, 1], np.float32)
+        assert mean_difference(flow, negated) < 0.3 * mean_difference(flow, mirrored)
+
+
+def test_benchmark_measures_both_solvers_and_the_stages(data, monkeypatch):
+    monkeypatch.setattr(benchmark, "CLIPS", CLIPS[:1])
+    monkeypatch.setattr(benchmark, "SIZES", {"160x120": (160, 120)})
+    monkeypatch.setattr(benchmark, "LEAST_RATIO", {"160x120": 1e9})
+    monkeypatch.setattr(benchmark, "MIDDLEBURY", MIDDLEBURY[:1])
+    result = benchmark.run(data, pairs=1)
+    assert {"opencv_ms", "numba_ms", "ratio", "mean_difference_px"} <= result["160x120"].keys()
+    assert sum(result["stages"]["160x120"].values()) == pytest.approx(1)
+    assert all(share > 0 for share in result["stages"]["160x120"].values())
+    assert result["middlebury"]["RubberWhale"].keys() == {"opencv_epe", "numba_epe"}
+    assert [claim.split(":")[0] for claim in result["failed"]] == ["160x120"]
+    benchmark.print_table(result)
+
+
+def test_benchmark_without_its_clips_says_which(tmp_path):
+    with pytest.raises(UserError, match=r"mmaction2/demo\.mp4"):
+        grey_frames(tmp_path / "mmaction2/demo.mp4", (160, 120), 2)
