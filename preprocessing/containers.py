@@ -11,8 +11,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# An index larger than this (days of video) is left unread.
+# An index larger than this (days of video) is left unread, and so is what follows this many boxes.
 MAX_INDEX_BYTES = 64 << 20
+MAX_BOXES = 200_000
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
@@ -49,7 +50,9 @@ def read_declared(video: int) -> Declared:
 
 def _boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The boxes between two offsets: type, first byte of the content, first byte behind (perhaps behind `end`)."""
-    while start + 8 <= end:
+    for _ in range(MAX_BOXES):
+        if start + 8 > end:
+            return
         file.seek(start)
         size, kind = struct.unpack(">I4s", file.read(8))
         content = start + 8
@@ -77,7 +80,7 @@ def _iso(file: io.BufferedIOBase, size: int) -> Declared:
     file.seek(index[1])
     try:
         return Declared(None, dict(_iso_durations(file.read(index[2] - index[1]))))
-    except struct.error:
+    except (struct.error, IndexError):
         return Declared(None, {})  # a damaged index declares nothing; ffmpeg will say what is wrong with it
 
 
@@ -96,32 +99,31 @@ def _iso_durations(moov: bytes) -> Iterator[tuple[int, float]]:
 
 
 def _track_duration(track: bytes, movie_scale: int) -> float | None:
-    seconds = None
-    for path, box in _leaves(track):
-        version = box[0] if box else 0
-        if path == b"mdhd":
-            scale, units = struct.unpack_from(">IQ" if version == 1 else ">II", box, 20 if version == 1 else 12)
-            unknown = units in (0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-            seconds = None if unknown or not scale else units / scale
-        if path == b"elst" and movie_scale:
-            entry = ">QqI" if version == 1 else ">IiI"
-            count = struct.unpack_from(">I", box, 4)[0]
-            edits = list(struct.iter_unpack(entry, box[8 : 8 + count * struct.calcsize(entry)]))
-            shown = sum(units for units, media_time, _ in edits if media_time >= 0)
-            if shown:
-                return shown / movie_scale
-    return seconds
+    edits = _inner(track, b"edts", b"elst")
+    if edits and movie_scale:
+        entry = ">QqI" if edits[0] == 1 else ">IiI"
+        count = struct.unpack_from(">I", edits, 4)[0]
+        whole = (len(edits) - 8) // struct.calcsize(entry)
+        entries = struct.iter_unpack(entry, edits[8 : 8 + min(count, whole) * struct.calcsize(entry)])
+        shown = sum(units for units, media_time, _ in entries if media_time >= 0)  # negative: an empty edit, a delay
+        if shown:
+            return shown / movie_scale
+    media = _inner(track, b"mdia", b"mdhd")
+    if not media:
+        return None
+    scale, units = struct.unpack_from(">IQ" if media[0] == 1 else ">II", media, 20 if media[0] == 1 else 12)
+    unknown = units in (0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
+    return None if unknown or not scale else units / scale
 
 
-def _leaves(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The boxes of a track that hold durations; the edit list stands before the media."""
-    found = []
-    for kind, content, behind in _boxes(io.BytesIO(data), 0, len(data)):
-        if kind in (b"edts", b"mdia"):
-            found += list(_leaves(data[content:behind]))
-        elif kind in (b"mdhd", b"elst"):
-            found.append((kind, data[content:behind]))
-    yield from sorted(found, key=lambda leaf: leaf[0] != b"mdhd")
+def _inner(track: bytes, outer: bytes, inner: bytes) -> bytes:
+    """The content of the first box `inner` in a box `outer` of a track; empty if there is none."""
+    for kind, content, behind in _boxes(io.BytesIO(track), 0, len(track)):
+        if kind == outer:
+            for kind_inside, start, end in _boxes(io.BytesIO(track), content, min(behind, len(track))):
+                if kind_inside == inner:
+                    return track[start:end]
+    return b""
 
 
 # AVI (RIFF): little-endian chunks of (type, size, content).
@@ -137,7 +139,7 @@ def _avi(file: io.BufferedIOBase, size: int) -> Declared:
     kind, length, content = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if kind != b"LIST" or content != b"hdrl" or length > MAX_INDEX_BYTES:
         return Declared(None, {})
-    header = file.read(length - 4)
+    header = file.read(max(0, length - 4))
     durations: dict[int, float] = {}
     stream = at = 0
     while (at := header.find(b"strh", at)) >= 0 and at + 44 <= len(header):
@@ -155,7 +157,7 @@ def _avi(file: io.BufferedIOBase, size: int) -> Declared:
 def _cut_matroska(file: io.BufferedIOBase, size: int) -> str | None:
     """The segment, which holds everything, must end inside the file."""
     start = 0
-    while start + 2 <= size:
+    for _ in range(MAX_BOXES):
         file.seek(start)
         kind, at = _vint(file.read(16), 0, keep_marker=True)
         file.seek(start + at)

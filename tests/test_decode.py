@@ -382,6 +382,27 @@ def _grow_boxes(data: bytes, kinds: tuple[bytes, ...], by: int) -> bytes:
     return bytes(out)
 
 
+def test_a_hostile_index_ends_soon_and_only_rejects_its_file(tmp_path: Path) -> None:
+    nested = _box(b"mvhd", b"") + _box(b"trak", b"")
+    for _ in range(3000):
+        nested = _box(b"mdia", nested)
+    start = _box(b"ftyp", b"isom" + bytes(4))
+    path = tmp_path / "hostile.mp4"
+    for content in (
+        start + _box(b"moov", _box(b"trak", nested)),
+        start + _box(b"moov", _box(b"mvhd", b"")),
+        start + _box(b"moov", _box(b"trak", _box(b"edts", _box(b"elst", b"\0\0\0\0\xff\xff\xff\xff")))),
+        start + _box(b"free", b"") * 4_000_000,
+        b"\x1a\x45\xdf\xa3\x80" + b"\xec\x80" * 4_000_000,
+        b"RIFF\0\0\0\0AVI LIST\0\0\0\0hdrl",
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"),
+    ):
+        path.write_bytes(content)
+        begin = time.monotonic()
+        reason(path, limits=Limits(seconds=10))
+        assert time.monotonic() - begin < 15
+
+
 def test_limits_on_pixels_frames_and_bytes_end_in_too_large(make: Make) -> None:
     path = make("v.mp4", TEST_PICTURE, *X264)
     assert reason(path, limits=Limits(pixels=96 * 64 - 1)) == "too-large"
