@@ -50,10 +50,9 @@ def preprocess(
     json: Json = False,
 ) -> Answer:
     """Videos -> a dataset of shards. Run again, it makes only what is missing."""
-    from preprocessing.annotations import read_manifest
-
     from clusters.embedded import ensure_cluster
     from pipeline.dataset import stream_named
+    from preprocessing.annotations import read_manifest
     from preprocessing.job import preprocess as run_job
 
     for stream in streams:

@@ -1,6 +1,7 @@
 """The embedded cluster: a Ray of one node in this process's care, with token authentication and without a dashboard."""
 
 import atexit
+import logging
 import os
 import secrets
 import sys
@@ -31,7 +32,7 @@ def ensure_cluster(cpus: int | None = None) -> None:
         num_cpus=cpus or len(os.sched_getaffinity(0)),
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
     atexit.register(ray.shutdown)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import nvidia.dali.fn as fn
-import nvidia.dali.types as types
 from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.types import DALIDataType, DALIImageType
 
 from pipeline.dataset import Stream
 from pipeline.transform import Transform
@@ -39,10 +39,15 @@ def build_pipeline(
             frames = _planes(jpegs, anchor, shape, mirror, stream.planes, transform, device)
         else:
             frames = fn.decoders.image_slice(
-                jpegs, anchor, shape, axis_names="HW", device=_decoder(device), output_type=types.RGB
+                jpegs, anchor, shape, axis_names="HW", device=_decoder(device), output_type=DALIImageType.RGB
             )
             frames = fn.crop_mirror_normalize(
-                frames, mirror=mirror, mean=transform.mean, std=transform.std, dtype=types.FLOAT, output_layout="HWC"
+                frames,
+                mirror=mirror,
+                mean=transform.mean,
+                std=transform.std,
+                dtype=DALIDataType.FLOAT,
+                output_layout="HWC",
             )
         pipeline.set_outputs(frames)
     pipeline.build()
@@ -55,15 +60,20 @@ def _decoder(device: str) -> str:
 
 def _planes(jpegs, anchor, shape, mirror, planes: int, transform: Transform, device: str):
     """Grey planes side by side -> channels, cropped alike; the first one, x, is negated where the clip is mirrored."""
-    picture = fn.decoders.image(jpegs, device=_decoder(device), output_type=types.GRAY)
-    width = fn.cast(fn.peek_image_shape(jpegs)[1] // planes, dtype=types.INT32)
-    zero = fn.cast(width * 0, dtype=types.INT32)
+    picture = fn.decoders.image(jpegs, device=_decoder(device), output_type=DALIImageType.GRAY)
+    width = fn.cast(fn.peek_image_shape(jpegs)[1] // planes, dtype=DALIDataType.INT32)
+    zero = fn.cast(width * 0, dtype=DALIDataType.INT32)
     channels = []
     for number in range(planes):
         corner = fn.stack(zero, fn.reshape(width * number, shape=[]))
         plane = fn.slice(picture, anchor + corner, shape, axis_names="HW")
         plane = fn.crop_mirror_normalize(
-            plane, mirror=mirror, mean=[FLOW_ZERO], std=[transform.flow_std], dtype=types.FLOAT, output_layout="HWC"
+            plane,
+            mirror=mirror,
+            mean=[FLOW_ZERO],
+            std=[transform.flow_std],
+            dtype=DALIDataType.FLOAT,
+            output_layout="HWC",
         )
         sign = 1.0 - 2.0 * mirror if number == 0 else None
         channels.append(plane if sign is None else plane * sign)

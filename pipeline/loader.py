@@ -182,4 +182,3 @@ def uniform_loader(
         device=device,
         threads=threads,
     )
-

@@ -3,7 +3,7 @@
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -46,7 +46,7 @@ class ClipReader:
             content = np.frombuffer(self._range(where.shard, first, last - first), np.uint8)
             for i in group:
                 frame = content[where.start[i] - first : where.end[i] - first]
-                if len(frame) != where.end[i] - where.start[i] or zlib.crc32(frame) != where.crc32[i]:
+                if len(frame) != where.end[i] - where.start[i] or zlib.crc32(frame.data) != where.crc32[i]:
                     shard = self.index.storage.show(where.shard)
                     raise CorruptFrame(
                         f"frame {distinct[i]} of {self.index.key(row)} is damaged: {shard} from byte {where.start[i]} "
@@ -78,7 +78,7 @@ Plan = TypeVar("Plan")
 
 def read_ahead(
     plans: Iterable[tuple[Plan, Sequence[tuple[int, np.ndarray]]]], reader: ClipReader, threads: int, depth: int
-) -> Iterator[tuple[Plan, list[list[np.ndarray]]]]:
+) -> Generator[tuple[Plan, list[list[np.ndarray]]]]:
     """Reads the clips of each plan, (plan, [(row, frame numbers), ...]), `depth` plans ahead of the one asked for.
 
     Yields (plan, encoded frames of each clip) in the order of the plans."""

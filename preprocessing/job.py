@@ -82,9 +82,7 @@ def preprocess(
         storage.clean(f"{stream}/.parts")
 
     with ThreadPoolExecutor(16) as pool:  # latency of an object store, not computing
-        there = {
-            stream: list(pool.map(partial(is_complete, storage, recipes[stream]), plans)) for stream in streams
-        }
+        there = {stream: list(pool.map(partial(is_complete, storage, recipes[stream]), plans)) for stream in streams}
     todo = []
     for number, plan in enumerate(plans):
         lacking = {stream: recipes[stream] for stream in streams if not there[stream][number]}
@@ -178,9 +176,10 @@ def _run(
     import ray  # not before the cluster's settings are in the environment
     from ray.exceptions import RayTaskError
 
-    task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(make_shard)
+    task: Any = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(make_shard)
     at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting, running, results = list(reversed(todo)), [], []
+    waiting, results = list(reversed(todo)), list[ShardResult]()
+    running: list[Any] = []
     total = sum(len(plan.videos) for plan, _, _ in todo)
     started = time.monotonic()
     with Progress("preprocess", total, "videos") as progress:
@@ -215,9 +214,7 @@ def _account(dataset: Dataset, manifest: Manifest, plans: Sequence[ShardPlan]) -
     rows: dict[str, dict[str, Any]] = {}
     rejected: dict[str, dict[str, Any]] = {}
     finished = [
-        name
-        for name in dataset.recipes
-        if all(is_complete(storage, dataset.recipes[name], plan) for plan in plans)
+        name for name in dataset.recipes if all(is_complete(storage, dataset.recipes[name], plan) for plan in plans)
     ]
     for stream in finished:
         for plan in plans:

@@ -29,7 +29,7 @@ class Pose(NamedTuple):
 
 Motion = Callable[[Pose, float, float], Pose]  # (pose at the start, speed, time from 0 to 1) -> pose
 
-SMALLEST, LARGEST = 14.0, 30.0
+SMALLEST, LARGEST = 18.0, 40.0
 
 # Speeds are -1 or 1 times something around 1; a class whose mirror image would be another one takes the magnitude.
 MOTIONS: dict[str, Motion] = {
@@ -55,10 +55,10 @@ def render_set(folder: Path, videos_per_class: int, seed: int = 0) -> None:
 
 def render(motion: Motion, random: np.random.Generator) -> np.ndarray:
     """The frames of one video: uint8 FRAMES x HEIGHT x WIDTH x 3, RGB."""
-    background = _texture(random, (HEIGHT, WIDTH), grain=4) * 0.5 + 40
+    background = _texture(random, (HEIGHT, WIDTH), grain=12) * 0.25 + 90.0
     side = 64
-    texture = _texture(random, (side, side), grain=6)
-    texture += random.uniform(-40, 40, 3).astype(np.float32)
+    texture = _texture(random, (side, side), grain=10)
+    texture = texture + random.uniform(-40, 40, 3).astype(np.float32)
     centre = (np.indices((side, side)) - (side - 1) / 2) / (side / 2)
     radius = np.hypot(*centre)
     lobes = 1 + 0.15 * np.cos(random.integers(2, 6) * np.arctan2(*centre) + random.uniform(0, 2 * math.pi))
@@ -96,10 +96,10 @@ def _texture(random: np.random.Generator, shape: tuple[int, int], grain: int) ->
 
 
 def _draw(frame: np.ndarray, texture: np.ndarray, alpha: np.ndarray, pose: Pose) -> None:
+    """Lays the object over the frame, in place."""
     side = len(texture)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), math.degrees(pose.angle), pose.size / side)
     turn[:, 2] += np.array([pose.x, pose.y]) - side / 2
     extent = (frame.shape[1], frame.shape[0])
     mask = cv2.warpAffine(alpha, turn, extent)[..., None]
-    frame *= 1 - mask
-    frame += mask * cv2.warpAffine(texture, turn, extent, borderMode=cv2.BORDER_REPLICATE)
+    frame[:] = (1 - mask) * frame + mask * cv2.warpAffine(texture, turn, extent, borderMode=cv2.BORDER_REPLICATE)

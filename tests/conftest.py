@@ -46,7 +46,7 @@ def run_lgd_until(ready: Callable[[], bool], *words: object, timeout_s: float = 
 
 
 def _processes_with(mark: str) -> list[int]:
-    """Processes that inherited an environment variable; those that have ended and wait for their parent do not count."""
+    """Processes that inherited an environment variable, without those that have ended but not been waited for."""
     found = []
     for folder in Path("/proc").iterdir():
         try:

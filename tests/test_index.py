@@ -44,7 +44,7 @@ def test_webdataset_reads_every_shard_and_the_frames_decode_to_the_counts_in_the
         about = sample["json"]
         sizes = np.cumsum([0, *about["bytes"]])
         pictures = [
-            cv2.imdecode(np.frombuffer(sample["mjpeg"][a:b], np.uint8), cv2.IMREAD_UNCHANGED)
+            np.asarray(cv2.imdecode(np.frombuffer(sample["mjpeg"][a:b], np.uint8), cv2.IMREAD_UNCHANGED))
             for a, b in pairwise(sizes)
         ]
         assert len(pictures) == about["frames"] == frames[sample["__key__"]] - (stream == "flow")

@@ -28,7 +28,7 @@ def expected(index: Index, order: TrainOrder | UniformOrder, position: int, crop
     clip = order.clip(position)
     frames = []
     for jpeg in ClipReader(index).read(clip.row, clip.frames):
-        picture = cv2.imdecode(jpeg, cv2.IMREAD_UNCHANGED).astype(np.float32)
+        picture = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_UNCHANGED), np.float32)
         if picture.ndim == 2:
             half = picture.shape[1] // 2
             channels = (np.stack([picture[:, :half], picture[:, half:]], 2) - 128) / TRANSFORM.flow_std

@@ -123,7 +123,7 @@ def test_any_height_and_width_at_test_time():
     for size in [(56, 56), (60, 80), (33, 47)]:
         output = network(torch.randn(1, 3, 16, *size))
         assert output.local_logits.shape == output.global_logits.shape == (1, 4)
-        assert output.local.shape[2:] == (4, -(-size[0] // 16), -(-size[1] // 16))
+        assert output.local.shape[2:] == (4, -(-size[0] // 8), -(-size[1] // 8))
 
 
 def test_whole_network_keeps_channels_last():

@@ -19,9 +19,14 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path):
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     storage = Storage(tmp_path)
     storage.write("a.bin", b"old")
-    with pytest.raises(ZeroDivisionError), storage.writer("a.bin") as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+
+    def write_half() -> None:
+        with storage.writer("a.bin") as file:
+            file.write(b"half")
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        write_half()
     assert storage.read("a.bin") == b"old"
     assert storage.names() == ["a.bin"]
 

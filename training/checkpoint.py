@@ -32,7 +32,7 @@ def save(run: Run, step: int, network: torch.nn.Module, optimizer: torch.optim.O
     buffer = io.BytesIO()
     torch.save(content, buffer)
     name = f"{FOLDER}/step-{step:08d}.pt"
-    run.storage.write(name, buffer.getbuffer())
+    run.storage.write(name, buffer.getvalue())
     for old in names(run)[run.config.checkpoint.keep :]:
         run.storage.delete(old)
     return name

@@ -36,6 +36,7 @@ def fit(
     start_cluster()
     import ray
     import ray.train
+    from ray.train import TrainingFailedError
     from ray.train.torch import TorchTrainer
 
     from training.loop import Job, train_worker
@@ -54,7 +55,7 @@ def fit(
             train_worker,
             train_loop_config=vars(job),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=most if fewest == most else (fewest, most),
+                num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]  # (since 2.55)
                 use_gpu=gpus > 0,
                 resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
             ),
@@ -68,7 +69,7 @@ def fit(
         with Watcher(run, total):
             try:
                 trainer.fit()
-            except ray.train.v2.api.exceptions.TrainingFailedError as error:
+            except TrainingFailedError as error:
                 _raise_the_users(run, launch)
                 raise UserError(
                     f"training stopped after {MOST_FAILURES} failures ({_last_line(error)}): "

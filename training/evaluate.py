@@ -74,7 +74,7 @@ def evaluate(run: Run, data: str, split: str, clips: int | None, device: torch.d
     )
     network = build(run.config.model, len(run.classes), loader.stream.channels)
     network.load_state_dict(content["model"])
-    network.to(device, memory_format=torch.channels_last_3d)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     rows, probabilities = [], []
     with Progress("evaluate", len(loader.order.rows), "videos") as bar:
         for row, mean in predict(network, loader, run.config):

@@ -66,7 +66,7 @@ def train(run: Run, dataset: Dataset) -> None:
     torch.manual_seed(config.seed)
     index_classes = len(dataset.classes)
     network = build(config.model, index_classes, channels=3 if config.stream == "rgb" else 2)
-    network.to(device, memory_format=torch.channels_last_3d)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=config.optimizer.rate,

@@ -74,7 +74,7 @@ def load_imagenet(network: Network, path_or_url: str | Path) -> LoadReport:
     """
     state = read_state(path_or_url)
     source = str(path_or_url)
-    there, here = _units(state, r"layer(\d)\.(\d+)\."), network.config.family.blocks
+    there, here = _units(state, r"layer(\d)\.(\d+)\."), _units(network.state_dict(), r"res(\d)\.(\d+)\.")
     if not there:
         raise UserError(f"{source}: not a ResNet in torchvision's names (nothing is called layer1.0.…)")
     if there != here:
@@ -108,7 +108,7 @@ def transfer(
     source has no temporal convolutions or no W_xg, they start as `load_imagenet` starts them. `source` is the name
     for the report and for errors. Nothing is changed when it raises UserError: other depth, width or sketch.
     """
-    there, here = _units(state, r"res(\d)\.(\d+)\."), network.config.family.blocks
+    there, here = (_units(names, r"res(\d)\.(\d+)\.") for names in (state, network.state_dict()))
     if not there:
         raise UserError(f"{source}: not the weights of one of these networks (nothing is called res2.0.…)")
     if there != here:
