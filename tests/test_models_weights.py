@@ -109,11 +109,11 @@ def copied(network: Network) -> State:
 
 def test_from_scratch_is_xavier_with_zero_biases():
     network = build(ModelConfig("lgd3d_nano"), classes=50, channels=3)
-    weight = network.get_parameter("res5.0.unit.spatial.conv.weight")
+    weight = network.get_parameter("res4.1.unit.spatial.conv.weight")
     fan_in, fan_out = weight.shape[1] * 9, weight.shape[0] * 9
     bound = (6 / (fan_in + fan_out)) ** 0.5
     assert 0.99 * bound < weight.abs().max() <= bound
-    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
     for path in ("local", "global"):
         assert network.get_parameter(f"{path}_head.weight").any()
         assert not network.get_parameter(f"{path}_head.bias").any()
