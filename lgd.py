@@ -39,7 +39,17 @@ def preprocess(
         Positional[Path], arg(help="Folder of the videos: class folders, unless --annotations is given.")
     ],
     out: Annotated[str, arg(help="Folder of the dataset.")],
-    annotations: Annotated[Path | None, arg(help="csv: path, label and optionally split, key, start_s, end_s.")] = None,
+    annotations: Annotated[
+        Path | None,
+        arg(
+            help="What says the labels: a csv (path, label and optionally split, key, start_s, end_s), a Kinetics csv, "
+            "or the folder of UCF101's, HMDB51's or Kinetics' lists. Default: the class folders."
+        ),
+    ] = None,
+    classes: Annotated[
+        Path | None, arg(help="Text file, one class a line: fixes the labels. Default: by name.")
+    ] = None,
+    split_number: Annotated[int | None, arg(help="Which split of UCF101's or HMDB51's lists. Default: 1.")] = None,
     group: Annotated[
         str | None, arg(help="Regular expression: files whose names match the same text stay in one split.")
     ] = None,
@@ -59,7 +69,7 @@ def preprocess(
         stream_named(stream)
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be 1 or more, not {workers}")
-    manifest = read_manifest(videos, annotations, group, val_fraction)
+    manifest = read_manifest(videos, annotations, group, val_fraction, classes, split_number)
     outcome = run_job(videos, out, manifest, streams, settings, workers, lambda: ensure_cluster(workers))
     text: list[Any] = [
         f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
@@ -201,6 +211,7 @@ def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
     group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
+    epochs: Annotated[float, arg(help="Times that every video is drawn.")] = RECIPES["nano-rgb"].epochs,
     json: Json = False,
 ) -> Answer:
     """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse."""
@@ -230,7 +241,8 @@ def demo(
     do("preprocess", "preprocess", videos, "--out", data, *short_side, *grouped)
     files = []
     for stream in ("rgb", "flow"):
-        do(f"train {stream}", "train", f"nano-{stream}", "--data", data, "--run", out / stream)
+        shorter = ["--epochs", epochs] if epochs != RECIPES[f"nano-{stream}"].epochs else []
+        do(f"train {stream}", "train", f"nano-{stream}", "--data", data, "--run", out / stream, *shorter)
         files.append(out / f"{stream}.parquet")
         do(f"evaluate {stream}", "evaluate", out / stream, "--data", data, "--split", "val", "--out", files[-1])
     fused = do("fuse", "fuse", *files, "--out", out / "fused.parquet")
@@ -243,7 +255,7 @@ def demo(
     return Answer({**rows, "seconds": seconds, "out": str(out)}, text)
 
 
-DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 20
+DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
 

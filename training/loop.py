@@ -164,7 +164,7 @@ def _validate(
     run: Run, dataset: Dataset, network: Network, device: torch.device, rank: int, workers: int
 ) -> dict[str, float]:
     """Top-1 and top-5 on the validation split, spread over the workers; nothing if the dataset has none."""
-    if not dataset.summary["splits"].get("val"):
+    if not dataset.summary["splits"].get(run.config.validation.split):
         return {}
     loader = uniform_loader(
         dataset,
@@ -172,6 +172,7 @@ def _validate(
         run.config.validation.clips,
         run.config.sampling,
         run.config.transform,
+        split=run.config.validation.split,
         most_clips=CLIPS_AT_ONCE,
         rank=rank,
         workers=workers,

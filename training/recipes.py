@@ -19,6 +19,8 @@ class OptimizerConfig:
 
     rate: float = 0.01
     """Learning rate at the start."""
+    warmup: float = 0.0
+    """Epochs over which the rate rises linearly from 0."""
     drop_every: float = 20.0
     """Epochs after which the rate is divided by drop_factor, each time."""
     drop_factor: float = 10.0
@@ -33,6 +35,8 @@ class OptimizerConfig:
 class ValidationConfig:
     """Validation while training: whole frames, uniform clips, spread over the workers."""
 
+    split: str = "val"
+    """Split of the dataset; nothing is validated where the dataset lacks it."""
     every: float = 1.0
     """Epochs between validations; 0 for none but the last."""
     clips: int = 1
@@ -94,8 +98,10 @@ class TrainConfig:
 
     def rate(self, step: int, videos: int) -> float:
         """Learning rate at a step: a function of the clips seen, not of the workers."""
-        drops = int(step * self.batch / videos / self.optimizer.drop_every)
-        return self.optimizer.rate / self.optimizer.drop_factor**drops
+        optimizer = self.optimizer
+        epoch = step * self.batch / videos
+        warm = min((epoch + self.batch / videos) / optimizer.warmup, 1.0) if optimizer.warmup else 1.0
+        return optimizer.rate * warm / optimizer.drop_factor ** int(epoch / optimizer.drop_every)
 
 
 def _paper(stream: Literal["rgb", "flow"], model: str) -> TrainConfig:
@@ -108,10 +114,10 @@ def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
     return TrainConfig(
         stream=stream,
         model=ModelConfig(name="lgd3d_nano"),
-        transform=Transform(crop=56),
-        optimizer=OptimizerConfig(rate=0.02, drop_every=36.0),
+        transform=Transform(crop=64),
+        optimizer=OptimizerConfig(rate=0.02, warmup=5.0, drop_every=45.0),
         batch=16,
-        epochs=45.0,
+        epochs=60.0,
         validation=ValidationConfig(every=10.0),
         checkpoint=CheckpointConfig(every_s=20.0),
     )
