@@ -255,7 +255,7 @@ def demo(
     return Answer({**rows, "seconds": seconds, "out": str(out)}, text)
 
 
-DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
+DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 12
 
 VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
 

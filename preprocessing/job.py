@@ -177,7 +177,7 @@ def _run(
     from ray.exceptions import RayTaskError
 
     # A store that falters or an ffmpeg that somebody kills says nothing about the video: the shard is made again.
-    transient = [OSError, RuntimeError]
+    transient: Any = [OSError, RuntimeError]
     task: Any = ray.remote(num_cpus=1, max_retries=TASK_RETRIES, retry_exceptions=transient)(make_shard)
     at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
     waiting, results = list(reversed(todo)), list[ShardResult]()

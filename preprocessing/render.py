@@ -99,7 +99,7 @@ def _draw(frame: np.ndarray, texture: np.ndarray, alpha: np.ndarray, pose: Pose)
     """Lays the object over the frame, in place."""
     side = len(texture)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), math.degrees(pose.angle), pose.size / side)
-    turn[:, 2] += np.array([pose.x, pose.y]) - side / 2
+    turn[:, 2] = turn[:, 2] + [pose.x - side / 2, pose.y - side / 2]
     extent = (frame.shape[1], frame.shape[0])
     mask = cv2.warpAffine(alpha, turn, extent)[..., None]
     frame[:] = (1 - mask) * frame + mask * cv2.warpAffine(texture, turn, extent, borderMode=cv2.BORDER_REPLICATE)
