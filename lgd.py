@@ -121,7 +121,7 @@ def inspect(
 
 
 def train(
-    recipe: Annotated[Positional[str], arg(help=f"Name of the recipe: {', '.join(RECIPES)}.")],
+    recipe: Annotated[Positional[str], arg(help="Name of the recipe.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
     run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
     workers: Annotated[
@@ -136,10 +136,11 @@ def train(
     from training.elastic import fit
     from training.models.zoo import check
     from training.run import begin_run
+    from training.start import located
 
     dataset = open_dataset(data)
     check(config.model, len(dataset.classes), channels=3)
-    opened = begin_run(run, recipe, config, dataset)
+    opened = begin_run(run, recipe, located(config), dataset)
     result = fit(opened, dataset, workers, ensure_cluster)
     accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
     return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])

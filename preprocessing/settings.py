@@ -10,7 +10,8 @@ from pipeline.dataset import Recipe, Setting
 from pipeline.errors import UsageError
 from preprocessing.decode import ffmpeg_version
 from preprocessing.flow_code import default_bound
-from preprocessing.tvl1 import SOLVER_VERSION, TVL1Params
+from preprocessing.tvl1 import SOLVER_VERSION
+from preprocessing.tvl1_params import TVL1Params
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """TV-L1 optical flow on the CPU: one core, the same bytes on every machine.
 
-The scheme is that of tvl1.TVL1Params. What makes it fast: the primal and the dual step of a row run in one loop of
+The scheme is that of TVL1Params. What makes it fast: the primal and the dual step of a row run in one loop of
 vector instructions; frames are reduced and differentiated once and serve both pairs that they belong to; a warp ends
 as soon as an iteration hardly moves the flow.
 """
@@ -9,7 +9,6 @@ import hashlib
 import itertools
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
@@ -17,9 +16,7 @@ import numpy as np
 from preprocessing import tvl1_kernels, tvl1_median
 from preprocessing.tvl1_kernels import LANES, ONE, ZERO, differentiate, iterate, kernel, resize, warp
 from preprocessing.tvl1_median import median
-
-if TYPE_CHECKING:
-    from preprocessing.tvl1 import TVL1Params
+from preprocessing.tvl1_params import TVL1Params
 
 SMALLEST_SIDE = 16  # pixels, of a reduced scale
 
@@ -70,7 +67,7 @@ def _aligned_zeros(*shape: int) -> np.ndarray:
     return buffer[begin : begin + size].reshape(shape)
 
 
-def flow_of_clip(frames: np.ndarray, params: "TVL1Params") -> np.ndarray:
+def flow_of_clip(frames: np.ndarray, params: TVL1Params) -> np.ndarray:
     """uint8 T x H x W -> float32 (T - 1) x H x W x 2; see tvl1.compute_flow."""
     height, width = frames.shape[1:]
     scales = [_Scale(height, width, params.median_filtering)]
@@ -89,7 +86,7 @@ def flow_of_clip(frames: np.ndarray, params: "TVL1Params") -> np.ndarray:
     return flow
 
 
-def _enter_frame(scales: list[_Scale], slot: int, frame: np.ndarray, params: "TVL1Params") -> None:
+def _enter_frame(scales: list[_Scale], slot: int, frame: np.ndarray, params: TVL1Params) -> None:
     scales[0].images[slot][:] = frame
     for finer, coarser in itertools.pairwise(scales):
         resize(finer.images[slot], coarser.images[slot], 1 / params.scale_step, 1 / params.scale_step, ONE)
@@ -97,7 +94,7 @@ def _enter_frame(scales: list[_Scale], slot: int, frame: np.ndarray, params: "TV
         differentiate(scale.images[slot], scale.gradients[slot])
 
 
-def _solve_pair(scales: list[_Scale], first: int, params: "TVL1Params") -> None:
+def _solve_pair(scales: list[_Scale], first: int, params: TVL1Params) -> None:
     """From the coarsest scale to the finest. The first frame of the pair is in slot first, the second in the other."""
     coarser: _Scale | None = None
     for scale in reversed(scales):

@@ -1,6 +1,6 @@
 """TV-L1 optical flow of many pairs at once, on a GPU or (slowly) on the CPU, with PyTorch.
 
-The scheme is that of tvl1.TVL1Params, as in tvl1_numba. All pairs of a clip go through scales and warps together; a
+The scheme is that of TVL1Params, as in tvl1_numba. All pairs of a clip go through scales and warps together; a
 pair that has converged is left as it is, so that its flow does not depend on the others. On a GPU the iterations and
 the median filter are compiled into a few kernels each; launching their dozens of operations one by one would cost more
 than computing them.
@@ -9,7 +9,6 @@ than computing them.
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,9 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.errors import UsageError
-
-if TYPE_CHECKING:
-    from preprocessing.tvl1 import TVL1Params
+from preprocessing.tvl1_params import TVL1Params
 
 SMALLEST_SIDE = 16  # pixels, of a reduced scale
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # of all pairs that are solved together; about 200 bytes each
@@ -27,7 +24,7 @@ ITERATIONS_AT_ONCE = 5  # between two looks at which pairs have converged
 MOVED_UNIT = 2.0**-30  # pixels squared; sums of whole units are exact, in whatever order the device adds them
 
 
-def flow_of_clip(frames: np.ndarray, params: "TVL1Params", device: str | None) -> np.ndarray:
+def flow_of_clip(frames: np.ndarray, params: TVL1Params, device: str | None) -> np.ndarray:
     """uint8 T x H x W -> float32 (T - 1) x H x W x 2; see tvl1.compute_flow."""
     place = _device(device)
     iterate, median = _compiled_for(place.type)
@@ -63,7 +60,7 @@ def _compiled_for(device_type: str) -> tuple[Callable, Callable]:
     return torch.compile(_iterate, dynamic=True), torch.compile(_median, dynamic=True)
 
 
-def _solve(frames: Tensor, params: "TVL1Params", iterate: Callable, median: Callable) -> Tensor:
+def _solve(frames: Tensor, params: TVL1Params, iterate: Callable, median: Callable) -> Tensor:
     """T x H x W -> (T - 1) x 2 x H x W."""
     pyramid = [frames[:, None]]
     for _ in range(params.scales - 1):
@@ -82,7 +79,7 @@ def _solve(frames: Tensor, params: "TVL1Params", iterate: Callable, median: Call
     return flow
 
 
-def _solve_scale(images: Tensor, u: Tensor, params: "TVL1Params", iterate: Callable, median: Callable) -> Tensor:
+def _solve_scale(images: Tensor, u: Tensor, params: TVL1Params, iterate: Callable, median: Callable) -> Tensor:
     """Improves the flow u (N x 2 x H x W) between images (N + 1 x 1 x H x W) by warps."""
     others = _differentiate(images)[1:]
     px, py = torch.zeros_like(u), torch.zeros_like(u)

@@ -114,6 +114,17 @@ def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp
     assert "no split 'test'" in done.stderr
 
 
+def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_folder: Path, tmp_path: Path):
+    small = ("--transform.crop", 48, "--batch", 4, "--epochs", 1, "--model.sketch-dimension", 64)
+    words = ("train", "nano-rgb-com", "--data", dataset_folder, "--run", tmp_path / "com", "--init-from", run, *small)
+    done = run_lgd(*words)
+    assert done.returncode == 0, done.stderr
+    assert "loaded" in done.stderr
+    assert "new: " in done.stderr
+    line = next(line for line in metrics(tmp_path / "com") if "loss" in line)
+    assert {name for name in line if name.startswith("loss_")} == {"loss_combined"}
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dataset_folder: Path, tmp_path: Path):
     done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.rate", 1e30, "--workers", 1, 1))
     assert done.returncode == 1

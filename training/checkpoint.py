@@ -11,6 +11,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.progress import say
+from pipeline.storage import Storage
 from training.run import Run
 
 FORMAT = "lgd-checkpoint"
@@ -45,9 +46,22 @@ def names(run: Run) -> list[str]:
 
 
 def load(run: Run, name: str) -> dict[str, Any]:
-    """One checkpoint, on the CPU. Raises UserError, naming it, if it is cut short, foreign or of another version."""
-    shown = run.storage.show(name)
-    file = io.BytesIO(run.storage.read(name))
+    """One checkpoint of a run, on the CPU. Raises UserError, naming it, if it is damaged or not this run's."""
+    content = read(run.storage, name)
+    if classes_of(content) != run.classes:
+        raise UserError(f"{run.storage.show(name)} belongs to another list of classes")
+    return content
+
+
+def classes_of(content: dict[str, Any]) -> tuple[str, ...]:
+    """The classes that a checkpoint's network tells apart."""
+    return tuple(json.loads(content["run"])["data"]["classes"])
+
+
+def read(storage: Storage, name: str) -> dict[str, Any]:
+    """A checkpoint, on the CPU. Raises UserError, naming it, if it is cut short, foreign or of another version."""
+    shown = storage.show(name)
+    file = io.BytesIO(storage.read(name))
     if not zipfile.is_zipfile(file):
         raise UserError(f"{shown} is damaged or not a checkpoint")
     file.seek(0)
@@ -59,8 +73,6 @@ def load(run: Run, name: str) -> dict[str, Any]:
         raise UserError(f"{shown} is not a checkpoint of this program")
     if content["version"] != VERSION:
         raise UserError(f"{shown} is of version {content['version']}, and this program reads version {VERSION}")
-    if json.loads(content["run"])["data"]["classes"] != list(run.classes):
-        raise UserError(f"{shown} belongs to another list of classes")
     return content
 
 

@@ -132,6 +132,8 @@ class Watcher:
                 step = line["step"]
                 if "resumed" in line:
                     say(f"going on from the checkpoint after step {step}")
+                elif "say" in line:
+                    say(line["say"])
                 elif "val_top1" in line:
                     say(f"step {step}: validation top-1 {line['val_top1']:.1%}, top-5 {line['val_top5']:.1%}")
                 else:

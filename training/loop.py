@@ -27,6 +27,7 @@ from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.models.lgd import Network
 from training.models.zoo import build
 from training.run import ERROR, METRICS, RESULT, Run, open_run
+from training.start import start_weights
 
 LOG_EVERY_S = 2.0  # also the pace of ray.train.report, which is a barrier
 
@@ -73,7 +74,7 @@ def train(run: Run, dataset: Dataset) -> None:
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
     )
-    first_step = _resume(run, network, optimizer, rank, workers)
+    first_step, origin = _resume(run, network, optimizer, rank, workers)
     model = DistributedDataParallel(network) if workers > 1 else network
 
     videos = dataset.summary["splits"]["train"]
@@ -91,6 +92,8 @@ def train(run: Run, dataset: Dataset) -> None:
         device=device,
     )
     log = Log(run, first_step) if rank == 0 else None
+    if log and origin:
+        log.say(origin)
     window = Window(first_step, device)
     next_log, last_checkpoint = first_step + 1, time.monotonic()
     validate_every = max(round(config.validation.every * videos / config.batch), 1) if config.validation.every else 0
@@ -147,17 +150,20 @@ def train(run: Run, dataset: Dataset) -> None:
         log.close()
 
 
-def _resume(run: Run, network: Network, optimizer: torch.optim.Optimizer, rank: int, workers: int) -> int:
-    """Loads the newest sound checkpoint, the one that rank 0 finds, into every worker; returns its step."""
+def _resume(run: Run, network: Network, optimizer: torch.optim.Optimizer, rank: int, workers: int) -> tuple[int, str]:
+    """Loads the newest sound checkpoint, the one that rank 0 finds, into every worker.
+
+    Returns its step and, at the start of a run, where rank 0's weights come from; DistributedDataParallel hands
+    rank 0's weights to the others."""
     found: list[Any] = [checkpoint.load_latest(run) if rank == 0 else None]
     if workers > 1:
         dist.broadcast_object_list(found, src=0)
     content = found[0]
     if content is None:
-        return 0
+        return 0, start_weights(network, run.config, run.classes) if rank == 0 else ""
     network.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    return content["step"]
+    return content["step"], ""
 
 
 def _validate(
@@ -277,6 +283,10 @@ class Log:
         self._board = SummaryWriter(f"{local}/tensorboard", purge_step=step)
         if step:
             self._file.write(json.dumps({"step": step, "resumed": True}) + "\n")
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches."""
+        self._file.write(json.dumps({"step": 0, "say": text}) + "\n")
 
     def write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")

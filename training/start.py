@@ -1,0 +1,54 @@
+"""The weights that a run starts from: new ones, an ImageNet ResNet's, or those of another run."""
+
+import os
+from dataclasses import replace
+
+from pipeline.errors import UsageError, UserError
+from pipeline.storage import Storage
+from training import checkpoint
+from training.models.lgd import Network
+from training.models.weights import load_imagenet, transfer
+from training.recipes import TrainConfig
+from training.run import open_run
+
+
+def located(config: TrainConfig) -> TrainConfig:
+    """The configuration with absolute paths, which mean the same on every worker.
+
+    Raises UserError if a file is not there, and UsageError if there are two things to start from."""
+    if config.init_from and config.imagenet:
+        raise UsageError("a run starts from --init-from or from --imagenet, not from both")
+    changes = {}
+    for option in ("init_from", "imagenet"):
+        path = getattr(config, option)
+        if path and "://" not in path:
+            if not os.path.exists(path):
+                raise UserError(f"there is no {path}: --{option.replace('_', '-')} takes a file that is there")
+            changes[option] = os.path.abspath(path)
+    return replace(config, **changes)
+
+
+def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...]) -> str:
+    """Puts the weights that the configuration names into a fresh network; returns what became of them, for a person.
+
+    From another run everything that both networks have is taken over: stage 1 into stage 2, 16 frames into 128, RGB
+    into flow; the heads only where the list of classes is the same.
+    Raises UserError for a file that does not fit the network."""
+    if config.imagenet:
+        return str(load_imagenet(network, config.imagenet))
+    if config.init_from:
+        content = _content(config.init_from)
+        same_classes = checkpoint.classes_of(content) == classes
+        return str(transfer(network, content["model"], heads=same_classes, source=config.init_from))
+    return ""
+
+
+def _content(path: str) -> dict:
+    """The checkpoint in a file, or the newest one of a run folder."""
+    if not os.path.isdir(path):
+        folder, name = os.path.split(path)
+        return checkpoint.read(Storage(folder), name)
+    content = checkpoint.load_latest(open_run(path))
+    if content is None:
+        raise UserError(f"{path} has no sound checkpoint yet: train it first")
+    return content
