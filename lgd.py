@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import inspect as inspect_
 import io
 import itertools
 import json as json_
@@ -121,7 +122,7 @@ def inspect(
 
 
 def train(
-    recipe: Annotated[Positional[str], arg(help="Name of the recipe.")],
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
     run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
     workers: Annotated[
@@ -256,7 +257,7 @@ def demo(
     return Answer({**rows, "seconds": seconds, "out": str(out)}, text)
 
 
-DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 12
+DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
 
@@ -282,19 +283,26 @@ def dispatch(words: list[str]) -> Answer:
     name, *rest = words
     if name not in VERBS:
         raise UsageError(f"there is no verb {name!r}: choose from {', '.join(VERBS)}")
-    verb: Callable[..., Answer] = VERBS[name]
+    defaults = {}
     if name == "train" and rest and not rest[0].startswith("-"):
-        verb = functools.partial(train, config=recipe_named(rest[0]))
-    return parsed(verb, rest, f"lgd {name}")()
+        defaults["config"] = recipe_named(rest[0])
+    return parsed(VERBS[name], rest, f"lgd {name}", defaults)()
 
 
-def parsed(verb: Callable[..., Answer], words: list[str], program: str) -> Callable[[], Answer]:
-    """The call that the words ask for. Raises UsageError, in one line, for words that are wrong."""
+def parsed(
+    verb: Callable[..., Answer], words: list[str], program: str, defaults: dict[str, Any]
+) -> Callable[[], Answer]:
+    """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
 
-    @functools.wraps(verb, updated=())
+    Raises UsageError, in one line, for words that are wrong."""
+
+    @functools.wraps(verb)
     def call(*values: Any, **named: Any) -> Callable[[], Answer]:
         return functools.partial(verb, *values, **named)
 
+    signature = inspect_.signature(verb)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -345,6 +353,9 @@ def main() -> None:
     except KeyboardInterrupt:
         say("lgd: stopped; run the same command again to go on")
         sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

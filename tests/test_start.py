@@ -84,6 +84,8 @@ def test_without_anything_to_start_from_the_weights_are_new(stage1: tuple[str, N
 def test_what_is_not_there_or_does_not_fit_is_refused(stage1: tuple[str, Network], tmp_path: Path):
     with pytest.raises(UsageError, match="not from both"):
         located(replace(CONFIGURATION, init_from="a", imagenet="b"))
+    with pytest.raises(UsageError, match="stage 2 tunes a network of stage 1"):
+        located(replace(CONFIGURATION, model=replace(CONFIGURATION.model, stage=2)))
     with pytest.raises(UserError, match="--init-from takes a file that is there"):
         located(replace(CONFIGURATION, init_from=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="lgd3d_r50"):

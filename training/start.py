@@ -15,9 +15,12 @@ from training.run import open_run
 def located(config: TrainConfig) -> TrainConfig:
     """The configuration with absolute paths, which mean the same on every worker.
 
-    Raises UserError if a file is not there, and UsageError if there are two things to start from."""
+    Raises UserError if a file is not there, and UsageError if there are two things to start from, or none for
+    stage 2."""
     if config.init_from and config.imagenet:
         raise UsageError("a run starts from --init-from or from --imagenet, not from both")
+    if config.model.stage == 2 and not config.init_from:
+        raise UsageError("stage 2 tunes a network of stage 1: give its run folder with --init-from")
     changes = {}
     for option in ("init_from", "imagenet"):
         path = getattr(config, option)
