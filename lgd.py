@@ -1,38 +1,21 @@
 """The front door: the `lgd` command, one verb a function, nothing else."""
 
-import contextlib
 import dataclasses
-import functools
-import inspect as inspect_
-import io
-import itertools
-import json as json_
-import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from pipeline.command_line import Answer, Json, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from preprocessing.settings import Settings
 from training.recipes import RECIPES, TrainConfig, recipe_named
-
-Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
-
-
-class Answer(NamedTuple):
-    """The result of a verb: for programs, and (lines and tables) for people."""
-
-    document: Any
-    text: list[Any]
 
 
 def preprocess(
@@ -225,7 +208,7 @@ def demo(
         command = [str(word) for word in words]
         say(f"\n$ lgd {shlex.join(command)}")
         start = time.monotonic()
-        answer = dispatch(command)
+        answer = dispatch(command, VERBS, defaults)
         seconds[stage] = time.monotonic() - start
         for line in answer.text:
             say(line) if isinstance(line, str) else Console(stderr=True).print(line)
@@ -269,93 +252,14 @@ def accuracy_table(rows: dict[str, Any]) -> Table:
     return table
 
 
-def overview() -> str:
-    lines = ["usage: lgd VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
-    lines += [f"  {name:<12}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in VERBS.items()]
-    return "\n".join([*lines, "", "lgd VERB --help explains a verb's options.", ""])
-
-
-def dispatch(words: list[str]) -> Answer:
-    """Parses a command line without its `lgd` and does it. Raises UsageError for one that is wrong."""
-    if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(overview())
-        raise SystemExit(0 if words else 2)
-    name, *rest = words
-    if name not in VERBS:
-        raise UsageError(f"there is no verb {name!r}: choose from {', '.join(VERBS)}")
-    defaults = {}
-    if name == "train" and rest and not rest[0].startswith("-"):
-        defaults["config"] = recipe_named(rest[0])
-    return parsed(VERBS[name], rest, f"lgd {name}", defaults)()
-
-
-def parsed(
-    verb: Callable[..., Answer], words: list[str], program: str, defaults: dict[str, Any]
-) -> Callable[[], Answer]:
-    """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
-
-    Raises UsageError, in one line, for words that are wrong."""
-
-    @functools.wraps(verb)
-    def call(*values: Any, **named: Any) -> Callable[[], Answer]:
-        return functools.partial(verb, *values, **named)
-
-    signature = inspect_.signature(verb)
-    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
-    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(call, args=words, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as stop:
-        if stop.code:
-            raise UsageError(one_line(complaint.getvalue(), program)) from stop
-        raise
-
-
-def one_line(box: str, program: str) -> str:
-    """The message inside the box that the option parser draws."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
-    message = " ".join(itertools.takewhile(bool, lines))
-    return f"{message}; `{program} --help` explains the options"
-
-
-@contextlib.contextmanager
-def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
-    """The standard output; while `alone`, whatever else prints to it goes to stderr."""
-    sys.stdout.flush()
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
-        if alone:
-            os.dup2(2, 1)
-        try:
-            yield output
-        finally:
-            sys.stdout.flush()
-            os.dup2(output.fileno(), 1)
+def defaults(name: str, words: list[str]) -> dict[str, Any]:
+    """What the first word after `train`, the recipe, makes of the defaults of the options after it."""
+    return {"config": recipe_named(words[0])} if name == "train" and words and not words[0].startswith("-") else {}
 
 
 def main() -> None:
-    """The `lgd` command: exit 0 done, 1 failed, 2 wrong usage; with --json stdout is one JSON document."""
-    words = sys.argv[1:]
-    as_json = "--json" in words
-    try:
-        with stdout_for_the_answer(alone=as_json) as output:
-            answer = dispatch(words)
-            if as_json:
-                output.write(json_.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
-            else:
-                console = Console(file=output, highlight=False)
-                for line in answer.text:
-                    console.print(line, soft_wrap=isinstance(line, str), markup=False)
-    except UserError as error:
-        say(f"lgd: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("lgd: stopped; run the same command again to go on")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+    """The `lgd` command."""
+    run(sys.argv[1:], VERBS, defaults)
 
 
 if __name__ == "__main__":

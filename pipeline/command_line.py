@@ -1,0 +1,117 @@
+"""Words of a command line -> the call of a verb -> its answer on stdout, or one line that says what is wrong."""
+
+import contextlib
+import functools
+import inspect
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Annotated, Any, NamedTuple
+
+import tyro
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, arg
+
+from pipeline.errors import UsageError, UserError
+from pipeline.progress import say
+
+Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
+
+
+class Answer(NamedTuple):
+    """The result of a verb: for programs, and (lines and tables) for people."""
+
+    document: Any
+    text: list[Any]
+
+
+Verbs = Mapping[str, Callable[..., Answer]]
+Defaults = Callable[[str, list[str]], dict[str, Any]]  # (verb, the words after it) -> values by parameter
+
+
+def overview(verbs: Verbs) -> str:
+    lines = ["usage: lgd VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
+    lines += [f"  {name:<12}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in verbs.items()]
+    return "\n".join([*lines, "", "lgd VERB --help explains a verb's options.", ""])
+
+
+def dispatch(words: list[str], verbs: Verbs, defaults: Defaults) -> Answer:
+    """Parses a command line without its `lgd` and does it. Raises UsageError for one that is wrong."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(overview(verbs))
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    if name not in verbs:
+        raise UsageError(f"there is no verb {name!r}: choose from {', '.join(verbs)}")
+    return parsed(verbs[name], rest, f"lgd {name}", defaults(name, rest))()
+
+
+def parsed(
+    verb: Callable[..., Answer], words: list[str], program: str, defaults: dict[str, Any]
+) -> Callable[[], Answer]:
+    """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
+
+    Raises UsageError, in one line, for words that are wrong."""
+
+    @functools.wraps(verb)
+    def call(*values: Any, **named: Any) -> Callable[[], Answer]:
+        return functools.partial(verb, *values, **named)
+
+    signature = inspect.signature(verb)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(call, args=words, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(one_line(complaint.getvalue(), program)) from stop
+        raise
+
+
+def one_line(box: str, program: str) -> str:
+    """The message inside the box that the option parser draws."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
+    message = " ".join(itertools.takewhile(bool, lines))
+    return f"{message}; `{program} --help` explains the options"
+
+
+@contextlib.contextmanager
+def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
+    """The standard output; while `alone`, whatever else prints to it goes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
+        if alone:
+            os.dup2(2, 1)
+        try:
+            yield output
+        finally:
+            sys.stdout.flush()
+            os.dup2(output.fileno(), 1)
+
+
+def run(words: list[str], verbs: Verbs, defaults: Defaults) -> None:
+    """The `lgd` command: exit 0 done, 1 failed, 2 wrong usage; with --json stdout is one JSON document."""
+    as_json = "--json" in words
+    try:
+        with stdout_for_the_answer(alone=as_json) as output:
+            answer = dispatch(words, verbs, defaults)
+            if as_json:
+                output.write(json.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
+            else:
+                console = Console(file=output, highlight=False)
+                for line in answer.text:
+                    console.print(line, soft_wrap=isinstance(line, str), markup=False)
+    except UserError as error:
+        say(f"lgd: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("lgd: stopped; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
