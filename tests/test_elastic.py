@@ -10,7 +10,7 @@ import torch
 from tests.conftest import run_lgd, run_lgd_until
 from training.run import open_run
 
-SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 20, "--validation.every", 10, "--checkpoint.every-s", 0.5)
+SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 30, "--validation.every", 10, "--checkpoint.every-s", 0.5)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -52,13 +52,13 @@ def test_a_killed_run_continues_from_its_last_checkpoint_to_its_last_step(run: P
     lines = metrics(run)
     resumed = [line["step"] for line in lines if "resumed" in line]
     assert len(resumed) == 1
-    assert 0 < resumed[0] < 60
+    assert 0 < resumed[0] < 90
     history = counted(lines)
     steps = [line["step"] for line in history if "loss" in line]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 60  # 12 videos, 20 epochs, 4 a step
+    assert steps[-1] == 90  # 12 videos, 30 epochs, 4 a step
     assert {line["position"] - 4 * line["step"] for line in history if "loss" in line} == {0}
-    assert json.loads((run / "result.json").read_text())["steps"] == 60
+    assert json.loads((run / "result.json").read_text())["steps"] == 90
 
 
 def test_metrics_say_what_a_person_wants_to_know(run: Path):
@@ -68,20 +68,20 @@ def test_metrics_say_what_a_person_wants_to_know(run: Path):
     assert 0 <= line["data_wait"] <= 1
     validations = [line for line in metrics(run) if "val_top1" in line]
     assert {line["val_videos"] for line in validations} == {6}
-    assert validations[-1]["step"] == 60
+    assert validations[-1]["step"] == 90
     assert list((run / "tensorboard").iterdir())
 
 
 def test_the_last_checkpoint_loads_without_running_code(run: Path):
-    content = torch.load(run / "checkpoints" / "step-00000060.pt", weights_only=True)
-    assert (content["step"], content["position"]) == (60, 240)
+    content = torch.load(run / "checkpoints" / "step-00000090.pt", weights_only=True)
+    assert (content["step"], content["position"]) == (90, 360)
 
 
 def test_a_finished_run_says_so_and_does_nothing(run: Path, dataset_folder: Path):
     before = (run / "metrics.jsonl").read_bytes()
     done = run_lgd(*train(dataset_folder, run))
     assert done.returncode == 0
-    assert "is finished already (60 steps); nothing to do" in done.stderr
+    assert "is finished already (90 steps); nothing to do" in done.stderr
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
