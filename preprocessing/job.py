@@ -82,13 +82,15 @@ def preprocess(
         storage.clean(f"{stream}/.parts")
 
     with ThreadPoolExecutor(16) as pool:  # latency of an object store, not computing
-        there = {stream: list(pool.map(partial(is_complete, storage, recipes[stream]), plans)) for stream in streams}
+        there = {
+            stream: list(pool.map(partial(is_complete, storage, recipe), plans))
+            for stream, recipe in dataset.recipes.items()
+        }
     todo = []
     for number, plan in enumerate(plans):
         lacking = {stream: recipes[stream] for stream in streams if not there[stream][number]}
         if lacking:
-            have = [stream for stream in dataset.streams if stream not in lacking]
-            have += [stream for stream in streams if stream not in lacking and stream not in have]
+            have = [stream for stream in dataset.recipes if there[stream][number]]
             todo.append((plan, lacking, have[0] if have else None))
     if not todo and all(stream in dataset.streams for stream in streams):
         say(f"{out} is complete already: {len(plans)} shards of {', '.join(streams)}; nothing to do")
