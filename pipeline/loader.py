@@ -83,8 +83,6 @@ class ClipLoader:
                 # The free play has width - crop + 1 places, each equally likely.
                 top = min(int(clip.crop_y * (height - size[0] + 1)), height - size[0])
                 left = min(int(clip.crop_x * (width - size[1] + 1)), width - size[1])
-                if self._crop is None:
-                    top = left = 0
                 anchors.append(np.array([top, left], np.int32))
                 shapes.append(np.array(size, np.int32))
                 mirrors.append(np.array(clip.flip and self._flip, np.int32))
