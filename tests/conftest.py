@@ -1,5 +1,6 @@
 """A small dataset of rendered videos, made once by the commands that a user runs."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -39,7 +40,8 @@ def run_lgd_until(ready: Callable[[], bool], *words: object, timeout_s: float = 
         time.sleep(0.02)
     while found := _processes_with(mark):
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since it was found
+                os.kill(pid, signal.SIGKILL)
         process.poll()
         time.sleep(0.05)
     assert process.wait() == -signal.SIGKILL
