@@ -4,6 +4,7 @@ import dataclasses
 import shlex
 import sys
 import time
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from pipeline.command_line import Answer, Json, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
-from preprocessing.settings import Settings
+from pipeline.storage import Storage
+from preprocessing.settings import Resources, Settings
 from training.recipes import RECIPES, TrainConfig, recipe_named
 
 
@@ -39,7 +41,19 @@ def preprocess(
     ] = None,
     val_fraction: Annotated[float, arg(help="Fraction that becomes the split val, where no splits are given.")] = 0.2,
     streams: Annotated[tuple[str, ...], arg(help="Streams to make: rgb, flow or both.")] = ("rgb", "flow"),
-    workers: Annotated[int | None, arg(help="Shards made at once. Default: one a CPU of the cluster.")] = None,
+    retry_rejected: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Try again what earlier runs rejected; take in what has been found since."),
+    ] = False,
+    resources: Annotated[Resources, arg(name="")] = Resources(),
+    address: Annotated[
+        str | None,
+        arg(
+            help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
+            "Default: RAY_ADDRESS, or a cluster of this machine alone."
+        ),
+    ] = None,
     settings: Annotated[Settings, arg(name="")] = Settings(),
     json: Json = False,
 ) -> Answer:
@@ -51,19 +65,32 @@ def preprocess(
 
     for stream in streams:
         stream_named(stream)
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be 1 or more, not {workers}")
+    cpus = resources.workers and ceil(resources.workers * resources.cpus_per_task)
     manifest = read_manifest(videos, annotations, group, val_fraction, classes, split_number)
-    outcome = run_job(videos, out, manifest, streams, settings, workers, lambda: ensure_cluster(workers))
+    outcome = run_job(
+        Storage(videos),
+        out,
+        manifest,
+        streams,
+        settings,
+        resources,
+        lambda: ensure_cluster(cpus, address),
+        retry_rejected,
+    )
     text: list[Any] = [
         f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
         f"streams: {', '.join(outcome.streams)}"
     ]
     if outcome.reasons:
         text.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in outcome.reasons.items()))
-    if outcome.seconds:
-        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in outcome.seconds.items())
-        text.append(f"{outcome.wall_s:.1f} s; seconds of the workers: {stages}")
+    if outcome.tried_again:
+        text.append(f"tried {outcome.tried_again} rejected videos again: {outcome.recovered} are in now")
+    if outcome.made:
+        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in outcome.seconds.items() if spent)
+        text.append(
+            f"{outcome.made} videos in {outcome.work_s:.1f} s ({outcome.made / outcome.work_s:.1f} videos/s, "
+            f"{outcome.flow_pairs / outcome.work_s:.0f} flow pairs/s); seconds of the workers: {stages}"
+        )
     return Answer(dataclasses.asdict(outcome), text)
 
 

@@ -1,10 +1,12 @@
-"""The embedded cluster: a Ray of one node in this process's care, with token authentication and without a dashboard."""
+"""The cluster that a command works on: one that is running, or an embedded Ray of one node in this process's care."""
 
 import atexit
 import logging
 import os
 import secrets
 import sys
+
+from pipeline.errors import UserError
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
@@ -13,11 +15,45 @@ SETTINGS = {
 }
 
 
-def ensure_cluster(cpus: int | None = None) -> None:
-    """Starts the embedded cluster unless this process already has one; it ends with the process.
+def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
+    """Connects this process to a cluster, unless it is connected already, until the process ends.
 
-    cpus: how many it offers; by default those that this process may use. Only processes that inherit this one's
-    environment know the token. Ray reads its settings when it is imported, so that must not have happened before."""
+    address: of the running Ray cluster to join, host:port, or "auto" for the one that this machine is a node of; by
+    default what RAY_ADDRESS says, as it does in a job that was submitted to a cluster. Its token is found by Ray
+    (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token). Without an address the embedded cluster is started.
+    cpus: how many that one offers; by default those that this process may use.
+    Raises UserError for a cluster that cannot be joined."""
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        return
+    if address := address or os.environ.get("RAY_ADDRESS"):
+        _join(address)
+    else:
+        _start(cpus)
+    import ray
+
+    atexit.register(ray.shutdown)
+
+
+def _join(address: str) -> None:
+    if address.startswith("ray://"):
+        raise UserError(
+            f"{address}: Ray's client protocol is not spoken here: run the command on a node of the cluster"
+        )
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"cannot join the cluster at {address} ({reason}): see that it runs (ray status), that this machine is one "
+            "of its nodes, and that RAY_AUTH_TOKEN is its token"
+        ) from error
+
+
+def _start(cpus: int | None) -> None:
+    """Only processes that inherit this one's environment know the token. Ray reads its settings when it is imported, so
+    that must not have happened before."""
     if "ray" not in sys.modules:
         os.environ.update(SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -25,8 +61,6 @@ def ensure_cluster(cpus: int | None = None) -> None:
         raise RuntimeError("ray was imported before ensure_cluster(): its authentication can no longer be switched on")
     import ray
 
-    if ray.is_initialized():
-        return
     ray.init(
         address="local",
         num_cpus=cpus or len(os.sched_getaffinity(0)),
@@ -35,4 +69,3 @@ def ensure_cluster(cpus: int | None = None) -> None:
         logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
     )
-    atexit.register(ray.shutdown)

@@ -26,6 +26,7 @@ from pipeline.storage import Storage
 FORMAT = "lgd-dataset"
 VERSION = 1
 DESCRIPTION = "dataset.json"
+MANIFEST = "manifest.parquet"
 
 Setting = str | int | float | bool
 
@@ -85,7 +86,7 @@ class Recipe:
 class Dataset:
     """An opened dataset.
 
-    fingerprint: of the manifest that the shards were planned from. summary: counts and times, for people."""
+    fingerprint: of the videos that are in it (keys, labels, splits, frames; sha256). summary: counts, for people."""
 
     storage: Storage
     fingerprint: str

@@ -8,7 +8,8 @@ from the tars alone. Written last: a stream with an index is whole.
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,8 @@ def split_of(shard: str) -> str:
 
 def write_part(storage: Storage, stream: str, shard: str, rows: Sequence[IndexRow], record: Mapping[str, Any]) -> None:
     """Writes the index of one shard, and what its task wants to remember (JSON), atomically."""
-    with storage.writer(part_name(stream, shard)) as file:
-        _write(file, [_batch(rows)], record)
+    with storage.writer(part_name(stream, shard)) as file, _writer(file, record) as write:
+        write(_table(rows))
 
 
 def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict[str, Any]]:
@@ -79,19 +80,22 @@ def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict
     return table, json.loads(table.schema.metadata[METADATA])
 
 
-def build_index(storage: Storage, recipe: Recipe, shards: Iterable[str]) -> None:
-    """Joins the parts of all shards, in the order given, into the stream's index."""
-    with storage.writer(index_name(recipe.stream)) as file:
-        parts = (read_part(storage, recipe.stream, shard)[0] for shard in shards)
-        _write(file, (batch for part in parts for batch in part.combine_chunks().to_batches()), _record(recipe))
+@contextmanager
+def index_writer(storage: Storage, recipe: Recipe) -> Iterator[Callable[[pa.Table], None]]:
+    """Joins the parts of all shards, given in order, into the stream's index, which appears when the block ends well:
+    from then on the stream is whole."""
+    record = {"stream": recipe.stream, "recipe": recipe.hash}
+    with storage.writer(index_name(recipe.stream)) as file, _writer(file, record) as write:
+        yield write
 
 
 def rebuild_index(storage: Storage, recipe: Recipe, shards: Iterable[str]) -> None:
-    """The same index as `build_index` writes, from nothing but the tars: reads every byte of them.
+    """The same index as `index_writer` writes, from nothing but the tars: reads every byte of them.
 
     Raises UserError for a tar that is cut short or whose members are not a video's pair."""
-    with storage.writer(index_name(recipe.stream)) as file:
-        _write(file, (_batch(scan_shard(storage, recipe.stream, shard)) for shard in shards), _record(recipe))
+    with index_writer(storage, recipe) as add:
+        for shard in shards:
+            add(_table(scan_shard(storage, recipe.stream, shard)))
 
 
 def scan_shard(storage: Storage, stream: str, shard: str) -> list[IndexRow]:
@@ -215,20 +219,19 @@ def _values(lists: pa.ListArray, row: int) -> np.ndarray:
     return lists.values.slice(first, last - first).to_numpy()
 
 
-def _batch(rows: Sequence[IndexRow]) -> pa.RecordBatch:
+def _table(rows: Sequence[IndexRow]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
-    return pa.record_batch(
-        [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA
-    )
+    return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
 
 
-def _record(recipe: Recipe) -> dict[str, Any]:
-    return {"stream": recipe.stream, "recipe": recipe.hash}
-
-
-def _write(file: Any, batches: Iterable[pa.RecordBatch], record: Mapping[str, Any]) -> None:
+@contextmanager
+def _writer(file: Any, record: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
+    """An Arrow file with a record in its metadata; a table of the shards is a batch of it."""
     schema = SCHEMA.with_metadata({METADATA: json.dumps(record, sort_keys=True)})
     with pa.ipc.new_file(file, schema) as writer:
-        for batch in batches:
-            if batch.num_rows:
-                writer.write_batch(batch.cast(schema) if batch.schema != schema else batch)
+
+        def write(table: pa.Table) -> None:
+            if table.num_rows:
+                writer.write_table(table.combine_chunks().cast(schema))
+
+        yield write

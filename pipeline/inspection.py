@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.dataset import Dataset, read_table
+from pipeline.dataset import MANIFEST, Dataset, read_table
 from pipeline.errors import UserError
 from pipeline.index import Index, scan_shard
 from pipeline.progress import Progress
@@ -44,7 +44,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
     """Reads every byte of the streams back; a line for each thing that is not as it was written."""
-    manifest = read_table(dataset.storage, "manifest.parquet", ["key"]).column("key").to_pylist()
+    manifest = read_table(dataset.storage, MANIFEST, ["key"]).column("key").to_pylist()
     videos = dataset.videos(["key"]).column("key").to_pylist()
     rejected = dataset.rejected().column("key").to_pylist()
     problems = []

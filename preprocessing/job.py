@@ -1,32 +1,43 @@
-"""The whole job on a cluster: plan the shards, keep tasks in flight, skip what is there, account for every video."""
+"""The whole job: plan the shards, make what is missing, try again what was rejected, account for every video."""
 
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-import pyarrow as pa
-
-from pipeline.dataset import DESCRIPTION, STREAMS, Dataset, Recipe, index_name, open_dataset, read_table, write_table
+from pipeline.dataset import (
+    DESCRIPTION,
+    MANIFEST,
+    STREAMS,
+    Dataset,
+    Recipe,
+    index_name,
+    open_dataset,
+    read_table,
+    write_table,
+)
 from pipeline.errors import UserError
-from pipeline.index import build_index, read_part
-from pipeline.progress import Progress, say
-from pipeline.storage import Storage
-from preprocessing.annotations import Manifest
-from preprocessing.settings import Settings
-from preprocessing.shard import ShardPlan, ShardResult, is_complete, make_shard
+from pipeline.progress import say
+from pipeline.storage import TEMPORARY, Storage
+from preprocessing.account import account
+from preprocessing.manifest import Manifest
+from preprocessing.plan import NEW_FOLDER, continued, default_videos_per_shard, plan_shards, survey
+from preprocessing.settings import Resources, Settings
+from preprocessing.shard import Work, make_shard, retry_shard
+from preprocessing.tasks import Task, run_tasks
 
-TASK_RETRIES = 3  # of a task whose worker died
+CONNECTIONS = 16  # to the store at once: latency of an object store, not computing
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run of the job did, and what the dataset holds after it.
 
-    made: videos of the shards that this run made. seconds: of worker time by stage. wall_s: seconds of the run."""
+    shards_made, shards_there: that this run made, and found complete. tried_again, recovered: videos that were
+    rejected before. made: videos that this run put into shards; flow_pairs: that it computed. seconds: of worker time
+    by stage. work_s: from the first task to the last. wall_s: of the run. driver_mb: the most memory that this process
+    had, MB."""
 
     out: str
     streams: list[str]
@@ -36,255 +47,147 @@ class Outcome:
     reasons: Mapping[str, int]
     shards_made: int
     shards_there: int
+    tried_again: int
+    recovered: int
     made: int
+    flow_pairs: int
     seconds: Mapping[str, float]
+    work_s: float
     wall_s: float
-
-
-def plan_shards(manifest: Manifest, videos_per_shard: int) -> list[ShardPlan]:
-    """Cuts the manifest, which is in order of split and key, into shards: in order of their names."""
-    plans = []
-    for split in sorted({video.split for video in manifest.videos}):
-        videos = [video for video in manifest.videos if video.split == split]
-        for number, first in enumerate(range(0, len(videos), videos_per_shard)):
-            plans.append(ShardPlan(f"{split}-{number:06d}", tuple(videos[first : first + videos_per_shard])))
-    return plans
-
-
-def default_videos_per_shard(videos: int) -> int:
-    """About 64 shards of a small dataset, so that there is work for every core; 128 videos a shard (about 150 MB of
-    Kinetics) of a large one."""
-    return min(max(videos // 64, 4), 128)
+    driver_mb: float
 
 
 def preprocess(
-    folder: Path,
+    videos: Storage,
     out: str,
     manifest: Manifest,
     streams: Sequence[str],
     settings: Settings,
-    workers: int | None,
+    resources: Resources,
     start_cluster: Callable[[], None],
+    retry_rejected: bool = False,
 ) -> Outcome:
-    """Makes the dataset `out` from the videos of `folder`, or what is missing of it.
+    """Makes the dataset `out` from the videos of a folder, or what is missing of it.
 
-    workers: tasks at once; by default as many as the cluster has CPUs.
+    retry_rejected: videos that an earlier run rejected are tried again, in all streams of the dataset.
     Raises UserError when `out` was made from other videos or by another recipe, naming what differs; when a shard
-    cannot be made; and when the disk is full."""
+    cannot be made; and when the disk is full or the store does not answer."""
     started = time.monotonic()
+    needs = resources.of_task(settings.device)
     recipes = {stream: settings.recipe(stream) for stream in streams}
-    dataset = _prepare(out, manifest, recipes)
+    dataset, manifest = _prepare(out, manifest, settings, recipes, retry_rejected)
     storage = dataset.storage
     plans = plan_shards(manifest, dataset.videos_per_shard)
-    for stream in streams:
-        storage.make_folder(f"{stream}/.parts")
-        storage.clean(stream)
-        storage.clean(f"{stream}/.parts")
-
-    with ThreadPoolExecutor(16) as pool:  # latency of an object store, not computing
-        there = {
-            stream: list(pool.map(partial(is_complete, storage, recipe), plans))
-            for stream, recipe in dataset.recipes.items()
-        }
-    todo = []
-    for number, plan in enumerate(plans):
-        lacking = {stream: recipes[stream] for stream in streams if not there[stream][number]}
-        if lacking:
-            have = [stream for stream in dataset.recipes if there[stream][number]]
-            todo.append((plan, lacking, have[0] if have else None))
-    if not todo and all(stream in dataset.streams for stream in streams):
-        say(f"{out} is complete already: {len(plans)} shards of {', '.join(streams)}; nothing to do")
-        results: list[ShardResult] = []
-    else:
-        if len(todo) < len(plans):
-            say(f"{len(plans) - len(todo)} of {len(plans)} shards are there already")
-        results = _run(storage, folder, todo, settings, workers, start_cluster)
-        _account(dataset, manifest, plans)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        there = survey(storage, dataset.recipes, plans, pool)
+        lacking = [
+            (plan, {stream: recipes[stream] for stream in streams if stream not in have}, next(iter(have), None))
+            for plan, have in zip(plans, there, strict=True)
+        ]
+        make = [
+            Task(plan.name, make_shard, (storage, videos, plan, settings, missing, other), len(plan.videos))
+            for plan, missing, other in lacking
+            if missing
+        ]
+        retry = [
+            Task(plan.name, retry_shard, (storage, videos, plan, settings, _both(dataset, have, new)), len(rejected))
+            for (plan, new, _), have in zip(lacking, there, strict=True)
+            if retry_rejected and (rejected := next(iter(have.values()), None))
+        ]
+        work = again = Work()
+        working = time.monotonic()
+        if not make and not retry and all(stream in dataset.streams for stream in streams):
+            say(f"{out} is complete already: {len(plans)} shards of {', '.join(streams)}; nothing to do")
+        else:
+            if len(make) < len(plans):
+                say(f"{len(plans) - len(make)} of {len(plans)} shards are there already")
+            if make or retry:
+                start_cluster()
+            working = time.monotonic()
+            if make:
+                work = run_tasks("preprocess", make, needs, resources.workers)
+            if retry:
+                for stream in dataset.streams:  # their shards change: without an index they do not count as whole
+                    storage.delete(index_name(stream))
+                again = run_tasks("retry rejected", retry, needs, resources.workers)
+            account(dataset, manifest, plans, pool)
+        work_s = time.monotonic() - working
     dataset = open_dataset(storage)
-    rejected = dataset.rejected()
-    reasons = rejected.column("reason").to_pylist()
-    seconds: dict[str, float] = {}
-    for result in results:
-        for stage, spent in result.seconds.items():
-            seconds[stage] = seconds.get(stage, 0.0) + spent
+    total = Work()
+    total.add(work)
+    total.add(again)
     return Outcome(
         out=out,
         streams=dataset.streams,
         manifest=len(manifest.videos),
-        videos=dataset.videos(["key"]).num_rows,
-        rejected=len(reasons),
-        reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
-        shards_made=len(todo),
-        shards_there=len(plans) - len(todo),
-        made=sum(result.videos for result in results),
-        seconds=seconds,
+        videos=dataset.summary["videos"],
+        rejected=dataset.summary["rejected"],
+        reasons=dataset.summary["reasons"],
+        shards_made=len(make),
+        shards_there=len(plans) - len(make),
+        tried_again=again.videos + again.rejected,
+        recovered=again.videos,
+        made=total.videos,
+        flow_pairs=total.flow_pairs,
+        seconds=total.seconds,
+        work_s=work_s,
         wall_s=time.monotonic() - started,
+        driver_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
 
 
-def _prepare(out: str, manifest: Manifest, recipes: Mapping[str, Recipe]) -> Dataset:
-    """Opens the dataset or begins it; writes its plan. Refuses one made from other videos or by another recipe."""
+def _both(dataset: Dataset, there: Mapping[str, object], made: Mapping[str, object]) -> dict[str, Recipe]:
+    """The streams that have a shard once this run's are made."""
+    return {stream: recipe for stream, recipe in dataset.recipes.items() if stream in there or stream in made}
+
+
+def _prepare(
+    out: str, manifest: Manifest, settings: Settings, recipes: Mapping[str, Recipe], retry_rejected: bool
+) -> tuple[Dataset, Manifest]:
+    """Opens the dataset or begins it, and writes its plan: the dataset and the manifest to go on with.
+
+    Refuses one made from other videos or by another recipe."""
     storage = Storage(out)
-    if not storage.exists(DESCRIPTION):
-        if storage.names():
+    if storage.exists(DESCRIPTION):
+        dataset = open_dataset(storage)
+        manifest = _to_go_on_with(dataset, manifest, settings, recipes, retry_rejected)
+    else:
+        if any(name != MANIFEST and not name.startswith(TEMPORARY) for name in storage.names()):
             raise UserError(f"{out} holds other files and is not a dataset: choose another --out")
         storage.make_folder()
-        write_table(storage, "manifest.parquet", manifest.table())
-        dataset = Dataset(
-            storage, manifest.fingerprint(), manifest.classes, default_videos_per_shard(len(manifest.videos)), {}
-        )
-    else:
-        dataset = open_dataset(storage)
-        if dataset.fingerprint != manifest.fingerprint():
-            raise UserError(f"{out} was made from another list of videos ({_changes(storage, manifest)}): {NEW_FOLDER}")
-    for stream, recipe in recipes.items():
-        if stream in dataset.recipes and (differences := dataset.recipes[stream].differences(recipe)):
-            raise UserError(
-                f"the {stream} stream of {out} was made by another recipe ({'; '.join(differences)}): {NEW_FOLDER}"
-            )
+        write_table(storage, MANIFEST, manifest.table())
+        dataset = Dataset(storage, "", manifest.classes, default_videos_per_shard(len(manifest.videos)), {})
     if not set(recipes) <= set(dataset.recipes):
         known = {**dataset.recipes, **recipes}
         dataset = replace(dataset, recipes={stream: known[stream] for stream in STREAMS if stream in known})
         dataset.save()
-    return dataset
+    storage.clean()
+    for stream in dataset.recipes:
+        for folder in (stream, f"{stream}/.parts"):
+            storage.make_folder(folder)
+            storage.clean(folder)
+    return dataset, manifest
 
 
-NEW_FOLDER = "give the same options and videos as before, or preprocess into a new folder with --out"
-
-
-def _changes(storage: Storage, manifest: Manifest) -> str:
-    """How a list of videos differs from the one that a dataset was planned from."""
-    before = set(read_table(storage, "manifest.parquet", ["key"]).column("key").to_pylist())
-    now = {video.key for video in manifest.videos}
-    added, gone = sorted(now - before), sorted(before - now)
-    parts = [
-        f"{len(keys)} {what}, such as {keys[0]}" for keys, what in ((added, "are new"), (gone, "are gone")) if keys
-    ]
-    return "; ".join(parts) or "labels, splits or times differ"
-
-
-def _run(
-    storage: Storage,
-    folder: Path,
-    todo: list[tuple[ShardPlan, dict[str, Recipe], str | None]],
-    settings: Settings,
-    workers: int | None,
-    start_cluster: Callable[[], None],
-) -> list[ShardResult]:
-    """Makes shards, at most `workers` at once. A dead worker's shard is made again."""
-    if not todo:
-        return []
-    start_cluster()
-    import ray  # not before the cluster's settings are in the environment
-    from ray.exceptions import RayTaskError
-
-    # A store that falters or an ffmpeg that somebody kills says nothing about the video: the shard is made again.
-    transient: Any = [OSError, RuntimeError]
-    task: Any = ray.remote(num_cpus=1, max_retries=TASK_RETRIES, retry_exceptions=transient)(make_shard)
-    at_once = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
-    waiting, results = list(reversed(todo)), list[ShardResult]()
-    running: list[Any] = []
-    total = sum(len(plan.videos) for plan, _, _ in todo)
-    started = time.monotonic()
-    with Progress("preprocess", total, "videos") as progress:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                plan, recipes, other = waiting.pop()
-                running.append(task.remote(storage, folder, plan, settings, recipes, other))
-            done, running = ray.wait(running, num_returns=1)
-            try:
-                results += ray.get(done)
-            except RayTaskError as error:
-                for reference in running:
-                    ray.cancel(reference)
-                if isinstance(error.cause, UserError):
-                    raise type(error.cause)(str(error.cause)) from error
-                raise
-            made = sum(result.videos for result in results)
-            rejected = sum(result.rejected for result in results)
-            rate = (made + rejected) / (time.monotonic() - started)
-            pairs = sum(result.flow_pairs for result in results) / (time.monotonic() - started)
-            note = f"{rejected} rejected, {rate:.1f} videos/s" + (f", {pairs:.0f} flow pairs/s" if pairs else "")
-            progress.update(made + rejected, note)
-    return results
-
-
-def _account(dataset: Dataset, manifest: Manifest, plans: Sequence[ShardPlan]) -> None:
-    """Writes videos.parquet, rejected.parquet, the summary and, last, each stream's index.
-
-    Asserts that videos + rejected = manifest."""
+def _to_go_on_with(
+    dataset: Dataset, asked: Manifest, settings: Settings, recipes: Mapping[str, Recipe], retry_rejected: bool
+) -> Manifest:
+    """The manifest of a dataset that exists: with `retry_rejected`, files that were missing and have turned up."""
     storage = dataset.storage
-    planned = {video.key: video for video in manifest.videos}
-    rows: dict[str, dict[str, Any]] = {}
-    rejected: dict[str, dict[str, Any]] = {}
-    finished = [
-        name for name in dataset.recipes if all(is_complete(storage, dataset.recipes[name], plan) for plan in plans)
-    ]
-    for stream in finished:
-        for plan in plans:
-            part, record = read_part(storage, stream, plan.name)
-            for row in record["rejected"]:
-                rejected[row["key"]] = {**_about(planned[row["key"]]), **row}
-            columns = part.select(["key", "width", "height", "shard"]).to_pylist()
-            for row, ends, about in zip(columns, part.column("ends"), record["videos"], strict=True):
-                video = rows.setdefault(row["key"], _about(planned[row["key"]]))
-                video["frames"] = len(ends) + STREAMS[stream].lost_frames
-                video["width"] = row["width"] // max(STREAMS[stream].planes, 1)
-                video["height"] = row["height"]
-                video["shard"] = row["shard"]
-                video |= {f"{stream}_{name}": value for name, value in about.items() if name != "bound"}
-    if len(rows) + len(rejected) != len(planned) or rows.keys() & rejected.keys():
-        raise RuntimeError(f"{len(rows)} videos + {len(rejected)} rejected are not the {len(planned)} of the manifest")
-    videos = pa.Table.from_pylist([rows[key] for key in planned if key in rows] or [], schema=_videos_schema(finished))
-    write_table(storage, "videos.parquet", videos)
-    write_table(
-        storage,
-        "rejected.parquet",
-        pa.Table.from_pylist([rejected[key] for key in planned if key in rejected], schema=REJECTED_SCHEMA),
-    )
-    splits = sorted({plan.name.rpartition("-")[0] for plan in plans})
-    summary = {
-        "videos": len(rows),
-        "rejected": len(rejected),
-        "frames": sum(row["frames"] for row in rows.values()),
-        "splits": {split: sum(row["split"] == split for row in rows.values()) for split in splits},
-    }
-    replace(dataset, summary=summary).save()
-    for stream in finished:
-        build_index(storage, dataset.recipes[stream], (plan.name for plan in plans))
-    for stream in set(dataset.recipes) - set(finished):
-        if storage.exists(index_name(stream)):
-            storage.delete(index_name(stream))
-
-
-_ABOUT_SCHEMA = [
-    ("key", pa.string()),
-    ("path", pa.string()),
-    ("label", pa.int32()),
-    ("class", pa.string()),
-    ("split", pa.string()),
-    ("start_s", pa.float64()),
-    ("end_s", pa.float64()),
-]
-REJECTED_SCHEMA = pa.schema([*_ABOUT_SCHEMA, ("reason", pa.string()), ("detail", pa.string())])
-
-
-def _about(video: Any) -> dict[str, Any]:
-    about = asdict(video)
-    del about["missing"]
-    about["class"] = about.pop("class_name")
-    return about
-
-
-def _videos_schema(streams: Sequence[str]) -> pa.Schema:
-    columns = [
-        *_ABOUT_SCHEMA,
-        ("frames", pa.int32()),  # of the rgb stream; flow has one less
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("shard", pa.string()),
-    ]
-    columns += [(f"{stream}_bytes", pa.int64()) for stream in streams]
-    if "flow" in streams:
-        columns.append(("flow_saturated", pa.float64()))  # fraction of vectors beyond the bound
-    return pa.schema(columns)
+    before = Manifest.from_table(read_table(storage, MANIFEST))
+    now = continued(before, asked, storage.root)
+    # What is retried changes all streams: they have a video, or none has it.
+    for stream in dataset.recipes if retry_rejected else dataset.recipes.keys() & recipes.keys():
+        if differences := dataset.recipes[stream].differences(settings.recipe(stream)):
+            raise UserError(
+                f"the {stream} stream of {storage.root} was made by another recipe ({'; '.join(differences)}): "
+                f"{NEW_FOLDER}"
+            )
+    found = sum(video.missing for video in before.videos) - sum(video.missing for video in now.videos)
+    if not found:
+        return before
+    if not retry_rejected:
+        say(f"{found} videos that were missing are there now: --retry-rejected takes them in")
+        return before
+    write_table(storage, MANIFEST, now.table())
+    return now

@@ -1,4 +1,4 @@
-"""What is done to every video, and the recipe that it makes."""
+"""What is done to every video, the recipe that it makes, and what it may take of a cluster."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -10,8 +10,10 @@ from pipeline.dataset import Recipe, Setting
 from pipeline.errors import UsageError
 from preprocessing.decode import ffmpeg_version
 from preprocessing.flow_code import default_bound
-from preprocessing.tvl1 import SOLVER_VERSION
+from preprocessing.tvl1 import solver_version
 from preprocessing.tvl1_params import TVL1Params
+
+GPUS_PER_TASK = 0.25  # with --device cuda: decoding and JPEG keep a task's core busy most of the time
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Settings:
     """Largest motion that the flow code holds, pixels; by default it grows with the short side (9.4 at 120)."""
     backend: Literal["numba", "opencv", "torch"] = "numba"
     """Which TV-L1 solver computes the flow: numba, opencv or torch."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the torch backend computes: cpu, or cuda for GPUs, of which each task takes --gpus-per-task."""
     tvl1: TVL1Params = field(default_factory=TVL1Params)
     """Parameters of TV-L1."""
 
@@ -45,6 +49,13 @@ class Settings:
                 raise UsageError(f"--{option} must lie between {least} and {most}, not {getattr(self, name)}")
         if self.bound is not None and not self.bound > 0:
             raise UsageError(f"--bound must be more than 0 pixels, not {self.bound}")
+        if self.device == "cuda" and self.backend != "torch":
+            raise UsageError(f"--device cuda goes with --backend torch: {self.backend} computes on the CPU")
+
+    @property
+    def flow_device(self) -> str | None:
+        """As `compute_flow` takes it."""
+        return self.device if self.backend == "torch" else None
 
     @property
     def flow_bound(self) -> float:
@@ -68,8 +79,39 @@ class Settings:
                 **tvl1,
                 "order": "resize, grey, flow",
                 "backend": self.backend,
-                "solver": SOLVER_VERSION[self.backend],
+                "solver": solver_version(self.backend, self.flow_device),
                 "bound": float(self.flow_bound),
                 "jpeg_quality": self.flow_jpeg_quality,
             },
         )
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the tasks, each of which makes one shard, may take of the cluster."""
+
+    workers: int | None = None
+    """Shards made at once. Default: as many as the cluster has room for."""
+    cpus_per_task: float = 1.0
+    """CPUs that a task takes."""
+    gpus_per_task: float | None = None
+    """GPUs, or the fraction of one, that a task takes. Default: 0.25 with --device cuda, else 0."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if not self.cpus_per_task > 0:
+            raise UsageError(f"--cpus-per-task must be more than 0, not {self.cpus_per_task:g}")
+        gpus = self.gpus_per_task or 0
+        if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
+            raise UsageError(f"--gpus-per-task must be a fraction of 1 or a whole number, not {gpus:g}")
+
+    def of_task(self, device: str) -> dict[str, float]:
+        """What one task takes, by Ray's names. device: where the flow is computed, cpu or cuda."""
+        gpus = self.gpus_per_task
+        if device == "cuda" and gpus == 0:
+            raise UsageError("--device cuda needs --gpus-per-task to be more than 0")
+        if device == "cpu" and gpus:
+            raise UsageError("--gpus-per-task goes with --backend torch --device cuda: nothing else uses a GPU")
+        needs = {"CPU": self.cpus_per_task}
+        return needs if device == "cpu" else {**needs, "GPU": GPUS_PER_TASK if gpus is None else gpus}

@@ -1,15 +1,14 @@
 """One Ray task: the videos of one shard -> one tar of each stream, with its part of the index, or rejections."""
 
-import dataclasses
-import hashlib
 import json
+import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from dataclasses import dataclass, field
+from functools import cache
+from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,164 +18,278 @@ from pipeline.dataset import STREAMS, Recipe, shard_name
 from pipeline.errors import UserError
 from pipeline.index import IndexRow, read_part, write_part
 from pipeline.storage import Storage
-from preprocessing.annotations import Video
 from preprocessing.decode import Frames, Limits, Rejected, decode
 from preprocessing.flow_code import encode
+from preprocessing.manifest import Video
+from preprocessing.plan import ShardPlan, rejected_in
 from preprocessing.settings import Settings
-from preprocessing.tvl1 import compute_flow
+from preprocessing.tvl1 import compute_flow, warm_up
+from preprocessing.video_files import local_file
 
 MTIME = 0  # of every tar member: the same videos give the same bytes
 BLOCK = 512  # of a tar
 FLOW_CHUNK = 64  # pairs whose flow is in memory at once
+STAGES = ("compile", "decode", "flow", "jpeg", "write")
+REPORTS = 16  # of its progress that a task makes: a count, not a time, so that a repeated task makes the same ones
 
 
-@dataclass(frozen=True)
-class ShardPlan:
-    """The videos of one shard, fixed by the manifest. name: `<split>-000012`."""
+@dataclass
+class Work:
+    """What a task has done since it last said so. seconds: by stage."""
 
-    name: str
-    videos: tuple[Video, ...]
-
-    @property
-    def identity(self) -> str:
-        """Changes when the shard's list of videos does."""
-        rows = [dataclasses.astuple(video) for video in self.videos]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What one task did. seconds: by stage (decode, flow, jpeg, write)."""
-
-    name: str
-    videos: int
-    rejected: int
-    frames: int
-    flow_pairs: int
-    seconds: Mapping[str, float]
-
-
-class Stopwatch:
-    """Seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {"decode": 0.0, "flow": 0.0, "jpeg": 0.0, "write": 0.0}
+    videos: int = 0
+    rejected: int = 0
+    frames: int = 0
+    flow_pairs: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - start
 
+    def add(self, other: "Work") -> None:
+        for count in ("videos", "rejected", "frames", "flow_pairs"):
+            setattr(self, count, getattr(self, count) + getattr(other, count))
+        for stage, spent in other.seconds.items():
+            self.seconds[stage] += spent
+
+
+class Member(NamedTuple):
+    """A video in a shard: its description, as JSON writes it, and its frames as JPEGs."""
+
+    about: dict[str, Any]
+    frames: list[bytes]
+
 
 def make_shard(
     storage: Storage,
-    folder: Path,
+    videos: Storage,
     plan: ShardPlan,
     settings: Settings,
     recipes: Mapping[str, Recipe],
     other: str | None = None,
     limits: Limits = Limits(),
-) -> ShardResult:
-    """Makes the shard `plan` of the streams in `recipes`: videos of `folder` -> tars and parts of the index.
+) -> Iterator[Work]:
+    """Makes the shard `plan` of the streams in `recipes`: videos of a folder -> tars and parts of the index.
 
     other: a stream that already has this shard; the same videos and frames must come out.
-    A video that cannot be decoded is recorded as rejected. Raises UserError for a full disk, for a machine whose
-    programs differ from the recipe's, and where a video turns out otherwise than in the `other` stream."""
-    for stream, recipe in recipes.items():
-        if differences := recipe.differences(settings.recipe(stream)):
-            raise UserError(f"this machine would make other {stream} bytes than planned ({'; '.join(differences)})")
-    before = None
-    if other is not None:
-        part = read_part(storage, other, plan.name)[0]
-        lengths = (len(ends) + STREAMS[other].lost_frames for ends in part.column("ends"))
-        before = dict(zip(part.column("key").to_pylist(), lengths, strict=True))
-
-    watch, rejections, frames_made = Stopwatch(), [], 0
+    Yields its progress: every so many videos, and when the shard is complete. A video that cannot be decoded is
+    recorded as rejected. Raises UserError for a full disk, for a machine whose programs differ from the recipe's, and
+    where a video turns out otherwise than in the `other` stream."""
+    _refuse_other_programs(settings, recipes)
+    frames_in = None if other is None else _frames_in(storage, other, plan)
+    work, rejected = Work(), []
+    _get_ready(settings, recipes, work)
     with ExitStack() as stack:  # the tars appear under their names when the block ends well, and not at all otherwise
-        tars: dict[str, ShardTar] = {}
-        for stream in recipes:
-            file = stack.enter_context(storage.writer(shard_name(stream, plan.name)))
-            tars[stream] = stack.enter_context(closing(ShardTar(file, stream, plan.name)))
-        for video in plan.videos:
+        tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in recipes}
+        for number, video in enumerate(plan.videos, 1):
             try:
-                with watch("decode"):
-                    if before is not None and video.key not in before:
-                        raise _rejection_in(storage, str(other), plan.name, video.key)
-                    frames = _decode(folder, video, settings, limits)
+                if frames_in is not None and video.key not in frames_in:
+                    raise _rejection_in(storage, str(other), plan, video)
+                members = _members(videos, video, settings, recipes, limits, work)
             except Rejected as rejection:
-                if before is not None and video.key in before:
+                if frames_in is not None and video.key in frames_in:
                     raise UserError(
                         f"{video.key} is in the {other} stream, but cannot be decoded now ({rejection.detail}): "
                         "see to the file, and run the same command again"
                     ) from rejection
-                rejections.append({"key": video.key, "reason": rejection.reason, "detail": rejection.detail})
-                continue
-            if before is not None and len(frames.rgb) != before[video.key]:
-                raise UserError(
-                    f"{video.key} has {len(frames.rgb)} frames now and {before[video.key]} in the {other} stream: "
-                    "the file has changed; preprocess into a new folder"
-                )
-            frames_made += len(frames.rgb)
-            for stream, tar in tars.items():
-                encoded, about = _ENCODERS[stream](frames, settings, watch)
-                with watch("write"):
-                    tar.add(video, frames, encoded, about)
-    for stream, tar in tars.items():  # only with its part of the index is a shard complete
+                rejected.append(_row(video, rejection))
+                work.rejected += 1
+            else:
+                if frames_in is not None and (now := _frame_count(members)) != frames_in[video.key]:
+                    raise UserError(
+                        f"{video.key} has {now} frames now and {frames_in[video.key]} in the {other} stream: "
+                        "the file has changed; preprocess into a new folder"
+                    )
+                with work.timed("write"):
+                    for stream, member in members.items():
+                        tars[stream].add(video, member)
+            if number % -(-len(plan.videos) // REPORTS) == 0:
+                yield work
+                work = Work()
+        start = time.perf_counter()
+    _complete(storage, plan, recipes, tars, rejected)
+    work.seconds["write"] += time.perf_counter() - start
+    yield work
+
+
+def retry_shard(
+    storage: Storage,
+    videos: Storage,
+    plan: ShardPlan,
+    settings: Settings,
+    recipes: Mapping[str, Recipe],
+    limits: Limits = Limits(),
+) -> Iterator[Work]:
+    """Tries the videos again that a complete shard rejected; the others are copied.
+
+    recipes: of all streams that have the shard. The bytes are those that `make_shard` would write now."""
+    before = {rejected_in(storage, recipe, plan) for recipe in recipes.values()}
+    if len(before) != 1 or None in before:  # an attempt at this task died between two of its writes
+        yield from make_shard(storage, videos, plan, settings, recipes, limits=limits)
+        return
+    _refuse_other_programs(settings, recipes)
+    again = before.pop() or frozenset()
+    work, rejected, found = Work(), [], dict[str, dict[str, Member]]()
+    _get_ready(settings, recipes, work)
+    for video in plan.videos:
+        if video.key in again:
+            try:
+                found[video.key] = _members(videos, video, settings, recipes, limits, work)
+            except Rejected as rejection:
+                rejected.append(_row(video, rejection))
+                work.rejected += 1
+    with work.timed("write"):
+        if found:
+            with ExitStack() as stack:
+                tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in recipes}
+                for stream, tar in tars.items():
+                    copies = stack.enter_context(closing(members_of(storage, stream, plan.name)))
+                    for video in plan.videos:
+                        if video.key in found:
+                            tar.add(video, found[video.key][stream])
+                        elif video.key not in again:
+                            tar.add(video, next(copies))
+            _complete(storage, plan, recipes, tars, rejected)
+        else:  # perhaps for other reasons than before
+            for stream in recipes:
+                part, record = read_part(storage, stream, plan.name)
+                rows = [IndexRow(**row) for row in part.to_pylist()]
+                write_part(storage, stream, plan.name, rows, {**record, "rejected": rejected})
+    yield work
+
+
+def members_of(storage: Storage, stream: str, shard: str) -> Generator[Member, None, None]:
+    """The videos of a shard, in order. Raises UserError if the tar is damaged or a frame lost its checksum."""
+    part = read_part(storage, stream, shard)[0]
+    name = shard_name(stream, shard)
+    try:
+        with storage.open(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for crcs in part.column("crc32"):
+                about, body = (tar.extractfile(member).read() for member in (tar.next(), tar.next()))  # type: ignore
+                description = json.loads(about)
+                ends = np.cumsum(description["bytes"]).tolist()
+                frames = [body[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+                if [zlib.crc32(frame) for frame in frames] != crcs.as_py():
+                    raise ValueError(f"{description['key']} has another checksum")
+                yield Member(description, frames)
+    except (tarfile.TarError, AttributeError, KeyError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{storage.show(name)} is damaged ({error}): delete it, and run the same command again"
+        ) from error
+
+
+def _refuse_other_programs(settings: Settings, recipes: Mapping[str, Recipe]) -> None:
+    for stream, recipe in recipes.items():
+        if differences := recipe.differences(settings.recipe(stream)):
+            raise UserError(f"this machine would make other {stream} bytes than planned ({'; '.join(differences)})")
+
+
+def _get_ready(settings: Settings, streams: Container[str], work: Work) -> None:
+    """Compiles the solver of the flow, or loads it from the cache: once in a process, and not in the first video."""
+    if "flow" in streams:
+        with work.timed("compile"):
+            _warm_up(settings.backend, settings.flow_device)
+
+
+_warm_up = cache(warm_up)
+
+
+def _frames_in(storage: Storage, stream: str, plan: ShardPlan) -> dict[str, int]:
+    """Frames of each video of a shard of another stream, counted as the RGB stream has them."""
+    part = read_part(storage, stream, plan.name)[0]
+    counts = (len(ends) + STREAMS[stream].lost_frames for ends in part.column("ends"))
+    return dict(zip(part.column("key").to_pylist(), counts, strict=True))
+
+
+def _frame_count(members: Mapping[str, Member]) -> int:
+    stream, member = next(iter(members.items()))
+    return len(member.frames) + STREAMS[stream].lost_frames
+
+
+def _rejection_in(storage: Storage, stream: str, plan: ShardPlan, video: Video) -> Rejected:
+    """Why another stream rejected a video."""
+    rows = read_part(storage, stream, plan.name)[1]["rejected"]
+    row = next(row for row in rows if row["key"] == video.key)
+    return Rejected(row["reason"], row["detail"])
+
+
+def _row(video: Video, rejection: Rejected) -> dict[str, str]:
+    return {"key": video.key, "reason": rejection.reason, "detail": rejection.detail}
+
+
+def _complete(
+    storage: Storage,
+    plan: ShardPlan,
+    recipes: Mapping[str, Recipe],
+    tars: Mapping[str, "ShardTar"],
+    rejected: list[dict[str, str]],
+) -> None:
+    """Writes the parts of the index: only with its part is a shard complete."""
+    for stream, tar in tars.items():
         record = {
             "recipe": recipes[stream].hash,
             "identity": plan.identity,
             "bytes": tar.size,
             "videos": tar.videos,
-            "rejected": rejections,
+            "rejected": rejected,
         }
         write_part(storage, stream, plan.name, tar.rows, record)
-    videos = len(plan.videos) - len(rejections)
-    pairs = frames_made - videos if "flow" in recipes else 0
-    return ShardResult(plan.name, videos, len(rejections), frames_made, pairs, watch.seconds)
 
 
-def is_complete(storage: Storage, recipe: Recipe, plan: ShardPlan) -> bool:
-    """Whether a shard is there, whole, of this recipe and with these videos."""
-    size = storage.size(shard_name(recipe.stream, plan.name))
-    if size is None:
-        return False
-    try:
-        _, record = read_part(storage, recipe.stream, plan.name)
-    except FileNotFoundError:
-        return False
-    return (record["recipe"], record["identity"], record["bytes"]) == (recipe.hash, plan.identity, size)
+def _members(
+    videos: Storage, video: Video, settings: Settings, streams: Mapping[str, Any], limits: Limits, work: Work
+) -> dict[str, Member]:
+    """Decodes a video and encodes it for each stream. Raises Rejected."""
+    with work.timed("decode"):
+        if video.missing:
+            raise Rejected("missing", f"there is no file {video.path}")
+        with local_file(videos, video.path) as path:
+            frames = decode(path, settings.fps, settings.short_side, video.start_s, video.end_s, limits)
+    members = {}
+    height, width = frames.rgb.shape[1:3]
+    for stream in streams:
+        encoded, more = _ENCODERS[stream](frames, settings, work)
+        about = {
+            "key": video.key,
+            "label": video.label,
+            "class": video.class_name,
+            "fps": frames.fps,
+            "frames": len(encoded),
+            "width": width * max(STREAMS[stream].planes, 1),
+            "height": height,
+            "source": video.path,
+            "start_s": video.start_s,
+            "end_s": video.end_s,
+            "bytes": [len(frame) for frame in encoded],
+            **more,
+        }
+        members[stream] = Member(about, encoded)
+    work.videos += 1
+    work.frames += len(frames.rgb)
+    work.flow_pairs += len(frames.rgb) - 1 if "flow" in streams else 0
+    return members
 
 
-def _decode(folder: Path, video: Video, settings: Settings, limits: Limits) -> Frames:
-    if video.missing:
-        raise Rejected("missing", f"there is no file {video.path}")
-    return decode(folder / video.path, settings.fps, settings.short_side, video.start_s, video.end_s, limits)
-
-
-def _rejection_in(storage: Storage, stream: str, shard: str, key: str) -> Rejected:
-    """Why another stream rejected a video."""
-    _, record = read_part(storage, stream, shard)
-    row = next(row for row in record["rejected"] if row["key"] == key)
-    return Rejected(row["reason"], row["detail"])
-
-
-def _rgb(frames: Frames, settings: Settings, watch: Stopwatch) -> tuple[list[bytes], dict[str, Any]]:
-    with watch("jpeg"):
+def _rgb(frames: Frames, settings: Settings, work: Work) -> tuple[list[bytes], dict[str, Any]]:
+    with work.timed("jpeg"):
         return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in frames.rgb], {}
 
 
-def _flow(frames: Frames, settings: Settings, watch: Stopwatch) -> tuple[list[bytes], dict[str, Any]]:
-    with watch("flow"):
+def _flow(frames: Frames, settings: Settings, work: Work) -> tuple[list[bytes], dict[str, Any]]:
+    with work.timed("flow"):
         grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
     encoded: list[bytes] = []
     saturated = 0.0
     for first in range(0, len(grey) - 1, FLOW_CHUNK):
-        with watch("flow"):
-            flow = compute_flow(grey[first : first + FLOW_CHUNK + 1], settings.tvl1, settings.backend)
+        with work.timed("flow"):
+            chunk = grey[first : first + FLOW_CHUNK + 1]
+            flow = compute_flow(chunk, settings.tvl1, settings.backend, settings.flow_device)
             planes, fraction = encode(flow, settings.flow_bound)
             saturated += fraction * len(planes)
-        with watch("jpeg"):
+        with work.timed("jpeg"):
             encoded += [_jpeg(plane, settings.flow_jpeg_quality) for plane in planes]
     return encoded, {"bound": settings.flow_bound, "saturated": round(saturated / max(len(encoded), 1), 6)}
 
@@ -196,40 +309,33 @@ class ShardTar:
 
     rows: the index rows so far. videos: what videos.parquet says of each. size: bytes of the closed tar."""
 
-    def __init__(self, file: IO[bytes], stream: str, shard: str):
+    def __init__(self, file: IO[bytes], shard: str):
         self.rows: list[IndexRow] = []
         self.videos: list[dict[str, Any]] = []
         self.size = 0
-        self._file, self._stream, self._shard = file, stream, shard
+        self._file, self._shard = file, shard
         self._writer = webdataset.TarWriter(file, mtime=MTIME, encoder=False)
 
-    def add(self, video: Video, frames: Frames, encoded: list[bytes], about: Mapping[str, Any]) -> None:
-        """Writes a video's pair of members. encoded: its JPEGs. about: more for its description."""
-        sizes = [len(frame) for frame in encoded]
-        height, width = frames.rgb.shape[1:3]
-        width *= max(STREAMS[self._stream].planes, 1)
-        description = {
-            "key": video.key,
-            "label": video.label,
-            "class": video.class_name,
-            "fps": frames.fps,
-            "frames": len(encoded),
-            "width": width,
-            "height": height,
-            "source": video.path,
-            "start_s": video.start_s,
-            "end_s": video.end_s,
-            "bytes": sizes,
-            **about,
-        }
-        text = json.dumps(description, sort_keys=True, ensure_ascii=False).encode()
-        self._writer.write({"__key__": video.key, "json": text, "mjpeg": b"".join(encoded)})
-        padded = -(-sum(sizes) // BLOCK) * BLOCK
+    @classmethod
+    @contextmanager
+    def writing(cls, storage: Storage, stream: str, shard: str) -> Iterator["ShardTar"]:
+        """A tar that appears in the dataset when the block ends well, and not at all otherwise."""
+        with storage.writer(shard_name(stream, shard)) as file, closing(cls(file, shard)) as tar:
+            yield tar
+
+    def add(self, video: Video, member: Member) -> None:
+        """Writes a video's pair of members."""
+        about, frames = member
+        text = json.dumps(about, sort_keys=True, ensure_ascii=False).encode()
+        body = b"".join(frames)
+        self._writer.write({"__key__": video.key, "json": text, "mjpeg": body})
+        padded = -(-len(body) // BLOCK) * BLOCK
         offset = self._writer.tarstream.offset - padded  # the mjpeg is the member written last
-        ends = np.cumsum(sizes).tolist()
-        crcs = [zlib.crc32(frame) for frame in encoded]
-        self.rows.append(IndexRow(video.key, video.split, self._shard, video.label, width, height, offset, ends, crcs))
-        self.videos.append({"bytes": sum(sizes), **about})
+        ends = np.cumsum([len(frame) for frame in frames]).tolist()
+        crcs = [zlib.crc32(frame) for frame in frames]
+        place = (video.key, video.split, self._shard, video.label, about["width"], about["height"])
+        self.rows.append(IndexRow(*place, offset, ends, crcs))
+        self.videos.append({"bytes": len(body), **{name: about[name] for name in ("saturated",) if name in about}})
 
     def close(self) -> None:
         self._writer.close()

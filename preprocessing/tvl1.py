@@ -15,14 +15,17 @@ from preprocessing.tvl1_params import TVL1Params
 
 BACKENDS = ("numba", "opencv", "torch")
 
-# Goes into a dataset's recipe: the string changes whenever the bytes of the flow may change.
-# The numba solver keeps to IEEE arithmetic in a fixed order, so its own version is enough; the kernels of
-# the other two come from the library.
-SOLVER_VERSION = {
-    "numba": "1",
-    "opencv": cv2.__version__,
-    "torch": f"1 (torch {importlib.metadata.version('torch')})",
-}
+
+def solver_version(backend: str, device: str | None = None) -> str:
+    """What a dataset's recipe says of the solver: another string whenever the bytes of the flow may be others.
+
+    The numba solver keeps to IEEE arithmetic in a fixed order, so its own version is enough; the kernels of the other
+    two come from the library, and torch has others for each kind of device."""
+    if backend == "numba":
+        return "1"
+    if backend == "opencv":
+        return cv2.__version__
+    return f"1 (torch {importlib.metadata.version('torch')}, {device})"
 
 
 def compute_flow(

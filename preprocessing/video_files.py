@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.storage import Storage
 
 EXTENSIONS = re.compile(
     r"\.(3g2|3gp|asf|avi|divx|dv|f4v|flv|gif|m2ts|m2v|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|og[mv]|qt|rm|rmvb|ts|vob"
@@ -91,3 +94,8 @@ def _walk(folder: Path) -> list[str]:
         except UnicodeEncodeError:
             raise UserError(f"{folder}: the file name {os.fsencode(path)!r} is not UTF-8: rename it") from None
     return found
+
+
+@contextmanager
+def local_file(videos: Storage, path: str) -> Iterator[Path]:
+    yield Path(videos.path(path))

@@ -16,7 +16,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pipeline.errors import UsageError, UserError
 from preprocessing import tvl1_median, tvl1_torch
 from preprocessing.flow_code import encode
-from preprocessing.tvl1 import BACKENDS, SOLVER_VERSION, compute_flow, warm_up
+from preprocessing.tvl1 import BACKENDS, compute_flow, solver_version, warm_up
 from preprocessing.tvl1_kernels import LANES
 from preprocessing.tvl1_params import TVL1Params
 
@@ -223,21 +223,21 @@ def test_parameters_without_sense_are_refused(change):
 
 
 def test_versions_are_those_of_what_computes():
-    assert set(SOLVER_VERSION) == set(BACKENDS)
-    assert SOLVER_VERSION["opencv"] == cv2.__version__
-    assert torch.__version__ in SOLVER_VERSION["torch"]
+    assert solver_version("opencv") == cv2.__version__
+    assert torch.__version__ in solver_version("torch", "cpu")
+    assert solver_version("torch", "cpu") != solver_version("torch", "cuda")
 
 
 def test_warm_up_reports_seconds():
     assert 0 < warm_up() < 600
 
 
-# What DIGEST_PROGRAM prints. When it changes, SOLVER_VERSION must change too: shards of the old and of the new bytes
+# What DIGEST_PROGRAM prints. When it changes, solver_version must change too: shards of the old and of the new bytes
 # must not mix.
 NUMBA_DIGEST = {"1": "2529d53162ff40a9"}
 DIGEST_PROGRAM = """
 import hashlib, numpy as np
-from preprocessing.tvl1 import compute_flow
+from preprocessing.tvl1 import BACKENDS, compute_flow
 frames = np.random.default_rng(0).integers(0, 256, (3, 45, 70)).cumsum(1) % 256
 print(hashlib.sha256(compute_flow(frames.astype(np.uint8)).tobytes()).hexdigest()[:16])
 """
@@ -260,7 +260,7 @@ def test_bytes_are_those_of_the_solver_version_on_any_processor_and_with_a_cache
     # Three start on an empty cache at once, one of them taken for a plain processor without wide vectors.
     starting = [start_digest(tmp_path) for _ in range(2)]
     starting.append(start_digest(tmp_path, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES=""))
-    expected = NUMBA_DIGEST[SOLVER_VERSION["numba"]]
+    expected = NUMBA_DIGEST[solver_version("numba")]
     assert [digest_of(process) for process in starting] == [expected] * 3
     cached = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
     assert len({path.parents[1] for path in cached}) == 2  # a folder for each of the processors
@@ -272,4 +272,4 @@ def test_bytes_are_those_of_the_solver_version_on_any_processor_and_with_a_cache
 def test_without_a_folder_to_cache_in_the_flow_is_computed_all_the_same(tmp_path):
     a_file = tmp_path / "file"
     a_file.touch()
-    assert digest_of(start_digest(a_file)) == NUMBA_DIGEST[SOLVER_VERSION["numba"]]
+    assert digest_of(start_digest(a_file)) == NUMBA_DIGEST[solver_version("numba")]
