@@ -110,6 +110,7 @@ def preprocess(
                 for stream in dataset.streams:  # their shards change: without an index they do not count as whole
                     storage.delete(index_name(stream))
                 again = run_tasks("retry rejected", retry, needs, resources.workers)
+            _clean(dataset)
             account(dataset, manifest, plans, pool)
         work_s = time.monotonic() - working
     dataset = open_dataset(storage)
@@ -161,12 +162,20 @@ def _prepare(
         known = {**dataset.recipes, **recipes}
         dataset = replace(dataset, recipes={stream: known[stream] for stream in STREAMS if stream in known})
         dataset.save()
-    storage.clean()
-    for stream in dataset.recipes:
-        for folder in (stream, f"{stream}/.parts"):
-            storage.make_folder(folder)
-            storage.clean(folder)
+    for folder in _folders(dataset):
+        storage.make_folder(folder)
+    _clean(dataset)
     return dataset, manifest
+
+
+def _folders(dataset: Dataset) -> list[str]:
+    return ["", *(folder for stream in dataset.recipes for folder in (stream, f"{stream}/.parts"))]
+
+
+def _clean(dataset: Dataset) -> None:
+    """Removes what killed drivers and workers were writing."""
+    for folder in _folders(dataset):
+        dataset.storage.clean(folder)
 
 
 def _to_go_on_with(

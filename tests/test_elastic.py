@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tests.conftest import run_lgd, run_lgd_until
+from tests.processes import run_lgd, run_lgd_until
 from training.run import open_run
 
 SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 30, "--validation.every", 10, "--checkpoint.every-s", 0.5)

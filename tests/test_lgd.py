@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import lgd
-from tests.conftest import run_lgd
+from tests.processes import run_lgd
 
 
 @pytest.fixture

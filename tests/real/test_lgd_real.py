@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import run_lgd
+from tests.processes import run_lgd
 
 
 def test_every_labelled_video_and_clip_is_in_the_dataset_or_rejected_with_a_reason(data: Path, tmp_path: Path):

@@ -1,0 +1,90 @@
+"""A Ray cluster of several nodes on this machine, each a set of processes of its own that a test can kill."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.processes import Marked
+
+NODE = """
+import sys, ray.scripts.scripts as ray
+sys.argv = ["ray", *sys.argv[1:]]
+ray.main()
+"""
+
+
+class RayNodes:
+    """A head, which offers no CPUs, and nodes of some. env: what a command needs to find and to join it."""
+
+    def __init__(self, folder: Path):
+        """folder: for Ray's logs and sockets, of a short name."""
+        self._folder, self._port, self._started = folder, _free_port(), 0
+        self.address = f"127.0.0.1:{self._port}"
+        self.env = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # A dead node is noticed within seconds.
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "3000",
+            "RAY_health_check_failure_threshold": "4",
+            "RAY_raylet_start_wait_time_s": "60",
+        }
+        self.head = self._start("--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false")
+        self.nodes: list[Marked] = []
+
+    def add(self, cpus: int = 1) -> Marked:
+        """Starts a node more."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+        self.nodes.append(node)
+        return node
+
+    def kill(self, node: Marked) -> None:
+        """The end of a node: SIGKILL to all of its processes."""
+        node.kill()
+        self.nodes.remove(node)
+
+    def wait_for(self, cpus: int, timeout_s: float = 60) -> None:
+        """Until so many CPUs are offered."""
+        deadline = time.monotonic() + timeout_s
+        while (offered := self._cpus()) != cpus:
+            assert time.monotonic() < deadline, f"the cluster offers {offered} CPUs, not {cpus}"
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        for node in [*self.nodes, self.head]:
+            node.kill()
+
+    def _start(self, *words: str) -> Marked:
+        self._started += 1  # nodes that start at the same time in one folder take each other's sockets
+        folder = self._folder / str(self._started)
+        command = (sys.executable, "-c", NODE, "start", "--block", f"--temp-dir={folder}", *words)
+        return Marked(*command, "--object-store-memory=100000000", env=self.env, log=self._folder / "start.log")
+
+    def _cpus(self) -> int:
+        ask = "import ray, sys; ray.init(address=sys.argv[1]); print(int(ray.cluster_resources().get('CPU', 0)))"
+        command = [sys.executable, "-c", ask, self.address]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        return int(done.stdout) if done.returncode == 0 else -1
+
+
+@contextmanager
+def ray_nodes(folder: Path) -> Iterator[RayNodes]:
+    nodes = RayNodes(folder)
+    try:
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
