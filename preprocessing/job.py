@@ -183,8 +183,10 @@ def _to_go_on_with(
 ) -> Manifest:
     """The manifest of a dataset that exists: with `retry_rejected`, files that were missing and have turned up."""
     storage = dataset.storage
-    before = Manifest.from_table(read_table(storage, MANIFEST))
-    now = continued(before, asked, storage.root)
+    planned = read_table(storage, MANIFEST)
+    same = planned.equals(asked.table(), check_metadata=True)  # mostly so, and much quicker than row by row
+    before = asked if same else Manifest.from_table(planned)
+    now = asked if same else continued(before, asked, storage.root)
     # What is retried changes all streams: they have a video, or none has it.
     for stream in dataset.recipes if retry_rejected else dataset.recipes.keys() & recipes.keys():
         if differences := dataset.recipes[stream].differences(settings.recipe(stream)):
@@ -193,10 +195,9 @@ def _to_go_on_with(
                 f"{NEW_FOLDER}"
             )
     found = sum(video.missing for video in before.videos) - sum(video.missing for video in now.videos)
-    if not found:
-        return before
-    if not retry_rejected:
+    if found and not retry_rejected:
         say(f"{found} videos that were missing are there now: --retry-rejected takes them in")
         return before
-    write_table(storage, MANIFEST, now.table())
+    if found:
+        write_table(storage, MANIFEST, now.table())
     return now
