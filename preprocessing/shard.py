@@ -17,11 +17,11 @@ import webdataset
 
 from pipeline.dataset import STREAMS, Recipe, shard_name
 from pipeline.errors import UserError
+from pipeline.flow_code import encode
 from pipeline.index import IndexRow, read_part, write_part
 from pipeline.storage import Storage
 from preprocessing.annotations import Video
 from preprocessing.decode import Frames, Limits, Rejected, decode
-from preprocessing.flow_code import encode
 from preprocessing.settings import Settings
 from preprocessing.tvl1 import compute_flow
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from preprocessing.flow_code import colour, decode, default_bound, encode
+from pipeline.flow_code import colour, decode, default_bound, encode
 
 FIELDS = arrays(
     np.float32,

@@ -8,7 +8,7 @@ import torch
 from benchmarks import flow as benchmark
 from benchmarks.flow import CLIPS, MIDDLEBURY, grey_frames
 from pipeline.errors import UserError
-from preprocessing.flow_code import default_bound, encode
+from pipeline.flow_code import default_bound, encode
 from preprocessing.tvl1 import compute_flow
 
 
