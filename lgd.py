@@ -70,13 +70,24 @@ def preprocess(
 def inspect(
     dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
     verify: Annotated[bool, FlagCreatePairsOff, arg(help="Read everything back; check counts and checksums.")] = False,
+    pictures: Annotated[
+        str | None, arg(metavar="DIR", help="Folder for pictures to look at: a PNG a video, moments of RGB and flow.")
+    ] = None,
+    videos: Annotated[
+        int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """What a dataset holds; with --verify, whether it still does."""
+    """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
     from pipeline.dataset import open_dataset
     from pipeline.inspection import describe
     from pipeline.inspection import verify as verify_dataset
+    from pipeline.pictures import VIDEOS, draw_videos
 
+    if videos is not None and pictures is None:
+        raise UsageError("--videos says how many videos --pictures draws: give --pictures DIR as well")
+    if videos is not None and videos < 1:
+        raise UsageError(f"--videos must be 1 or more, not {videos}")
     opened = open_dataset(dataset)
     about = describe(opened)
     table = Table("stream", "videos", "frames", "MB", "recipe", title=None)
@@ -101,6 +112,9 @@ def inspect(
                 f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
             )
         text.append("verified: every frame is there and has its checksum")
+    if pictures is not None:
+        about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
+        text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
     return Answer(about, text)
 
 

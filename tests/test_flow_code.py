@@ -97,5 +97,10 @@ def test_colour_saturation_is_the_speed_on_one_scale_for_all_frames():
     assert fast.tolist() == [[[255, 0, 0]]]
 
 
+def test_vectors_faster_than_the_full_colour_have_it_as_well():
+    flow = vectors([[[1, 0], [4, 0], [9, 0]]])
+    assert colour(flow, full=4.0)[0].tolist() == [[255, 191, 191], [255, 0, 0], [255, 0, 0]]
+
+
 def test_no_motion_at_all_is_white():
     assert (colour(np.zeros((3, 4, 2), np.float32)) == 255).all()

@@ -59,6 +59,8 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
+        (("inspect", "d", "--videos", "3"), "give --pictures DIR"),
+        (("inspect", "d", "--pictures", "p", "--videos", "0"), "--videos must be 1 or more"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(call, words: tuple[str, ...], message: str):
@@ -88,6 +90,8 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         (("inspect", tmp_path / "nowhere"), "there is no dataset"),
         (("inspect", empty), "is not a dataset"),
         (("inspect", newer), "version 99"),
+        (("inspect", tmp_path / "nowhere", "--pictures", tmp_path / "d"), "there is no dataset"),
+        (("inspect", dataset_folder, "--pictures", tmp_path / "labels.csv"), "a file of that name is in the way"),
         ((*train, newer), "version 99"),
         ((*train, tmp_path / "nowhere"), "there is no dataset"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
@@ -114,6 +118,15 @@ def test_inspect_describes_the_dataset_and_its_json_agrees(call, dataset_folder:
     text = call("inspect", dataset_folder)[1]
     assert "18 videos of 6 classes" in text
     assert "720" in text
+
+
+def test_inspect_writes_pictures_and_its_json_lists_them(call, dataset_folder: Path, tmp_path: Path):
+    code, out, _ = call("inspect", dataset_folder, "--pictures", tmp_path / "new" / "folder", "--videos", 5, "--json")
+    files = [Path(row["file"]) for row in json.loads(out)["pictures"]]
+    assert code == 0
+    assert len(files) == 5
+    assert sorted(files) == sorted((tmp_path / "new" / "folder").iterdir())
+    assert "pictures of 5 videos" in call("inspect", dataset_folder, "--pictures", tmp_path, "--videos", 5)[1]
 
 
 def test_inspect_verify_exits_1_when_a_byte_is_wrong(call, dataset_folder: Path, tmp_path: Path):
