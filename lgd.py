@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from pipeline.command_line import Answer, Json, dispatch, run
+from pipeline.command_line import Answer, Json, Verbs, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from preprocessing.settings import Settings
@@ -206,6 +206,26 @@ def models(
     return Answer(rows, [table])
 
 
+def bench_flow(
+    data: Annotated[
+        Positional[Path], arg(help="Folder with videos at any depth, and Middlebury pairs (frame10, frame11, flow10).")
+    ],
+    videos: Annotated[int, arg(help="Videos measured, evenly chosen from those found.")] = 10,
+    pairs: Annotated[int, arg(help="Pairs of frames solved of each video at each size.")] = 4,
+    json: Json = False,
+) -> Answer:
+    """TV-L1 flow beside OpenCV's: speed, difference, end-point errors, cost by stage."""
+    from benchmarks.flow import report
+    from benchmarks.flow import run as run_benchmark
+
+    for option, number in (("--videos", videos), ("--pairs", pairs)):
+        if number < 1:
+            raise UsageError(f"{option} must be 1 or more, not {number}")
+    result = run_benchmark(data, videos, pairs)
+    failed = "; ".join(result["failed"])
+    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+
+
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
@@ -256,7 +276,12 @@ def demo(
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
+BENCHES = {"flow": bench_flow}
+VERBS: Verbs = {
+    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
+    "bench": BENCHES,
+    "demo": demo,
+}
 
 
 def accuracy_table(rows: dict[str, Any]) -> Table:

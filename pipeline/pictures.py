@@ -14,6 +14,7 @@ from pipeline import flow_code
 from pipeline.dataset import STREAMS, Dataset
 from pipeline.errors import UserError
 from pipeline.index import Index
+from pipeline.order import evenly
 from pipeline.progress import Progress
 from pipeline.reader import ClipReader
 from pipeline.storage import Storage
@@ -72,12 +73,6 @@ def draw_videos(dataset: Dataset, folder: str, videos: int = VIDEOS) -> list[dic
             drawn.append({"file": storage.show(name), **about, "frames": frames, "full_colour_px": sheet.full})
             progress.update(count)
     return drawn
-
-
-def evenly(total: int, count: int) -> np.ndarray:
-    """The middles of `count` equal parts of 0 .. total - 1, int64; all numbers where there are not so many."""
-    count = min(total, count)
-    return ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
 
 
 def _sheets(dataset: Dataset, readers: Mapping[str, ClipReader], rows: np.ndarray) -> Iterator[Sheet]:

@@ -31,10 +31,11 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
 def test_every_verb_explains_its_options(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in lgd.VERBS:
-        assert verb in out
-        words = ("train", "nano-rgb", "--help") if verb == "train" else (verb, "--help")
-        code, helped, err = call(*words)
+    assert all(verb in out for verb in lgd.VERBS)
+    words = [("train", "nano-rgb") if verb == "train" else (verb,) for verb in lgd.VERBS if verb != "bench"]
+    words += [("bench", verb) for verb in lgd.BENCHES]
+    for verb in words:
+        code, helped, err = call(*verb, "--help")
         assert (code, err) == (0, "")
         assert "--json" in helped
 
@@ -59,6 +60,8 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
+        (("bench", "flaw"), "choose from flow"),
+        (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),
         (("inspect", "d", "--videos", "3"), "give --pictures DIR"),
         (("inspect", "d", "--pictures", "p", "--videos", "0"), "--videos must be 1 or more"),
     ],
@@ -95,6 +98,7 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         ((*train, newer), "version 99"),
         ((*train, tmp_path / "nowhere"), "there is no dataset"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
+        (("bench", "flow", empty), "holds no videos"),
         (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "there is no file"),
     ]:
         code, out, err = call(*words)

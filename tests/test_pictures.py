@@ -15,7 +15,8 @@ from pipeline.dataset import Dataset, Recipe, open_dataset, write_table
 from pipeline.errors import UserError
 from pipeline.flow_code import colour, encode
 from pipeline.index import rebuild_index
-from pipeline.pictures import MARGIN, PAPER, draw_videos, evenly, full_speed, shown, writable
+from pipeline.order import evenly
+from pipeline.pictures import MARGIN, PAPER, draw_videos, full_speed, shown, writable
 from pipeline.storage import Storage
 
 BOUND = 8.0
@@ -117,13 +118,6 @@ def test_noise_before_a_still_camera_stays_pale_and_a_stray_vector_does_not_pale
     moving[:10, :, 0] = 2
     moving[0, 0, 0] = 90
     assert full_speed(moving, BOUND) == pytest.approx(2)
-
-
-def test_numbers_are_evenly_spaced_and_never_twice():
-    assert evenly(9, 4).tolist() == [1, 3, 5, 7]
-    assert evenly(3, 16).tolist() == [0, 1, 2]
-    assert evenly(1000, 2).tolist() == [250, 750]
-    assert evenly(0, 4).tolist() == []
 
 
 @pytest.mark.parametrize(
