@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from pipeline.command_line import Answer, Json, Verbs, dispatch, run
+from pipeline.command_line import Answer, Json, Verb, Verbs, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from preprocessing.settings import Settings
@@ -226,6 +226,24 @@ def bench_flow(
     return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
 
 
+def bench_preprocess(
+    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
+    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
+    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 32,
+    rounds: Annotated[int, arg(help="Runs of the job with one worker, and as many with two.")] = 3,
+    json: Json = False,
+) -> Answer:
+    """The preprocessing job: cost by stage, two workers over one, projected core-hours for Kinetics."""
+    from benchmarks.preprocess import report
+    from benchmarks.preprocess import run as run_benchmark
+
+    for option, number in (("--limit", limit), ("--rounds", rounds)):
+        if number < 1:
+            raise UsageError(f"{option} must be 1 or more, not {number}")
+    result = run_benchmark(videos, Settings(short_side=short_side), limit, rounds)
+    return Answer(result, report(result))
+
+
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
@@ -276,7 +294,7 @@ def demo(
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-BENCHES = {"flow": bench_flow}
+BENCHES: dict[str, Verb] = {"flow": bench_flow, "preprocess": bench_preprocess}
 VERBS: Verbs = {
     **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
     "bench": BENCHES,

@@ -60,8 +60,10 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
-        (("bench", "flaw"), "choose from flow"),
+        (("bench", "flaw"), "choose from flow, preprocess"),
         (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),
+        (("bench", "preprocess", "v", "--limit", "0"), "--limit must be 1 or more"),
+        (("bench", "preprocess", "v", "--short-side", "0"), "--short-side must lie between"),
         (("inspect", "d", "--videos", "3"), "give --pictures DIR"),
         (("inspect", "d", "--pictures", "p", "--videos", "0"), "--videos must be 1 or more"),
     ],
@@ -99,6 +101,7 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         ((*train, tmp_path / "nowhere"), "there is no dataset"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
         (("bench", "flow", empty), "holds no videos"),
+        (("bench", "preprocess", empty), "empty folder"),
         (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "there is no file"),
     ]:
         code, out, err = call(*words)
