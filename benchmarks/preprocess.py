@@ -68,8 +68,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Made:
-    """What every run makes: videos and frames of the dataset, and how many videos were rejected."""
+    """What every run makes: shards, videos and frames of the dataset, and how many videos were rejected."""
 
+    shards: int
     videos: int
     frames: int
     rejected: int
@@ -123,7 +124,8 @@ def run_job(videos: Path, manifest: Manifest, settings: Settings, workers: int) 
         out = str(Path(folder) / "data")
         outcome = preprocess(videos, out, manifest, ("rgb", "flow"), settings, workers, ensure_cluster)
         frames = open_dataset(out).summary["frames"]
-    return Run(workers, outcome.wall_s, outcome.seconds), Made(outcome.videos, frames, outcome.rejected)
+    made = Made(outcome.shards_made, outcome.videos, frames, outcome.rejected)
+    return Run(workers, outcome.wall_s, outcome.seconds), made
 
 
 def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
@@ -187,6 +189,7 @@ def document(runs: Sequence[Run], made: Made, sample: Sample, settings: Settings
     return {
         "videos": made.videos,
         "rejected": made.rejected,
+        "shards": made.shards,
         "source_s": source_s,
         "short_side": settings.short_side,
         "stages": stages,
@@ -240,8 +243,9 @@ def report(result: dict[str, Any]) -> list[Any]:
         f"{result['videos']} videos of {result['source_s']:.0f} s together{rejected}",
         stages,
         f"outside the stages (planning, starting tasks): {result['outside_stages']:.1%} of a lone worker's time",
-        f"two workers: {result['two_workers_over_one']:.2f} times as fast as one; "
-        f"{result['videos_per_s']:.2f} videos/s, {result['flow_pairs_per_s']:.0f} flow pairs/s",
+        f"two workers: {result['two_workers_over_one']:.2f} times as fast as one, sharing {result['shards']} shards "
+        "(few cannot be shared evenly)",
+        f"with two workers: {result['videos_per_s']:.2f} videos/s, {result['flow_pairs_per_s']:.0f} flow pairs/s",
         f"TV-L1, a pair on one core: ours {milliseconds['ours']:.1f} ms, OpenCV's {milliseconds['opencv']:.1f} ms",
         hours,
         "assumed:",

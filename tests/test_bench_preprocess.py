@@ -20,7 +20,7 @@ RUNS = [
     Run(2, 8, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
     Run(1, 12, {"decode": 2, "flow": 6, "jpeg": 1, "write": 2}),
 ]
-MADE = Made(videos=4, frames=104, rejected=1)
+MADE = Made(shards=2, videos=4, frames=104, rejected=1)
 SAMPLE = Sample(videos=2, resize_of_decode=0.25, opencv_s=0.5, ours_s=0.1)
 
 
@@ -75,6 +75,7 @@ def test_the_verb_runs_the_job_and_prints_one_document(videos: Path):
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["videos"], result["rejected"], result["source_s"]) == (6, 0, 6 * 40 / 25)
+    assert result["shards"] == 2
     assert result["stages"].keys() == {"decode", "resize", "flow", "jpeg", "write"}
     assert sum(result["stages"].values()) == pytest.approx(1)
     assert {workers: len(walls) for workers, walls in result["wall_s"].items()} == {"1": 1, "2": 1}
