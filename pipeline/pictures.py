@@ -23,7 +23,7 @@ VIDEOS = 16  # drawn by default
 MOMENTS = 4  # of a video
 
 # A shown frame's shorter and longer side, pixels: small ones are enlarged a whole number of times, large ones reduced.
-LEAST_SHORT, MOST_SHORT, MOST_LONG = 160, 320, 960
+LEAST_SHORT, MOST_SHORT, MOST_LONG = 160, 256, 960
 MARGIN = 12
 WHEEL = 72  # diameter of the colour wheel that explains the flow, pixels
 LINE = 26  # of text
