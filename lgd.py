@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from pipeline.command_line import Answer, Json, dispatch, run
+from pipeline.command_line import Answer, Json, Verb, Verbs, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from pipeline.storage import Storage
@@ -97,13 +97,24 @@ def preprocess(
 def inspect(
     dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
     verify: Annotated[bool, FlagCreatePairsOff, arg(help="Read everything back; check counts and checksums.")] = False,
+    pictures: Annotated[
+        str | None, arg(metavar="DIR", help="Folder for pictures to look at: a PNG a video, moments of RGB and flow.")
+    ] = None,
+    videos: Annotated[
+        int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """What a dataset holds; with --verify, whether it still does."""
+    """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
     from pipeline.dataset import open_dataset
     from pipeline.inspection import describe
     from pipeline.inspection import verify as verify_dataset
+    from pipeline.pictures import VIDEOS, draw_videos
 
+    if videos is not None and pictures is None:
+        raise UsageError("--videos says how many videos --pictures draws: give --pictures DIR as well")
+    if videos is not None and videos < 1:
+        raise UsageError(f"--videos must be 1 or more, not {videos}")
     opened = open_dataset(dataset)
     about = describe(opened)
     table = Table("stream", "videos", "frames", "MB", "recipe", title=None)
@@ -128,6 +139,9 @@ def inspect(
                 f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
             )
         text.append("verified: every frame is there and has its checksum")
+    if pictures is not None:
+        about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
+        text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
     return Answer(about, text)
 
 
@@ -219,6 +233,44 @@ def models(
     return Answer(rows, [table])
 
 
+def bench_flow(
+    data: Annotated[
+        Positional[Path], arg(help="Folder with videos at any depth, and Middlebury pairs (frame10, frame11, flow10).")
+    ],
+    videos: Annotated[int, arg(help="Videos measured, evenly chosen from those found.")] = 10,
+    pairs: Annotated[int, arg(help="Pairs of frames solved of each video at each size.")] = 4,
+    json: Json = False,
+) -> Answer:
+    """TV-L1 flow beside OpenCV's: speed, difference, end-point errors, cost by stage."""
+    from benchmarks.flow import report
+    from benchmarks.flow import run as run_benchmark
+
+    for option, number in (("--videos", videos), ("--pairs", pairs)):
+        if number < 1:
+            raise UsageError(f"{option} must be 1 or more, not {number}")
+    result = run_benchmark(data, videos, pairs)
+    failed = "; ".join(result["failed"])
+    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+
+
+def bench_preprocess(
+    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
+    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
+    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 32,
+    rounds: Annotated[int, arg(help="Runs of the job with one worker, and as many with two.")] = 3,
+    json: Json = False,
+) -> Answer:
+    """The preprocessing job: cost by stage, two workers over one, projected core-hours for Kinetics."""
+    from benchmarks.preprocess import report
+    from benchmarks.preprocess import run as run_benchmark
+
+    for option, number in (("--limit", limit), ("--rounds", rounds)):
+        if number < 1:
+            raise UsageError(f"{option} must be 1 or more, not {number}")
+    result = run_benchmark(videos, Settings(short_side=short_side), limit, rounds)
+    return Answer(result, report(result))
+
+
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
@@ -269,7 +321,12 @@ def demo(
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-VERBS = {verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, demo)}
+BENCHES: dict[str, Verb] = {"flow": bench_flow, "preprocess": bench_preprocess}
+VERBS: Verbs = {
+    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
+    "bench": BENCHES,
+    "demo": demo,
+}
 
 
 def accuracy_table(rows: dict[str, Any]) -> Table:

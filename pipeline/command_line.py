@@ -22,36 +22,47 @@ Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSO
 
 
 class Answer(NamedTuple):
-    """The result of a verb: for programs, and (lines and tables) for people."""
+    """The result of a verb: for programs, and (lines and tables) for people.
+
+    failed: one line that says what the answer falls short of; it is said after the answer, and the exit code is 1."""
 
     document: Any
     text: list[Any]
+    failed: str = ""
 
 
-Verbs = Mapping[str, Callable[..., Answer]]
+Verb = Callable[..., Answer]
+Verbs = Mapping[str, Verb | Mapping[str, Verb]]  # a verb may have verbs of its own: `lgd bench flow`
 Defaults = Callable[[str, list[str]], dict[str, Any]]  # (verb, the words after it) -> values by parameter
 
 
-def overview(verbs: Verbs) -> str:
-    lines = ["usage: lgd VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
-    lines += [f"  {name:<12}{(verb.__doc__ or '').splitlines()[0]}" for name, verb in verbs.items()]
-    return "\n".join([*lines, "", "lgd VERB --help explains a verb's options.", ""])
+def overview(verbs: Verbs, program: str) -> str:
+    """What `program` (`lgd` or `lgd bench`) can do, a line a verb."""
+    lines = [f"usage: {program} VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
+    for name, verb in verbs.items():
+        about = f"one of {', '.join(verb)}" if isinstance(verb, Mapping) else (verb.__doc__ or "").splitlines()[0]
+        lines.append(f"  {name:<12}{about}")
+    return "\n".join([*lines, "", f"{program} VERB --help explains a verb's options.", ""])
 
 
-def dispatch(words: list[str], verbs: Verbs, defaults: Defaults) -> Answer:
-    """Parses a command line without its `lgd` and does it. Raises UsageError for one that is wrong."""
+def dispatch(words: list[str], verbs: Verbs, defaults: Defaults, above: tuple[str, ...] = ()) -> Answer:
+    """Parses a command line without its `lgd` and does it. above: the verb that the verbs belong to, if any.
+
+    Raises UsageError for a command line that is wrong."""
     if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(overview(verbs))
+        sys.stdout.write(overview(verbs, " ".join(["lgd", *above])))
         raise SystemExit(0 if words else 2)
     name, *rest = words
+    path = (*above, name)
     if name not in verbs:
-        raise UsageError(f"there is no verb {name!r}: choose from {', '.join(verbs)}")
-    return parsed(verbs[name], rest, f"lgd {name}", defaults(name, rest))()
+        raise UsageError(f"there is no verb {' '.join(path)!r}: choose from {', '.join(verbs)}")
+    verb = verbs[name]
+    if isinstance(verb, Mapping):
+        return dispatch(rest, verb, defaults, path)
+    return parsed(verb, rest, " ".join(["lgd", *path]), defaults(" ".join(path), rest))()
 
 
-def parsed(
-    verb: Callable[..., Answer], words: list[str], program: str, defaults: dict[str, Any]
-) -> Callable[[], Answer]:
+def parsed(verb: Verb, words: list[str], program: str, defaults: dict[str, Any]) -> Callable[[], Answer]:
     """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
 
     Raises UsageError, in one line, for words that are wrong."""
@@ -106,6 +117,8 @@ def run(words: list[str], verbs: Verbs, defaults: Defaults) -> None:
                 console = Console(file=output, highlight=False)
                 for line in answer.text:
                     console.print(line, soft_wrap=isinstance(line, str), markup=False)
+        if answer.failed:
+            raise UserError(answer.failed)
     except UserError as error:
         say(f"lgd: {error}")
         sys.exit(error.exit_code)

@@ -114,6 +114,12 @@ def share(step: int, batch: int, rank: int, workers: int) -> range:
     return range(first + batch * rank // workers, first + batch * (rank + 1) // workers)
 
 
+def evenly(total: int, count: int) -> np.ndarray:
+    """The middles of `count` equal parts of 0 .. total - 1, int64; all numbers where there are not so many."""
+    count = min(total, count)
+    return ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
+
+
 def uniform_batches(order: Order, positions: Sequence[int], size: np.ndarray, most: int) -> list[list[int]]:
     """Cuts positions into batches of at most `most` clips whose videos have frames of one size.
 

@@ -1,12 +1,14 @@
 """A video -> upright RGB frames at a constant rate, by an ffmpeg child that a broken or hostile file cannot misuse."""
 
 import re
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 
 import numpy as np
+from ffmpeg.nodes import FilterableStream
 
 from preprocessing.containers import read_declared
 from preprocessing.ffmpeg_child import (
@@ -118,6 +120,15 @@ def _command(
     limits: Limits,
 ) -> list[str]:
     """ffmpeg's arguments: the video stream as portable pixmaps, each of which says its size, on standard output."""
+    stream = _resized(_constant_rate(video, source, rate, start_s, end_s, limits), short_side)
+    output = stream.output("pipe:1", format="image2pipe", vcodec="ppm", threads=1, filter_complex_threads=1)
+    return command_line("verbose", output)
+
+
+def _constant_rate(
+    video: int, source: Source, rate: Fraction, start_s: float | None, end_s: float | None, limits: Limits
+) -> FilterableStream:
+    """The frames that are kept, as stored."""
     seek: dict[str, object] = {}
     first = "STARTPTS"
     if start_s is not None and start_s > 2 * SEEK_MARGIN_S and source.container.startswith(SEEKABLE):
@@ -130,19 +141,38 @@ def _command(
         stream = stream.filter("trim", start_pts=_tick(rate, start_s))
     if end_s is not None:
         stream = stream.filter("trim", end_pts=_tick(rate, end_s))
+    return stream.filter("setpts", "N")  # numbered from 0: no version of ffmpeg repeats or drops frames on output
+
+
+def _resized(stream: FilterableStream, short_side: int) -> FilterableStream:
+    """In the displayed aspect ratio, as RGB."""
     landscape = "gte(iw*sar,ih)"
-    stream = (
-        stream.filter("setpts", "N")  # numbered from 0, so that no version of ffmpeg repeats or drops frames on output
-        .filter(
-            "scale",
-            w=f"if({landscape},max(1,round({short_side}*iw*sar/ih)),{short_side})",
-            h=f"if({landscape},{short_side},max(1,round({short_side}*ih/(iw*sar))))",
-            flags=SCALER,
-        )
-        .filter("format", "rgb24")
-    )
-    output = stream.output("pipe:1", format="image2pipe", vcodec="ppm", threads=1, filter_complex_threads=1)
-    return command_line("verbose", output)
+    return stream.filter(
+        "scale",
+        w=f"if({landscape},max(1,round({short_side}*iw*sar/ih)),{short_side})",
+        h=f"if({landscape},{short_side},max(1,round({short_side}*ih/(iw*sar))))",
+        flags=SCALER,
+    ).filter("format", "rgb24")
+
+
+def resize_seconds(path: Path, fps: float, short_side: int, limits: Limits = Limits()) -> float:  # noqa: B008 - frozen
+    """What the resizing of a whole video (and its conversion to RGB, which is the same step) costs `decode`, seconds:
+    the difference between the same ffmpeg run with and without it, with the pictures thrown away.
+
+    Measured once, so it can come out below 0. Raises Rejected for a video that cannot be decoded."""
+    rate = Fraction(fps).limit_denominator(1001)
+    seconds = []
+    with open_video(path) as video:
+        source = probe(video, read_declared(video).durations_s, limits)
+        kept = _constant_rate(video, source, rate, None, None, limits)
+        for stream in (kept, _resized(kept, short_side)):
+            log = Log()
+            output = stream.output("-", format="null", threads=1, filter_complex_threads=1)
+            start = time.perf_counter()
+            if run(command_line("error", output), video, limits, log, lambda pictures: None):
+                raise Rejected("decoder-error", log.complaint())
+            seconds.append(time.perf_counter() - start)
+    return seconds[1] - seconds[0]
 
 
 def _tick(rate: Fraction, seconds: float) -> int:

@@ -8,8 +8,8 @@ import cv2
 
 from pipeline.dataset import Recipe, Setting
 from pipeline.errors import UsageError
+from pipeline.flow_code import default_bound
 from preprocessing.decode import ffmpeg_version
-from preprocessing.flow_code import default_bound
 from preprocessing.tvl1 import solver_version
 from preprocessing.tvl1_params import TVL1Params
 

@@ -16,10 +16,10 @@ import webdataset
 
 from pipeline.dataset import STREAMS, Recipe, shard_name
 from pipeline.errors import UserError
+from pipeline.flow_code import encode
 from pipeline.index import IndexRow, read_part, write_part
 from pipeline.storage import Storage
 from preprocessing.decode import Frames, Limits, Rejected, decode
-from preprocessing.flow_code import encode
 from preprocessing.manifest import Video
 from preprocessing.plan import ShardPlan, rejected_in
 from preprocessing.settings import Settings

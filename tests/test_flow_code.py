@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from preprocessing.flow_code import colour, decode, default_bound, encode
+from pipeline.flow_code import colour, decode, default_bound, encode
 
 FIELDS = arrays(
     np.float32,
@@ -95,6 +95,11 @@ def test_colour_saturation_is_the_speed_on_one_scale_for_all_frames():
     slow, fast = colour(vectors([[[[1, 0]]], [[[4, 0]]]]))
     assert slow.tolist() == [[[255, 191, 191]]]
     assert fast.tolist() == [[[255, 0, 0]]]
+
+
+def test_vectors_faster_than_the_full_colour_have_it_as_well():
+    flow = vectors([[[1, 0], [4, 0], [9, 0]]])
+    assert colour(flow, full=4.0)[0].tolist() == [[255, 191, 191], [255, 0, 0], [255, 0, 0]]
 
 
 def test_no_motion_at_all_is_white():

@@ -31,10 +31,11 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
 def test_every_verb_explains_its_options(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in lgd.VERBS:
-        assert verb in out
-        words = ("train", "nano-rgb", "--help") if verb == "train" else (verb, "--help")
-        code, helped, err = call(*words)
+    assert all(verb in out for verb in lgd.VERBS)
+    words = [("train", "nano-rgb") if verb == "train" else (verb,) for verb in lgd.VERBS if verb != "bench"]
+    words += [("bench", verb) for verb in lgd.BENCHES]
+    for verb in words:
+        code, helped, err = call(*verb, "--help")
         assert (code, err) == (0, "")
         assert "--json" in helped
 
@@ -59,6 +60,12 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
+        (("bench", "flaw"), "choose from flow, preprocess"),
+        (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),
+        (("bench", "preprocess", "v", "--limit", "0"), "--limit must be 1 or more"),
+        (("bench", "preprocess", "v", "--short-side", "0"), "--short-side must lie between"),
+        (("inspect", "d", "--videos", "3"), "give --pictures DIR"),
+        (("inspect", "d", "--pictures", "p", "--videos", "0"), "--videos must be 1 or more"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(call, words: tuple[str, ...], message: str):
@@ -88,9 +95,13 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         (("inspect", tmp_path / "nowhere"), "there is no dataset"),
         (("inspect", empty), "is not a dataset"),
         (("inspect", newer), "version 99"),
+        (("inspect", tmp_path / "nowhere", "--pictures", tmp_path / "d"), "there is no dataset"),
+        (("inspect", dataset_folder, "--pictures", tmp_path / "labels.csv"), "a file of that name is in the way"),
         ((*train, newer), "version 99"),
         ((*train, tmp_path / "nowhere"), "there is no dataset"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
+        (("bench", "flow", empty), "holds no videos"),
+        (("bench", "preprocess", empty), "empty folder"),
         (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "there is no file"),
     ]:
         code, out, err = call(*words)
@@ -114,6 +125,15 @@ def test_inspect_describes_the_dataset_and_its_json_agrees(call, dataset_folder:
     text = call("inspect", dataset_folder)[1]
     assert "18 videos of 6 classes" in text
     assert "720" in text
+
+
+def test_inspect_writes_pictures_and_its_json_lists_them(call, dataset_folder: Path, tmp_path: Path):
+    code, out, _ = call("inspect", dataset_folder, "--pictures", tmp_path / "new" / "folder", "--videos", 5, "--json")
+    files = [Path(row["file"]) for row in json.loads(out)["pictures"]]
+    assert code == 0
+    assert len(files) == 5
+    assert sorted(files) == sorted((tmp_path / "new" / "folder").iterdir())
+    assert "pictures of 5 videos" in call("inspect", dataset_folder, "--pictures", tmp_path, "--videos", 5)[1]
 
 
 def test_inspect_verify_exits_1_when_a_byte_is_wrong(call, dataset_folder: Path, tmp_path: Path):

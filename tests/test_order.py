@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
-from pipeline.order import Sampling, TrainOrder, UniformOrder, share, uniform_batches
+from pipeline.order import Sampling, TrainOrder, UniformOrder, evenly, share, uniform_batches
 
 
 def order(videos: int = 7, length: int = 40, seed: int = 3, clips: int = 1, sampling: Sampling = Sampling()):
@@ -135,3 +135,10 @@ def test_a_million_videos_cost_a_few_bytes_each():
 def test_a_clip_without_frames_is_refused(frames: int, stride: int):
     with pytest.raises(UsageError):
         Sampling(frames, stride)
+
+
+def test_numbers_are_evenly_spaced_and_never_twice():
+    assert evenly(9, 4).tolist() == [1, 3, 5, 7]
+    assert evenly(3, 16).tolist() == [0, 1, 2]
+    assert evenly(1000, 2).tolist() == [250, 750]
+    assert evenly(0, 4).tolist() == []

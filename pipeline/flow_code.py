@@ -43,16 +43,18 @@ def decode(planes: np.ndarray, bound: float) -> np.ndarray:
     return np.stack(np.split(planes.astype(np.float32) - ZERO, 2, axis=-1), axis=-1) * np.float32(bound / STEPS)
 
 
-def colour(flow: np.ndarray) -> np.ndarray:
+def colour(flow: np.ndarray, full: float | None = None) -> np.ndarray:
     """Flow as colours: the hue is the direction, the saturation the speed, white is no motion.
 
-    flow: ... x H x W x 2 (x, y) in pixels. Returns uint8 ... x H x W x 3, RGB. The fastest vector has the full colour,
-    so frames given together share one scale. The colour code is that of Baker et al., "A Database and Evaluation
-    Methodology for Optical Flow" (2011), known from Middlebury: motion to the right is red, down yellow, left
-    cyan-blue, up violet.
+    flow: ... x H x W x 2 (x, y) in pixels. full: the speed in pixels that has the full colour, as everything faster
+    has; by default the fastest vector's, so frames given together share one scale. Returns uint8 ... x H x W x 3, RGB.
+    The colour code is that of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (2011), known
+    from Middlebury: motion to the right is red, down yellow, left cyan-blue, up violet.
     """
     speed = np.hypot(flow[..., 0], flow[..., 1])
-    speed = speed / max(float(speed.max(initial=0)), np.finfo(np.float32).tiny)
+    if full is None:
+        full = max(float(speed.max(initial=0)), float(np.finfo(np.float32).tiny))
+    speed = np.minimum(speed / full, 1)
     wheel = _colour_wheel()
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1 * len(wheel)
     colour_before = turn.astype(int) % len(wheel)
