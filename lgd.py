@@ -20,9 +20,10 @@ from training.recipes import RECIPES, TrainConfig, recipe_named
 
 def preprocess(
     videos: Annotated[
-        Positional[Path], arg(help="Folder of the videos: class folders, unless --annotations is given.")
+        Positional[str],
+        arg(help="Folder of the videos, local or s3://...: class folders, unless --annotations is given."),
     ],
-    out: Annotated[str, arg(help="Folder of the dataset.")],
+    out: Annotated[str, arg(help="Folder of the dataset, local or s3://...")],
     annotations: Annotated[
         Path | None,
         arg(
@@ -46,6 +47,7 @@ def preprocess(
     """Videos -> a dataset of shards. Run again, it makes only what is missing."""
     from clusters.embedded import ensure_cluster
     from pipeline.dataset import stream_named
+    from pipeline.storage import Storage
     from preprocessing.annotations import read_manifest
     from preprocessing.job import preprocess as run_job
 
@@ -53,8 +55,9 @@ def preprocess(
         stream_named(stream)
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be 1 or more, not {workers}")
-    manifest = read_manifest(videos, annotations, group, val_fraction, classes, split_number)
-    outcome = run_job(videos, out, manifest, streams, settings, workers, lambda: ensure_cluster(workers))
+    folder = Storage(videos)
+    manifest = read_manifest(folder, annotations, group, val_fraction, classes, split_number)
+    outcome = run_job(folder, out, manifest, streams, settings, workers, lambda: ensure_cluster(workers))
     text: list[Any] = [
         f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
         f"streams: {', '.join(outcome.streams)}"

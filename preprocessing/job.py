@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -58,7 +57,7 @@ def default_videos_per_shard(videos: int) -> int:
 
 
 def preprocess(
-    folder: Path,
+    folder: Storage,
     out: str,
     manifest: Manifest,
     streams: Sequence[str],
@@ -165,7 +164,7 @@ def _changes(storage: Storage, manifest: Manifest) -> str:
 
 def _run(
     storage: Storage,
-    folder: Path,
+    folder: Storage,
     todo: list[tuple[ShardPlan, dict[str, Recipe], str | None]],
     settings: Settings,
     workers: int | None,

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import cv2
@@ -24,6 +23,7 @@ from preprocessing.decode import Frames, Limits, Rejected, decode
 from preprocessing.flow_code import encode
 from preprocessing.settings import Settings
 from preprocessing.tvl1 import compute_flow
+from preprocessing.video_files import local_file
 
 MTIME = 0  # of every tar member: the same videos give the same bytes
 BLOCK = 512  # of a tar
@@ -71,7 +71,7 @@ class Stopwatch:
 
 def make_shard(
     storage: Storage,
-    folder: Path,
+    folder: Storage,
     plan: ShardPlan,
     settings: Settings,
     recipes: Mapping[str, Recipe],
@@ -148,10 +148,11 @@ def is_complete(storage: Storage, recipe: Recipe, plan: ShardPlan) -> bool:
     return (record["recipe"], record["identity"], record["bytes"]) == (recipe.hash, plan.identity, size)
 
 
-def _decode(folder: Path, video: Video, settings: Settings, limits: Limits) -> Frames:
+def _decode(folder: Storage, video: Video, settings: Settings, limits: Limits) -> Frames:
     if video.missing:
         raise Rejected("missing", f"there is no file {video.path}")
-    return decode(folder / video.path, settings.fps, settings.short_side, video.start_s, video.end_s, limits)
+    with local_file(folder, video.path) as file:
+        return decode(file, settings.fps, settings.short_side, video.start_s, video.end_s, limits)
 
 
 def _rejection_in(storage: Storage, stream: str, shard: str, key: str) -> Rejected:

@@ -45,7 +45,7 @@ def storage_in(folder: Path) -> Storage:
 
 def test_every_video_is_in_the_shard_or_rejected_with_a_reason(folder: Path, plan: ShardPlan, tmp_path: Path):
     storage = storage_in(tmp_path)
-    result = make_shard(storage, folder, plan, SETTINGS, RECIPES)
+    result = make_shard(storage, Storage(folder), plan, SETTINGS, RECIPES)
     assert (result.videos, result.rejected, result.frames, result.flow_pairs) == (3, 2, 120, 117)
     for stream, lost in (("rgb", 0), ("flow", 1)):
         part, record = read_part(storage, stream, plan.name)
@@ -61,10 +61,10 @@ def test_the_same_videos_give_the_same_bytes_together_and_one_stream_after_the_o
     folder: Path, plan: ShardPlan, tmp_path: Path
 ):
     together, apart = storage_in(tmp_path / "together"), storage_in(tmp_path / "apart")
-    make_shard(together, folder, plan, SETTINGS, RECIPES)
-    make_shard(apart, folder, plan, SETTINGS, {"rgb": RECIPES["rgb"]})
+    make_shard(together, Storage(folder), plan, SETTINGS, RECIPES)
+    make_shard(apart, Storage(folder), plan, SETTINGS, {"rgb": RECIPES["rgb"]})
     assert not apart.exists(shard_name("flow", plan.name))
-    make_shard(apart, folder, plan, SETTINGS, {"flow": RECIPES["flow"]}, other="rgb")
+    make_shard(apart, Storage(folder), plan, SETTINGS, {"flow": RECIPES["flow"]}, other="rgb")
     for stream in RECIPES:
         for name in (shard_name(stream, plan.name), part_name(stream, plan.name)):
             assert together.read(name) == apart.read(name)
@@ -76,7 +76,7 @@ def test_a_failure_leaves_no_shard_behind(
     storage = storage_in(tmp_path)
     monkeypatch.setattr("preprocessing.shard.compute_flow", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        make_shard(storage, folder, plan, SETTINGS, RECIPES)
+        make_shard(storage, Storage(folder), plan, SETTINGS, RECIPES)
     assert [storage.names(name) for name in ("rgb", "flow", "rgb/.parts", "flow/.parts")] == [[]] * 4
 
 
@@ -88,18 +88,18 @@ def test_a_video_that_changed_between_the_streams_is_an_error_that_names_it(
     for path in (folder / "up").iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     storage = storage_in(tmp_path)
-    make_shard(storage, copy.parent, plan, SETTINGS, {"rgb": RECIPES["rgb"]})
+    make_shard(storage, Storage(copy.parent), plan, SETTINGS, {"rgb": RECIPES["rgb"]})
     (copy / "up_1.mp4").write_bytes(b"overwritten")
     key = next(video.key for video in plan.videos if video.path == "up/up_1.mp4")
     with pytest.raises(UserError, match=f"{key} is in the rgb stream, but cannot be decoded now"):
-        make_shard(storage, copy.parent, plan, SETTINGS, {"flow": RECIPES["flow"]}, other="rgb")
+        make_shard(storage, Storage(copy.parent), plan, SETTINGS, {"flow": RECIPES["flow"]}, other="rgb")
     assert storage.names("flow") == []
 
 
 def test_a_machine_with_other_programs_is_refused(folder: Path, plan: ShardPlan, tmp_path: Path):
     planned = dataclasses.replace(RECIPES["rgb"], settings={**RECIPES["rgb"].settings, "ffmpeg": "0.5"})
     with pytest.raises(UserError, match=r"this machine would make other rgb bytes .*ffmpeg: 0.5 -> "):
-        make_shard(storage_in(tmp_path), folder, plan, SETTINGS, {"rgb": planned})
+        make_shard(storage_in(tmp_path), Storage(folder), plan, SETTINGS, {"rgb": planned})
 
 
 def test_a_shard_of_other_videos_recipe_or_size_is_not_complete(folder: Path, plan: ShardPlan, tmp_path: Path):
@@ -107,7 +107,7 @@ def test_a_shard_of_other_videos_recipe_or_size_is_not_complete(folder: Path, pl
     small = ShardPlan(plan.name, plan.videos[1:2])
     rgb = {"rgb": RECIPES["rgb"]}
     assert not is_complete(storage, RECIPES["rgb"], small)
-    make_shard(storage, folder, small, SETTINGS, rgb)
+    make_shard(storage, Storage(folder), small, SETTINGS, rgb)
     assert is_complete(storage, RECIPES["rgb"], small)
     assert not is_complete(storage, RECIPES["rgb"], plan)
     assert not is_complete(storage, Settings(short_side=48).recipe("rgb"), small)
