@@ -26,6 +26,7 @@ BLOCK_BYTES = 8 << 20  # of a remote file that is read block by block
 OBJECT_STORES = ("s3", "gcs")  # they have buckets and objects, and no folders
 CONNECT_S = 3.0
 SILENCE_S = 5.0  # without a byte from the store
+QUICK_ATTEMPTS = 2  # that pyarrow makes by itself of each request; `persist` repeats them with time between
 
 Result = TypeVar("Result")
 
@@ -209,7 +210,7 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
     fs, path = pafs.FileSystem.from_uri(address)
     if fs.type_name == "s3":
         build, (options,) = fs.__reduce__()
-        retries = pafs.AwsStandardS3RetryStrategy(max_attempts=2)
+        retries = pafs.AwsStandardS3RetryStrategy(QUICK_ATTEMPTS)
         fs = build({**options, "connect_timeout": CONNECT_S, "request_timeout": SILENCE_S, "retry_strategy": retries})
     elif fs.type_name == "gcs":
         build, (options,) = fs.__reduce__()

@@ -65,4 +65,6 @@ def reason(error: OSError) -> str:
     if said.startswith("No response body") and (status := re.search(r"HTTP status \d+|ACCESS_DENIED", text)):
         region = re.search(r"located in '(.+)'", said)
         return f"it is in {region[1]}" if region else status[0]
-    return said.removeprefix("Unable to parse ExceptionName: ").replace("\n", " ").strip(" .")[:120]
+    # Around what Google's client was told, and before what AWS's did not know.
+    said = re.sub(r".*last message of (PerformWork\(\) - )?| error_info=.*|Unable to parse ExceptionName: ", "", said)
+    return said.replace("\n", " ").strip(" .")[:120]
