@@ -22,9 +22,10 @@ from training.recipes import RECIPES, TrainConfig, recipe_named
 
 def preprocess(
     videos: Annotated[
-        Positional[Path], arg(help="Folder of the videos: class folders, unless --annotations is given.")
+        Positional[str],
+        arg(help="Folder of the videos, local or s3://...: class folders, unless --annotations is given."),
     ],
-    out: Annotated[str, arg(help="Folder of the dataset.")],
+    out: Annotated[str, arg(help="Folder of the dataset, local or s3://...")],
     annotations: Annotated[
         Path | None,
         arg(
@@ -66,9 +67,10 @@ def preprocess(
     for stream in streams:
         stream_named(stream)
     cpus = resources.workers and ceil(resources.workers * resources.cpus_per_task)
-    manifest = read_manifest(videos, annotations, group, val_fraction, classes, split_number)
+    folder = Storage(videos)
+    manifest = read_manifest(folder, annotations, group, val_fraction, classes, split_number)
     outcome = run_job(
-        Storage(videos),
+        folder,
         out,
         manifest,
         streams,

@@ -26,6 +26,7 @@ from rich.table import Column, Table
 from pipeline.errors import UserError
 from pipeline.order import evenly
 from pipeline.progress import Progress
+from pipeline.storage import Storage
 from preprocessing import tvl1_numba
 from preprocessing.decode import Rejected, decode
 from preprocessing.tvl1 import compute_flow, warm_up
@@ -59,7 +60,7 @@ def run(data: Path, videos: int, pairs: int) -> dict[str, Any]:
 
     data: a folder with videos at any depth, and Middlebury pairs or none. videos: how many of them, evenly chosen.
     pairs: how many are solved of each video at each size. Raises UserError for a folder without usable videos."""
-    files = VideoFiles(data)
+    files = VideoFiles(Storage(data))
     if not files.paths:
         raise UserError(f"{data} holds no videos (known by extensions such as .mp4, .avi, .webm)")
     threads = cv2.getNumThreads()

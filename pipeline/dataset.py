@@ -105,11 +105,11 @@ class Dataset:
         stream_named(stream)
         if stream not in self.recipes:
             raise UserError(
-                f"{self.storage.root} has no {stream} stream: add it with `lgd preprocess ... --streams {stream}`"
+                f"{self.storage.show()} has no {stream} stream: add it with `lgd preprocess ... --streams {stream}`"
             )
         if stream not in self.streams:
             raise UserError(
-                f"the {stream} stream of {self.storage.root} is not finished: run its `lgd preprocess` command again"
+                f"the {stream} stream of {self.storage.show()} is not finished: run its `lgd preprocess` command again"
             )
         return self.recipes[stream]
 
@@ -140,10 +140,10 @@ def open_dataset(root: str | Path | Storage) -> Dataset:
     storage = root if isinstance(root, Storage) else Storage(root)
     if not storage.exists():
         raise UserError(
-            f"there is no dataset {storage.root}: make it with `lgd preprocess VIDEOS --out {storage.root}`"
+            f"there is no dataset {storage.show()}: make it with `lgd preprocess VIDEOS --out {storage.show()}`"
         )
     if not storage.exists(DESCRIPTION):
-        raise UserError(f"{storage.root} is not a dataset (it has no {DESCRIPTION}): make one with `lgd preprocess`")
+        raise UserError(f"{storage.show()} is not a dataset (it has no {DESCRIPTION}): make one with `lgd preprocess`")
     try:
         description = json.loads(storage.read(DESCRIPTION))
         if description["format"] != FORMAT:
@@ -151,7 +151,7 @@ def open_dataset(root: str | Path | Storage) -> Dataset:
         version = description["version"]
         if version != VERSION:
             raise UserError(
-                f"{storage.root} is a dataset of version {version}, and this program reads version {VERSION}: "
+                f"{storage.show()} is a dataset of version {version}, and this program reads version {VERSION}: "
                 "preprocess it again, or use the program that wrote it"
             )
         return Dataset(
@@ -177,7 +177,7 @@ def shard_name(stream: str, shard: str) -> str:
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    with storage.open(name) as file:
+    with storage.open_whole(name) as file:
         return pq.read_table(file, columns=columns)
 
 

@@ -11,3 +11,7 @@ class UsageError(UserError):
     """The command itself is wrong (an unknown name, option or value). The command line exits with 2."""
 
     exit_code = 2
+
+
+class StoreError(UserError):
+    """A remote store does not answer, or refuses. What was written before stays there."""

@@ -75,7 +75,7 @@ def write_part(storage: Storage, stream: str, shard: str, rows: Sequence[IndexRo
 
 def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict[str, Any]]:
     """The index of one shard and what its task recorded with it."""
-    with storage.open(part_name(stream, shard)) as file:
+    with storage.open_whole(part_name(stream, shard)) as file:
         table = pa.ipc.open_file(file).read_all()
     return table, json.loads(table.schema.metadata[METADATA])
 
@@ -104,7 +104,7 @@ def scan_shard(storage: Storage, stream: str, shard: str) -> list[IndexRow]:
     rows: list[IndexRow] = []
     members: dict[str, Any] = {}
     try:
-        with storage.open(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with storage.open_whole(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 key, _, suffix = member.name.partition(".")
                 content = tar.extractfile(member)
@@ -175,7 +175,7 @@ class Index:
         rows = np.flatnonzero(names == split)
         if len(rows) == 0:
             there = ", ".join(sorted(set(names))) or "none"
-            raise UserError(f"{self.storage.root} has no split {split!r} in {self.recipe.stream}: it has {there}")
+            raise UserError(f"{self.storage.show()} has no split {split!r} in {self.recipe.stream}: it has {there}")
         return rows
 
     def key(self, row: int) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline.dataset import MANIFEST, Dataset, read_table
-from pipeline.errors import UserError
+from pipeline.errors import StoreError, UserError
 from pipeline.index import Index, scan_shard
 from pipeline.progress import Progress
 
@@ -33,7 +33,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     if "flow" in streams:
         streams["flow"]["saturated"] = pc.mean(videos.column("flow_saturated")).as_py()
     return {
-        "dataset": dataset.storage.root,
+        "dataset": dataset.storage.show(),
         "classes": list(dataset.classes),
         "videos": videos.num_rows,
         "splits": {row["values"]: row["counts"] for row in pc.value_counts(videos.column("split")).to_pylist()},
@@ -67,6 +67,8 @@ def _verify_shard(index: Index, shard: str, rows: Mapping[str, int]) -> list[str
     """rows: of the index, by key."""
     try:
         found = {row.key: row for row in scan_shard(index.storage, index.recipe.stream, shard)}
+    except StoreError:
+        raise  # it says nothing about the shard
     except (UserError, OSError) as error:
         return [str(error)]
     problems = [f"{key} is in the shard, but not in the index" for key in found.keys() - rows.keys()]

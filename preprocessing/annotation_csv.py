@@ -3,13 +3,13 @@
 import csv
 import logging
 import math
-import os
 import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.storage import Storage
 from preprocessing.manifest import NAME, Entry, safe_key
 from preprocessing.video_files import VideoFiles
 
@@ -37,7 +37,7 @@ class _Complaints:
             raise UserError(f"{self.file}: {what} in {len(lines)} row{plural} (line{plural} {shown})")
 
 
-def read_csv(videos: Path, file: Path) -> list[Entry]:
+def read_csv(files: VideoFiles, file: Path) -> list[Entry]:
     """The rows of a plain csv (`path,label` and optionally `split,key,start_s,end_s`) or of a Kinetics list
     (`label,youtube_id,time_start,time_end` and mostly `split`), told apart by their columns.
 
@@ -63,32 +63,34 @@ def read_csv(videos: Path, file: Path) -> list[Entry]:
             complaints.add("no split", line)
         if split and not NAME.fullmatch(split):
             complaints.add("a split of other characters than letters, digits, _ and -", line)
-        entries.append(read(videos, row, Entry("", label, file, line, split or None), complaints))
+        entries.append(read(files.folder, row, Entry("", label, file, line, split or None), complaints))
     complaints.raise_first()
     if not entries:
         raise UserError(f"{file} lists no videos")
     if kinetics:
         entries = _without_repeated(file, entries)
-        _find_kinetics(videos, entries)
+        _find_kinetics(files, entries)
+    else:
+        for entry in entries:
+            entry.missing = not files.has(entry.path)
     return entries
 
 
-def _plain(videos: Path, row: dict[str, str], entry: Entry, complaints: _Complaints) -> Entry:
+def _plain(videos: Storage, row: dict[str, str], entry: Entry, complaints: _Complaints) -> Entry:
     key, path = row.get("key", "").strip(), row["path"]
     inside = _inside(videos, path) if path.strip() else None
     if not path.strip():
         complaints.add("no path", entry.line)
     elif inside is None:
-        complaints.add(f"a path that leaves {videos}", entry.line)
+        complaints.add(f"a path that leaves {videos.show()}", entry.line)
     if key and not NAME.fullmatch(key):
         complaints.add("a key of other characters than letters, digits, _ and -", entry.line)
     entry.path, entry.key = inside or "", key or None
     entry.start_s, entry.end_s = _interval(row, "start_s", "end_s", entry.line, complaints)
-    entry.missing = not os.path.isfile(videos / entry.path)
     return entry
 
 
-def _kinetics(videos: Path, row: dict[str, str], entry: Entry, complaints: _Complaints) -> Entry:
+def _kinetics(videos: Storage, row: dict[str, str], entry: Entry, complaints: _Complaints) -> Entry:
     """The row with its key, which is the name that the trimmed file has, and the YouTube id for a path."""
     entry.path = row["youtube_id"].strip()
     entry.start_s, entry.end_s = _interval(row, "time_start", "time_end", entry.line, complaints)
@@ -101,10 +103,9 @@ def _kinetics(videos: Path, row: dict[str, str], entry: Entry, complaints: _Comp
     return entry
 
 
-def _find_kinetics(videos: Path, entries: list[Entry]) -> None:
+def _find_kinetics(files: VideoFiles, entries: list[Entry]) -> None:
     """Give each row its file: `{youtube_id}_{start:06d}_{end:06d}.*`, which is trimmed already, else
     `{youtube_id}.*`, the whole video, of which the annotated seconds are taken."""
-    files = VideoFiles(videos)
     for entry in entries:
         name = entry.key or ""
         if trimmed := files.find(name, entry.class_name, entry.split):
@@ -156,13 +157,15 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
         raise UserError(f"{file} is not a csv file: {error}") from error
 
 
-def _inside(videos: Path, path: str) -> str | None:
+def _inside(videos: Storage, path: str) -> str | None:
     """The path relative to the folder, or None if it leaves it. Decided by the text: a symbolic link inside the folder
     was put there by its owner and may lead anywhere; a list comes from somebody else and may not."""
-    if posixpath.isabs(path):
-        path = posixpath.relpath(path, os.path.abspath(videos))
+    if not videos.local:
+        path = path.removeprefix(f"{videos.root.partition('://')[0]}://{videos.path()}/")
+    elif posixpath.isabs(path):
+        path = posixpath.relpath(path, videos.path())
     path = posixpath.normpath(path)
-    return None if path in (".", "..") or path.startswith("../") or "\0" in path else path
+    return None if path in (".", "..") or path.startswith(("../", "/")) or "\0" in path else path
 
 
 def _interval(

@@ -12,14 +12,13 @@ HMDB51_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
 HMDB51_SPLITS = {"1": "train", "2": "test"}  # 0: not used in this split
 
 
-def read_ucf101(videos: Path, folder: Path, number: int) -> tuple[list[Entry], tuple[str, ...] | None]:
+def read_ucf101(files: VideoFiles, folder: Path, number: int) -> tuple[list[Entry], tuple[str, ...] | None]:
     """The rows of trainlistNN and testlistNN, and the classes in the order of classInd.txt (None without it).
 
     Lines are `Class/v_Class_gNN_cNN.avi`, in the train lists followed by the number of the class, from 1. Videos lie
     in class folders or flat, with any extension. Raises UserError for lines of another form and unknown classes.
     """
     classes = read_classes(folder / "classInd.txt") if (folder / "classInd.txt").exists() else None
-    files = VideoFiles(videos)
     entries = []
     lists = [(split, folder / f"{split}list{number:02d}.txt") for split in ("train", "test")]
     if not any(file.exists() for _, file in lists):
@@ -36,12 +35,11 @@ def read_ucf101(videos: Path, folder: Path, number: int) -> tuple[list[Entry], t
     return entries, classes
 
 
-def read_hmdb51(videos: Path, folder: Path, number: int) -> list[Entry]:
+def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> list[Entry]:
     """The rows of all `<class>_test_splitN.txt` that are used in split N. Lines are `<video>.avi <0, 1 or 2>`.
 
     Videos lie in class folders or flat, with any extension. Raises UserError for lines of another form.
     """
-    files = VideoFiles(videos)
     entries = []
     for file in sorted(folder.iterdir()):
         match = HMDB51_FILE.fullmatch(file.name)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from pipeline.errors import UsageError, UserError
+from pipeline.storage import Storage
 from preprocessing.annotation_csv import read_csv
 from preprocessing.annotation_lists import HMDB51_FILE, UCF101_FILE, read_classes, read_hmdb51, read_ucf101
 from preprocessing.manifest import Entry, Manifest, Video, make_manifest
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def read_manifest(
-    videos: Path,
+    videos: str | Path | Storage,
     annotations: Path | None = None,
     group: str | None = None,
     val_fraction: float = 0.2,
@@ -30,7 +31,7 @@ def read_manifest(
 ) -> Manifest:
     """Every annotated video with its key, label and split.
 
-    videos: the folder of videos. annotations: what says their labels, told apart by its content:
+    videos: the folder of videos, local or in a store. annotations: what says their labels, told apart by its content:
 
     - None: `videos` holds class folders (or train, val and test folders of class folders);
     - a csv with the columns `path,label` and optionally `split,key,start_s,end_s`; paths are relative to `videos`
@@ -44,26 +45,31 @@ def read_manifest(
     split_number: which split of a folder of UCF101's or HMDB51's lists, 1 if not given.
     group, val_fraction: how videos are held out where the annotations give no splits, see `choose_val`.
 
-    Raises UserError or UsageError, one line that says what is wrong, where, and what to do.
+    Raises UserError or UsageError, one line that says what is wrong, where, and what to do; StoreError for a store that
+    does not answer or refuses.
     """
-    if not videos.is_dir():
-        raise UserError(f"{videos} is {'not a folder' if videos.exists() else 'not there'}: give the folder of videos")
-    if not any(os.scandir(videos)):
-        raise UserError(f"{videos} is an empty folder: it should hold videos")
+    folder = videos if isinstance(videos, Storage) else Storage(videos)
+    if not folder.exists():
+        raise UserError(f"{folder.show()} is not there: give the folder of videos")
+    if folder.size("") is not None:
+        raise UserError(f"{folder.show()} is not a folder: give the folder of videos")
+    if folder.local and not any(os.scandir(folder.path())):
+        raise UserError(f"{folder.show()} is an empty folder: it should hold videos")
+    files = VideoFiles(folder)
     if group is not None:
         compile_group(group)
     order = None
     if annotations is None:
-        entries = _class_folders(videos)
+        entries = _class_folders(files)
     else:
-        entries, order = _annotated(videos, annotations, split_number)
-        _refuse_all_missing(videos, entries)
+        entries, order = _annotated(files, annotations, split_number)
+        _refuse_all_missing(files, entries)
     if classes is not None:
         order = read_classes(classes)
     return make_manifest(entries, order, group, val_fraction)
 
 
-def _annotated(videos: Path, file: Path, split_number: int | None) -> tuple[list[Entry], tuple[str, ...] | None]:
+def _annotated(files: VideoFiles, file: Path, split_number: int | None) -> tuple[list[Entry], tuple[str, ...] | None]:
     """The rows of whatever kind of annotations `file` is, and the order of the classes if it gives one."""
     if not file.exists():
         raise UserError(f"there are no annotations {file}")
@@ -75,26 +81,26 @@ def _annotated(videos: Path, file: Path, split_number: int | None) -> tuple[list
     number = number or split_number or 1
     names = [file.name] if file.is_file() else sorted(os.listdir(folder))
     if any(UCF101_FILE.fullmatch(name) for name in names):
-        return read_ucf101(videos, folder, number)
+        return read_ucf101(files, folder, number)
     if any(HMDB51_FILE.fullmatch(name) for name in names):
-        return read_hmdb51(videos, folder, number), None
+        return read_hmdb51(files, folder, number), None
     if split_number is not None:
         raise UsageError(f"{file}: only UCF101's and HMDB51's lists have split numbers")
     if file.is_dir():
-        return _csv_folder(videos, file), None
-    return read_csv(videos, file), None
+        return _csv_folder(files, file), None
+    return read_csv(files, file), None
 
 
-def _csv_folder(videos: Path, folder: Path) -> list[Entry]:
+def _csv_folder(files: VideoFiles, folder: Path) -> list[Entry]:
     """Csv files with one split each; where they have no column for it, their name ends with it."""
-    files = sorted(folder.glob("*.csv"))
-    if not files:
+    lists = sorted(folder.glob("*.csv"))
+    if not lists:
         raise UserError(f"{folder} holds no annotations: neither csv files nor UCF101's or HMDB51's lists")
     entries: list[Entry] = []
     file_of: dict[str | None, Path] = {}
-    for file in files:
+    for file in lists:
         named = SPLIT_FOLDERS.get(re.split(r"[_-]", file.stem)[-1])
-        rows = read_csv(videos, file)
+        rows = read_csv(files, file)
         for entry in rows:
             entry.split = entry.split or named
         for split in sorted({entry.split or "" for entry in rows}):
@@ -105,9 +111,9 @@ def _csv_folder(videos: Path, folder: Path) -> list[Entry]:
     return entries
 
 
-def _class_folders(videos: Path) -> list[Entry]:
+def _class_folders(files: VideoFiles) -> list[Entry]:
     """One folder a class with videos at any depth, or `train` and `val` (and `test`) folders of such folders."""
-    files = VideoFiles(videos)
+    videos = files.folder.show()
     tops = {path.split("/")[0] for path in files.paths if "/" in path}
     by_split = "train" in tops and tops <= SPLIT_FOLDERS.keys() and all(path.count("/") > 1 for path in files.paths)
     depth = 1 if by_split else 0
@@ -125,14 +131,14 @@ def _class_folders(videos: Path) -> list[Entry]:
     for path in files.paths:
         parts = path.split("/")
         split = SPLIT_FOLDERS[parts[0]] if by_split else None
-        entries.append(Entry(path, parts[depth], videos / path, 0, split))
+        entries.append(Entry(path, parts[depth], files.folder.show(path), 0, split))
     return entries
 
 
-def _refuse_all_missing(videos: Path, entries: list[Entry]) -> None:
+def _refuse_all_missing(files: VideoFiles, entries: list[Entry]) -> None:
     """Some files of a list are always missing; all of them means another folder."""
     if all(entry.missing for entry in entries):
+        where = f"{files.folder.show()} (looked for {entries[0].path}, ...)"
         raise UserError(
-            f"none of the {len(entries)} videos listed is in {videos} (looked for {entries[0].path}, ...): "
-            "give the folder that the list's paths start from"
+            f"none of the {len(entries)} videos listed is in {where}: give the folder that the list's paths start from"
         )

@@ -84,7 +84,7 @@ class Entry:
 
     path: str
     class_name: str
-    file: Path
+    file: Path | str
     line: int = 0
     split: str | None = None
     key: str | None = None

@@ -166,7 +166,7 @@ def members_of(storage: Storage, stream: str, shard: str) -> Generator[Member, N
     part = read_part(storage, stream, shard)[0]
     name = shard_name(stream, shard)
     try:
-        with storage.open(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with storage.open_whole(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for crcs in part.column("crc32"):
                 about, body = (tar.extractfile(member).read() for member in (tar.next(), tar.next()))  # type: ignore
                 description = json.loads(about)

@@ -1,14 +1,17 @@
-"""The video files in a folder, listed once: asking a network file system about each of 240,000 names takes hours."""
+"""The video files in a folder or an object store, listed once: asking a network file system about each of 240,000 names
+takes hours."""
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage import Storage
+from pipeline.storage import TEMPORARY, Storage, explained
+from preprocessing.ffmpeg_child import Rejected
 
 EXTENSIONS = re.compile(
     r"\.(3g2|3gp|asf|avi|divx|dv|f4v|flv|gif|m2ts|m2v|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|og[mv]|qt|rm|rmvb|ts|vob"
@@ -18,17 +21,35 @@ EXTENSIONS = re.compile(
 
 
 class VideoFiles:
-    """Files below a folder, symbolic links followed, hidden ones left out.
+    """Files below a folder, listed when they are first asked for; symbolic links are followed, hidden files left out.
 
-    paths: those named as videos, relative and posix, sorted; others: the rest, sorted.
+    Raises UserError then, for an unreadable folder and for names that are not UTF-8.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError for an unreadable folder and for names that are not UTF-8."""
+    def __init__(self, folder: Storage) -> None:
         self.folder = folder
-        files = sorted(_walk(folder))
-        self.paths = tuple(path for path in files if EXTENSIONS.search(path))
-        self.others = tuple(path for path in files if not EXTENSIONS.search(path))
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Those named as videos, relative and posix, sorted."""
+        return tuple(path for path in self._visible if EXTENSIONS.search(path))
+
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """The rest, sorted."""
+        return tuple(path for path in self._visible if not EXTENSIONS.search(path))
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file of that path, hidden or not."""
+        return path in self._listed or (self.folder.local and os.path.isfile(self.folder.path(path)))
+
+    @cached_property
+    def _visible(self) -> list[str]:
+        return sorted(path for path in self._listed if not path.startswith(".") and "/." not in path)
+
+    @cached_property
+    def _listed(self) -> frozenset[str]:
+        return frozenset(_walk(self.folder) if self.folder.local else self.folder.tree())
 
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
@@ -67,7 +88,8 @@ def stem_of(path: str) -> str:
     return name
 
 
-def _walk(folder: Path) -> list[str]:
+def _walk(videos: Storage) -> list[str]:
+    folder = Path(videos.path())
     found = []
     pending = [("", frozenset[tuple[int, int]]())]
     while pending:
@@ -87,15 +109,32 @@ def _walk(folder: Path) -> list[str]:
                     else:
                         found.append(path)
         except OSError as error:
-            raise UserError(f"{folder / inside} cannot be read: {error.strerror}") from error
+            raise UserError(f"{videos.show(inside)} cannot be read: {error.strerror}") from error
     for path in found:
         try:
             path.encode()
         except UnicodeEncodeError:
-            raise UserError(f"{folder}: the file name {os.fsencode(path)!r} is not UTF-8: rename it") from None
+            raise UserError(f"{videos.show()}: the file name {os.fsencode(path)!r} is not UTF-8: rename it") from None
     return found
 
 
 @contextmanager
 def local_file(videos: Storage, path: str) -> Iterator[Path]:
-    yield Path(videos.path(path))
+    """A video as a local file: itself where the storage is local, else a copy that lasts as long as the block.
+
+    Raises Rejected ("missing") for a remote one that is gone, and UserError when the temporary folder is full."""
+    if videos.local:
+        yield Path(videos.path(path))
+        return
+    copying = explained(
+        f"in {tempfile.gettempdir()} (set TMPDIR for another folder), where {videos.show(path)} is copied"
+    )
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
+        with copying:
+            try:
+                for block in videos.blocks(path):
+                    file.write(block)
+            except FileNotFoundError as error:
+                raise Rejected("missing", f"there is no file {path}") from error
+            file.flush()
+        yield Path(file.name)

@@ -1,16 +1,23 @@
 """A small dataset of rendered videos, made once by the commands that a user runs."""
 
+import contextlib
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from pipeline.dataset import Dataset, open_dataset
 from preprocessing.render import render_set
-from tests.processes import run_lgd
+from tests.processes import free_port, run_lgd
 
 
 @pytest.fixture
@@ -25,6 +32,62 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+@contextlib.contextmanager
+def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real S3 server on loopback, in a process of its own, with nothing in it but the bucket `lgd`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None, "the S3 server did not start: is moto[server], of the dev extra, installed?"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        connection = pafs.S3FileSystem(
+            endpoint_override=f"http://127.0.0.1:{port}", region="us-east-1", allow_bucket_creation=True
+        )
+        connection.create_dir("lgd")
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Iterator[None]:
+    """What an S3 client takes from the environment: credentials, and no way to anything but loopback."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        patch.setenv("AWS_ACCESS_KEY_ID", "lgd")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        patch.setenv("AWS_REGION", "us-east-1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(s3_environment: None) -> Iterator[str]:
+    """The address of a running S3 server."""
+    port = free_port()
+    with s3_server(port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty folder of a bucket, found by the environment."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    return f"s3://lgd/{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.processes import Marked
+from tests.processes import Marked, free_port
 
 NODE = """
 import sys, ray.scripts.scripts as ray
@@ -24,7 +23,7 @@ class RayNodes:
 
     def __init__(self, folder: Path):
         """folder: for Ray's logs and sockets, of a short name."""
-        self._folder, self._port, self._started = folder, _free_port(), 0
+        self._folder, self._port, self._started = folder, free_port(), 0
         self.address = f"127.0.0.1:{self._port}"
         self.env = {
             **os.environ,
@@ -82,9 +81,3 @@ def ray_nodes(folder: Path) -> Iterator[RayNodes]:
         yield nodes
     finally:
         nodes.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])

@@ -30,7 +30,7 @@ def fit(
         return finished
     videos = dataset.summary["splits"].get("train", 0)
     if not videos:
-        raise UserError(f"{dataset.storage.root} has no training split: preprocess it with one")
+        raise UserError(f"{dataset.storage.show()} has no training split: preprocess it with one")
     if workers and not 1 <= workers[0] <= workers[1]:
         raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
     start_cluster()
@@ -49,7 +49,7 @@ def fit(
     say(f"training {run.recipe} for {total} steps of {run.config.batch} clips on {fewest} to {most} workers")
 
     launch = uuid.uuid4().hex
-    job = Job(os.path.abspath(run.storage.root), os.path.abspath(dataset.storage.root), launch)
+    job = Job(run.storage.address, dataset.storage.address, launch)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,

@@ -60,7 +60,7 @@ def read_scores(path: str) -> Scores:
     if not folder.exists(name):
         raise UserError(f"there is no file {path}: make it with `lgd evaluate RUN --data DATASET --out {path}`")
     try:
-        with folder.open(name) as file:
+        with folder.open_whole(name) as file:
             table = pq.read_table(file)
         metadata = json.loads(table.schema.metadata[METADATA])
         if metadata["format"] != FORMAT:
