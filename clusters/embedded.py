@@ -4,15 +4,20 @@ import atexit
 import logging
 import os
 import secrets
+import socket
 import sys
 
 from pipeline.errors import UserError
+from pipeline.progress import say
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
 }
+
+JOIN_ATTEMPTS = "2"  # of up to 40 s; Ray makes 20 before it says that no cluster is there
+CONNECT_S = 10.0
 
 
 def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
@@ -39,11 +44,16 @@ def _join(address: str) -> None:
         raise UserError(
             f"{address}: Ray's client protocol is not spoken here: run the command on a node of the cluster"
         )
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", JOIN_ATTEMPTS)
+    say(f"joining the Ray cluster at {address}")
     import ray
 
     try:
+        host, _, port = address.rpartition(":")
+        if port.isdigit():  # Ray itself would try for a minute
+            socket.create_connection((host, int(port)), CONNECT_S).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cannot join the cluster at {address} ({reason}): see that it runs (ray status), that this machine is one "
