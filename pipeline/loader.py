@@ -8,7 +8,8 @@ for batch in loader:
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +18,17 @@ from pipeline.dali import build_pipeline
 from pipeline.dataset import STREAMS, Dataset
 from pipeline.errors import UsageError
 from pipeline.index import Index
-from pipeline.order import Order, Sampling, TrainOrder, UniformOrder, share, uniform_batches
-from pipeline.reader import ClipReader, read_ahead
-from pipeline.transform import Transform
+from pipeline.order import Clip, Order, Sampling, TrainOrder, UniformOrder, share, uniform_batches
+from pipeline.progress import say
+from pipeline.reader import ClipReader, CorruptFrame, read_ahead
+from pipeline.transform import Transform, jitter, window
+
+READ_THREADS = 4
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 class Batch(NamedTuple):
-    """video: N x C x T x H x W float32, channels last in memory, on the device. label: N int64, on the device.
+    """video: N x C x T x H x W, channels last in memory, on the device. label: N int64, on the device.
     key: of each clip's video. position: of each clip in the clip order."""
 
     video: torch.Tensor
@@ -32,11 +37,34 @@ class Batch(NamedTuple):
     position: list[int]
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """How batches are made and where they go: changes nothing in the clips themselves.
+
+    device: where the tensors go; a CUDA device decodes on the GPU. dtype: float32, float16 or bfloat16 (which DALI
+    does not write: it is converted from float32 on the device). threads: that decode. ahead: batches whose bytes are
+    read before they are asked for; prefetch: batches that DALI is ahead of the one asked for.
+    skip_damaged: leave a clip with a damaged frame out of its batch, instead of raising CorruptFrame."""
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    threads: int = 1
+    ahead: int = 3
+    prefetch: int = 2
+    skip_damaged: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UsageError(f"clips are float32, float16 or bfloat16, not {self.dtype}")
+        if min(self.threads, self.ahead, self.prefetch) < 1:
+            raise UsageError("threads, ahead and prefetch must be 1 or more")
+
+
 class ClipLoader:
     """Batches of the clips at the positions given, each batch of frames of one size.
 
-    crop: side of the square crop window in pixels, placed as the clip order says; None for whole frames.
-    device: where the tensors go; a CUDA device decodes on the GPU. data_wait_s: seconds spent waiting in `next`."""
+    whole: whole frames, as in testing, instead of the crop, mirroring and augmentation that the clip order draws.
+    data_wait_s: seconds spent waiting in `next`. skipped: clips left out so far because they are damaged."""
 
     def __init__(
         self,
@@ -45,50 +73,67 @@ class ClipLoader:
         batches: Iterable[Sequence[int]],
         most_clips: int,
         transform: Transform,
-        crop: int | None,
-        device: torch.device | str = "cpu",
-        threads: int = 1,
-        ahead: int = 3,
+        whole: bool,
+        delivery: Delivery = Delivery(),
     ):
-        self.index, self.order, self.device = index, order, torch.device(device)
+        self.index, self.order, self.device = index, order, torch.device(delivery.device)
         self.stream = STREAMS[index.recipe.stream]
         self.reader = ClipReader(index)
-        self.data_wait_s = 0.0
-        self._crop, self._flip = crop, transform.flip
-        self._started: deque[tuple[list[int], list[int]]] = deque()  # positions and rows of batches inside DALI
-        self._reads = read_ahead(self._plans(batches), self.reader, threads=4, depth=ahead)
+        self.data_wait_s, self.skipped = 0.0, 0
+        self._transform, self._whole, self._delivery = transform, whole, delivery
+        self._jitter = bool(transform.colour_jitter) and not whole and not self.stream.planes
+        self._started: deque[list[Clip]] = deque()  # of batches inside DALI
+        self._reads = read_ahead(self._plans(batches), self._read, READ_THREADS, depth=delivery.ahead)
         self._pipeline = build_pipeline(
             self.stream,
             transform,
-            self._frames(),
+            self._inputs,
             most_frames=most_clips * order.sampling.frames,
             device_id=(self.device.index or 0) if self.device.type == "cuda" else None,
-            threads=threads,
+            threads=delivery.threads,
+            half=delivery.dtype == torch.float16,
+            resize=None if whole or transform.resized_crop is None else transform.crop,
+            jitter=self._jitter,
+            prefetch=delivery.prefetch,
         )
 
-    def _plans(self, batches: Iterable[Sequence[int]]) -> Iterator:
+    def _plans(self, batches: Iterable[Sequence[int]]) -> Iterator[tuple[list[Clip], list[tuple[int, np.ndarray]]]]:
         for positions in batches:
-            clips = [self.order.clip(position) for position in positions]
+            clips = self.order.clips_at(positions)
             yield clips, [(clip.row, clip.frames) for clip in clips]
 
-    def _frames(self) -> Iterator[tuple[list[np.ndarray], ...]]:
-        """What DALI is fed: an entry a frame."""
-        for clips, jpegs in self._reads:
-            self._started.append(([clip.position for clip in clips], [clip.row for clip in clips]))
-            anchors, shapes, mirrors = [], [], []
-            for clip in clips:
-                height = int(self.index.heights[clip.row])
-                width = int(self.index.widths[clip.row]) // max(self.stream.planes, 1)
-                size = (height, width) if self._crop is None else (self._crop, self._crop)
-                # The free play has width - crop + 1 places, each equally likely.
-                top = min(int(clip.crop_y * (height - size[0] + 1)), height - size[0])
-                left = min(int(clip.crop_x * (width - size[1] + 1)), width - size[1])
-                anchors.append(np.array([top, left], np.int32))
-                shapes.append(np.array(size, np.int32))
-                mirrors.append(np.array(clip.flip and self._flip, np.int32))
-            frames = self.order.sampling.frames
-            repeated = [[entry for entry in entries for _ in range(frames)] for entries in (anchors, shapes, mirrors)]
-            yield [frame for clip in jpegs for frame in clip], *repeated
+    def _read(self, row: int, numbers: np.ndarray) -> list[np.ndarray] | CorruptFrame:
+        try:
+            return self.reader.read(row, numbers)
+        except CorruptFrame as error:
+            return error
+
+    def _inputs(self) -> tuple[Any, ...]:
+        """What DALI is fed for the next batch: an entry a frame, see `build_pipeline`."""
+        clips, reads = next(self._reads)
+        sound = [(clip, read) for clip, read in zip(clips, reads, strict=True) if not isinstance(read, CorruptFrame)]
+        for error in (read for read in reads if isinstance(read, CorruptFrame)):
+            if not self._delivery.skip_damaged or not sound:
+                raise error
+            self.skipped += 1
+            say(f"left out: {error}")
+        self._started.append([clip for clip, _ in sound])
+        planes = max(self.stream.planes, 1)
+        widths = [int(self.index.widths[clip.row]) // planes for clip, _ in sound]
+        windows = [
+            window(self._transform, clip, int(self.index.heights[clip.row]), width, self._whole)
+            for (clip, _), width in zip(sound, widths, strict=True)
+        ]
+        mirrors = [clip.flip and self._transform.flip and not self._whole for clip, _ in sound]
+        entries = [np.array(windows, np.int32)[:, :2], np.array(windows, np.int32)[:, 2:], np.array(mirrors, np.int32)]
+        if self.stream.planes:
+            entries.append(np.array(widths, np.int32))
+        if self._jitter:
+            entries.append(np.array([jitter(self._transform, clip) for clip, _ in sound], np.float32))
+        frames = self.order.sampling.frames
+        return [frame for _, jpegs in sound for frame in jpegs], *(
+            np.repeat(entry, frames, axis=0) for entry in entries
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -97,12 +142,13 @@ class ClipLoader:
                 (frames,) = self._pipeline.run()
             except StopIteration:
                 return
-            positions, rows = self._started.popleft()
+            clips = self._started.popleft()
             video = torch.from_dlpack(frames.as_tensor())  # the batch is one block of memory: no copy
-            video = video.view(len(positions), -1, *video.shape[1:]).permute(0, 4, 1, 2, 3)
+            video = video.view(len(clips), -1, *video.shape[1:]).permute(0, 4, 1, 2, 3).to(self._delivery.dtype)
+            rows = [clip.row for clip in clips]
             label = torch.from_numpy(self.index.labels[rows].astype(np.int64)).to(self.device, non_blocking=True)
             self.data_wait_s += time.perf_counter() - start
-            yield Batch(video, label, self.index.keys(rows), positions)
+            yield Batch(video, label, self.index.keys(rows), [clip.position for clip in clips])
 
     def close(self) -> None:
         """Stops the reading threads. A loader that was read to its end needs no closing."""
@@ -118,34 +164,28 @@ def train_loader(
     transform: Transform = Transform(),
     split: str = "train",
     seed: int = 0,
+    clips: int = 1,
+    lengths: np.ndarray | None = None,
     rank: int = 0,
     workers: int = 1,
-    device: torch.device | str = "cpu",
-    threads: int = 1,
+    delivery: Delivery = Delivery(),
 ) -> ClipLoader:
     """The share of worker `rank` of `workers` of each step's global batch: random crops, mirrored at random.
 
+    clips: of every video in an epoch. lengths: frames of each video of the split that may be drawn; all by default.
     Raises UserError for a missing split and UsageError for frames that are smaller than the crop."""
     index = Index(dataset, stream)
     rows = index.rows(split)
     planes = max(STREAMS[stream].planes, 1)
     smallest = int(min(index.heights[rows].min(), (index.widths[rows] // planes).min()))
-    if smallest < transform.crop:
+    if smallest < transform.crop and transform.resized_crop is None:
         raise UsageError(
             f"the crop of {transform.crop} pixels does not fit into frames of {smallest}: "
             f"preprocess with --short-side {transform.crop} or more, or train with a smaller --transform.crop"
         )
-    order = TrainOrder(rows, index.lengths[rows], sampling, seed)
-    return ClipLoader(
-        index,
-        order,
-        (share(step, batch, rank, workers) for step in steps),
-        most_clips=-(-batch // workers),
-        transform=transform,
-        crop=transform.crop,
-        device=device,
-        threads=threads,
-    )
+    order = TrainOrder(rows, index.lengths[rows] if lengths is None else lengths, sampling, seed, clips)
+    batches = (share(step, batch, rank, workers) for step in steps)
+    return ClipLoader(index, order, batches, -(-batch // workers), transform, whole=False, delivery=delivery)
 
 
 def uniform_loader(
@@ -158,8 +198,7 @@ def uniform_loader(
     most_clips: int = 16,
     rank: int = 0,
     workers: int = 1,
-    device: torch.device | str = "cpu",
-    threads: int = 1,
+    delivery: Delivery = Delivery(),
 ) -> ClipLoader:
     """Uniform clips of whole frames of the videos of worker `rank`, in order; the clips of a video follow each other.
 
@@ -170,13 +209,5 @@ def uniform_loader(
     videos = share(0, len(rows), rank, workers)
     positions = range(videos.start * clips, videos.stop * clips)
     sizes = index.widths.astype(np.int64) << 32 | index.heights
-    return ClipLoader(
-        index,
-        order,
-        uniform_batches(order, positions, sizes, most_clips),
-        most_clips=most_clips,
-        transform=transform,
-        crop=None,
-        device=device,
-        threads=threads,
-    )
+    batches = uniform_batches(order, positions, sizes, most_clips)
+    return ClipLoader(index, order, batches, most_clips, transform, whole=True, delivery=delivery)

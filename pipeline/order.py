@@ -36,7 +36,9 @@ class Sampling:
 
 class Clip(NamedTuple):
     """One clip: its global position, the row of its video in the index, the numbers of its T frames (int64, T), the
-    place of the crop window as fractions of its free play (0 left or top, 1 right or bottom), and the mirroring."""
+    place of the crop window as fractions of its free play (0 left or top, 1 right or bottom), the mirroring, and what
+    augmentation beyond the paper draws, each from 0 to 1: area and aspect of a resized crop; brightness, contrast and
+    saturation."""
 
     position: int
     row: int
@@ -44,6 +46,9 @@ class Clip(NamedTuple):
     crop_x: float
     crop_y: float
     flip: bool
+    area: float = 0.5
+    aspect: float = 0.5
+    colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
 
 class TrainOrder:
@@ -59,26 +64,43 @@ class TrainOrder:
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         items = np.arange(self.epoch_length, dtype=np.uint64)
-        return np.argsort(_hash(self.seed, epoch, _SHUFFLE, items), kind="stable")
+        return np.argsort(_hash(self.seed, np.uint64(epoch), _SHUFFLE, items), kind="stable")
 
     def clip(self, position: int) -> Clip:
         """The clip at a global position (from 0, without end)."""
-        epoch, within = divmod(int(position), self.epoch_length)
-        item = int(self._permutation(epoch)[within])
-        video = item // self.clips
+        return self.clips_at([position])[0]
+
+    def clips_at(self, positions: Sequence[int]) -> list[Clip]:
+        """The clips at global positions: what `clip` gives for each, at less cost."""
+        at = np.asarray(positions, np.int64)
+        epochs, within = np.divmod(at, self.epoch_length)
+        items = np.array([self._permutation(int(epoch))[w] for epoch, w in zip(epochs, within, strict=True)])
+        videos = items // self.clips
+        lengths = self.lengths[videos].astype(np.int64)
 
         def draw(purpose: int, count: int = 1) -> np.ndarray:
-            draws = np.arange(count, dtype=np.uint64) + np.uint64(item * _DRAWS)
-            return (_hash(self.seed, epoch, purpose, draws) >> np.uint64(11)) * 2.0**-53  # uniform in [0, 1)
+            """N x count, uniform in [0, 1)."""
+            first = (items * _DRAWS).astype(np.uint64)[:, None]
+            draws = _hash(
+                self.seed, epochs.astype(np.uint64)[:, None], purpose, first + np.arange(count, dtype=np.uint64)
+            )
+            return (draws >> np.uint64(11)) * 2.0**-53
 
-        length = int(self.lengths[video])
-        if self.sampling.segments:
-            frames = _segments(length, self.sampling.frames, draw(_START, self.sampling.frames))
+        sampling = self.sampling
+        if sampling.segments:
+            frames = _segments(lengths[:, None], sampling.frames, draw(_START, sampling.frames))
         else:
-            free = length - _span(self.sampling)
-            frames = _consecutive(length, int(draw(_START)[0] * (free + 1)) if free > 0 else 0, self.sampling)
-        x, y = draw(_CROP, 2)
-        return Clip(int(position), int(self.rows[video]), frames, float(x), float(y), bool(draw(_FLIP)[0] < 0.5))
+            free = np.maximum(lengths - _span(sampling), 0)
+            starts = (draw(_START)[:, 0] * (free + 1)).astype(np.int64)
+            frames = _consecutive(lengths[:, None], starts[:, None], sampling)
+        crop, flip, resize, colour = draw(_CROP, 2), draw(_FLIP)[:, 0] < 0.5, draw(_RESIZE, 2), draw(_COLOUR, 3)
+        numbers = (at, self.rows[videos], crop[:, 0], crop[:, 1], flip, resize[:, 0], resize[:, 1])
+        return [
+            Clip(position, row, frames[i], x, y, mirrored, area, aspect, tuple(colours))
+            for i, (position, row, x, y, mirrored, area, aspect, colours) in enumerate(
+                zip(*(column.tolist() for column in numbers), colour.tolist(), strict=True)
+            )
+        ]
 
 
 class UniformOrder:
@@ -103,6 +125,10 @@ class UniformOrder:
             start = free // 2 if self.clips == 1 else (2 * number * free + self.clips - 1) // (2 * (self.clips - 1))
             frames = _consecutive(length, start, self.sampling)
         return Clip(int(position), int(self.rows[video]), frames, 0.5, 0.5, False)
+
+    def clips_at(self, positions: Sequence[int]) -> list[Clip]:
+        """The clips at positions."""
+        return [self.clip(position) for position in positions]
 
 
 Order = TrainOrder | UniformOrder
@@ -136,7 +162,7 @@ def uniform_batches(order: Order, positions: Sequence[int], size: np.ndarray, mo
     return batches
 
 
-_SHUFFLE, _START, _CROP, _FLIP = range(4)  # what a random number is for
+_SHUFFLE, _START, _CROP, _FLIP, _RESIZE, _COLOUR = range(6)  # what a random number is for
 _DRAWS = 1 << 12  # random numbers that one clip may draw for one purpose
 
 
@@ -144,22 +170,20 @@ def _span(sampling: Sampling) -> int:
     return (sampling.frames - 1) * sampling.stride + 1
 
 
-def _consecutive(length: int, start: int, sampling: Sampling) -> np.ndarray:
+def _consecutive(length: int | np.ndarray, start: int | np.ndarray, sampling: Sampling) -> np.ndarray:
     return (start + np.arange(sampling.frames) * sampling.stride) % length
 
 
-def _segments(length: int, segments: int, inside: np.ndarray) -> np.ndarray:
+def _segments(length: int | np.ndarray, segments: int, inside: np.ndarray) -> np.ndarray:
     """A frame in each of equal segments, at fraction `inside` of it."""
     return np.minimum(((np.arange(segments) + inside) * length / segments).astype(np.int64), length - 1)
 
 
-def _hash(seed: int, epoch: int, purpose: int, items: np.ndarray) -> np.ndarray:
-    """64 random bits (uint64) for each item (uint64)."""
-    state = np.array([seed % (1 << 64)], np.uint64)
+def _hash(seed: int, epoch: np.ndarray | np.uint64, purpose: int, items: np.ndarray) -> np.ndarray:
+    """64 random bits (uint64) for each item (uint64). epoch: one for all of them, or to be broadcast with them."""
     with np.errstate(over="ignore"):
-        for number in (epoch, purpose):
-            state = _mix(state) ^ np.uint64(number)
-        return _mix(_mix(state) ^ items)
+        state = _mix(_mix(np.array([seed % (1 << 64)], np.uint64)) ^ epoch)
+        return _mix(_mix(state ^ np.uint64(purpose)) ^ items)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -74,19 +74,23 @@ class ClipReader:
 
 
 Plan = TypeVar("Plan")
+Read = TypeVar("Read")
 
 
 def read_ahead(
-    plans: Iterable[tuple[Plan, Sequence[tuple[int, np.ndarray]]]], reader: ClipReader, threads: int, depth: int
-) -> Generator[tuple[Plan, list[list[np.ndarray]]]]:
+    plans: Iterable[tuple[Plan, Sequence[tuple[int, np.ndarray]]]],
+    read: Callable[[int, np.ndarray], Read],
+    threads: int,
+    depth: int,
+) -> Generator[tuple[Plan, list[Read]]]:
     """Reads the clips of each plan, (plan, [(row, frame numbers), ...]), `depth` plans ahead of the one asked for.
 
-    Yields (plan, encoded frames of each clip) in the order of the plans."""
+    Yields (plan, what `read` gave for each clip) in the order of the plans."""
     with ThreadPoolExecutor(threads, thread_name_prefix="clip-reader") as pool:
-        waiting: list[tuple[Plan, list[Future[list[np.ndarray]]]]] = []
+        waiting: list[tuple[Plan, list[Future[Read]]]] = []
         try:
             for plan, clips in plans:
-                waiting.append((plan, [pool.submit(reader.read, row, numbers) for row, numbers in clips]))
+                waiting.append((plan, [pool.submit(read, row, numbers) for row, numbers in clips]))
                 if len(waiting) > depth:
                     ready, futures = waiting.pop(0)
                     yield ready, [future.result() for future in futures]

@@ -10,10 +10,11 @@ import torch
 from pipeline.dataset import Dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.index import Index
-from pipeline.loader import Batch, train_loader, uniform_loader
+from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from pipeline.order import Sampling, TrainOrder, UniformOrder
-from pipeline.reader import ClipReader
-from pipeline.transform import Transform
+from pipeline.paired import paired_loader
+from pipeline.reader import ClipReader, CorruptFrame
+from pipeline.transform import Transform, window
 
 TRANSFORM = Transform(crop=48)
 
@@ -168,3 +169,124 @@ def test_waiting_for_data_is_counted(dataset: Dataset):
     loader = train_loader(dataset, "rgb", 4, range(5), transform=TRANSFORM)
     waits = [loader.data_wait_s for _ in loader]
     assert all(later > earlier for earlier, later in pairwise(waits))
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float16, 2.0**-11), (torch.bfloat16, 2.0**-8)])
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_half_precision_is_the_same_rounded_and_channels_last(
+    dataset: Dataset, stream: str, dtype: torch.dtype, step: float
+):
+    for whole, half in zip(
+        batches(dataset, stream), batches(dataset, stream, delivery=Delivery(dtype=dtype)), strict=True
+    ):
+        assert half.video.dtype == dtype
+        assert half.video.is_contiguous(memory_format=torch.channels_last_3d)
+        assert ((half.video.float() - whole.video).abs() <= step * whole.video.abs() + 1e-6).all()
+
+
+@pytest.mark.parametrize("delivery", [Delivery(ahead=1, prefetch=1), Delivery(ahead=8, prefetch=4, threads=2)])
+def test_what_is_read_ahead_changes_nothing(dataset: Dataset, delivery: Delivery):
+    for plain, other in zip(batches(dataset), batches(dataset, delivery=delivery), strict=True):
+        assert torch.equal(plain.video, other.video)
+
+
+def test_resized_crops_are_those_of_the_clip_order_and_the_same_for_all_frames(dataset: Dataset):
+    transform = Transform(crop=32, resized_crop=0.25)
+    index = Index(dataset, "rgb")
+    rows = index.rows("train")
+    order = TrainOrder(rows, index.lengths[rows], Sampling(), seed=0)
+    areas = set()
+    for batch in batches(dataset, transform=transform):
+        assert batch.video.shape[2:] == (16, 32, 32)
+        for video, position in zip(batch.video, batch.position, strict=True):
+            clip = order.clip(position)
+            top, left, height, width = window(transform, clip, 64, 80, whole=False)
+            areas.add(height * width)
+            for number in (0, 15):
+                jpeg = ClipReader(index).read(clip.row, clip.frames)[number]
+                picture = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), np.float32)[:, :, ::-1]
+                part = picture[top : top + height, left : left + width]
+                # OpenCV's area filter is not DALI's triangular one: on smooth pictures they are close.
+                resized = cv2.resize(part, (32, 32), interpolation=cv2.INTER_LINEAR)
+                resized = resized[:, ::-1] if clip.flip else resized
+                ours = video[:, number].permute(1, 2, 0).numpy() * np.array(transform.std) + np.array(transform.mean)
+                assert np.abs(ours - resized).mean() < 6
+    assert len(areas) > 10
+    assert min(areas) < 0.5 * 64 * 80
+    assert max(areas) > 0.7 * 64 * 80
+
+
+def test_resized_flow_keeps_zero_and_negates_when_mirrored(dataset: Dataset):
+    transform = Transform(crop=32, resized_crop=0.25)
+    for plain, mirrored in zip(
+        batches(dataset, "flow", transform=Transform(crop=32, resized_crop=0.25, flip=False)),
+        batches(dataset, "flow", transform=transform),
+        strict=True,
+    ):
+        for a, b in zip(plain.video, mirrored.video, strict=True):
+            assert torch.equal(a, b) or (torch.equal(b[0], -a[0].flip(-1)) and torch.equal(b[1], a[1].flip(-1)))
+        assert (plain.video == 0).float().mean() > 0.2  # where nothing moves, the code is exactly that of no motion
+
+
+def test_colours_change_alike_in_all_frames_of_a_clip_and_flow_has_none(dataset: Dataset):
+    changed, gains = Transform(crop=48, colour_jitter=0.4), []
+    for plain, jittered in zip(batches(dataset), batches(dataset, transform=changed), strict=True):
+        difference = (jittered.video - plain.video).abs().mean((1, 2, 3, 4))
+        assert (difference > 0.01).any()
+        for a, b in zip(plain.video, jittered.video, strict=True):
+            gains.append([np.polyfit(a[1, t].flatten(), b[1, t].flatten(), 1)[0] for t in range(16)])
+    assert np.std(gains, axis=1).max() < 0.1  # of the frames of a clip
+    assert np.std(gains) > 0.15
+    for plain, same in zip(batches(dataset, "flow"), batches(dataset, "flow", transform=changed), strict=True):
+        assert torch.equal(plain.video, same.video)
+
+
+def test_a_damaged_clip_is_left_out_and_counted_on_demand(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    index = Index(dataset, "rgb")
+    bad = batches(dataset)[1].key[2]
+    read = ClipReader.read
+
+    def damaged(self, row, numbers):
+        if index.key(row) == bad:
+            raise CorruptFrame(f"frame 3 of {bad} is damaged")
+        return read(self, row, numbers)
+
+    sound = batches(dataset)
+    monkeypatch.setattr(ClipReader, "read", damaged)
+    with pytest.raises(CorruptFrame):
+        batches(dataset)
+    loader = train_loader(dataset, "rgb", 4, range(6), transform=TRANSFORM, delivery=Delivery(skip_damaged=True))
+    left = 0
+    for with_it, without in zip(sound, loader, strict=True):
+        stays = [i for i, key in enumerate(with_it.key) if key != bad]
+        left += len(with_it.key) - len(stays)
+        assert without.key == [with_it.key[i] for i in stays]
+        assert without.position == [with_it.position[i] for i in stays]
+        assert torch.equal(without.video, with_it.video[stays])
+    assert loader.skipped == left > 0
+
+
+def test_streams_together_hold_the_same_clips(dataset: Dataset):
+    both = list(paired_loader(dataset, ("rgb", "flow"), 4, range(4), transform=TRANSFORM))
+    alone = batches(dataset, "flow", steps=range(4))
+    for pair, flow in zip(both, alone, strict=True):
+        assert pair.video.keys() == {"rgb", "flow"}
+        assert torch.equal(pair.video["flow"], flow.video)
+        assert (pair.key, pair.position) == (flow.key, flow.position)
+        assert pair.video["rgb"].shape == (4, 3, 16, 48, 48)
+    # Where something moves, RGB changes: the two show the same moment and the same window.
+    moving = torch.cat([pair.video["flow"].abs().amax(1)[:, :-1] > 0.1 for pair in both])
+    change = torch.cat([pair.video["rgb"].diff(dim=2).abs().amax(1) for pair in both])
+    assert change[moving].mean() > 4 * change[~moving].mean()
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": torch.int32}, {"threads": 0}, {"ahead": 0}])
+def test_a_delivery_without_sense_is_refused(wrong: dict):
+    with pytest.raises(UsageError):
+        Delivery(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0}, {"resized_crop": 0.0}, {"resized_crop": 1.5}, {"colour_jitter": 1.0}])
+def test_a_transform_without_sense_is_refused(wrong: dict):
+    with pytest.raises(UsageError):
+        Transform(**wrong)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.dataset import open_dataset
 from pipeline.errors import UserError
-from pipeline.loader import ClipLoader, uniform_loader
+from pipeline.loader import ClipLoader, Delivery, uniform_loader
 from pipeline.progress import Progress
 from training import checkpoint
 from training.models.lgd import Network
@@ -69,8 +69,7 @@ def evaluate(run: Run, data: str, split: str, clips: int | None, device: torch.d
         run.config.transform,
         split=split,
         most_clips=CLIPS_AT_ONCE,
-        device=device,
-        threads=torch.get_num_threads(),
+        delivery=Delivery(device, threads=torch.get_num_threads()),
     )
     network = build(run.config.model, len(run.classes), loader.stream.channels)
     network.load_state_dict(content["model"])

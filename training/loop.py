@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import UserError
-from pipeline.loader import train_loader, uniform_loader
+from pipeline.loader import Delivery, train_loader, uniform_loader
 from training import checkpoint
 from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.models.lgd import Network
@@ -89,7 +89,7 @@ def train(run: Run, dataset: Dataset) -> None:
         seed=config.seed,
         rank=rank,
         workers=workers,
-        device=device,
+        delivery=Delivery(device),
     )
     log = Log(run, first_step) if rank == 0 else None
     if log and origin:
@@ -182,7 +182,7 @@ def _validate(
         most_clips=CLIPS_AT_ONCE,
         rank=rank,
         workers=workers,
-        device=device,
+        delivery=Delivery(device),
     )
     counts = torch.zeros(3, dtype=torch.float64)
     for row, probabilities in predict(network, loader, run.config):
