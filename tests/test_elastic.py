@@ -1,12 +1,16 @@
 """Training as a user runs it: killed, continued, finished; then scored and fused."""
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from pipeline.dataset import open_dataset
+from pipeline.index import Index
 from tests.processes import run_lgd, run_lgd_until
 from training.run import open_run
 
@@ -131,3 +135,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dat
     assert "the loss is not finite after step" in done.stderr
     assert "smaller --optimizer.rate" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(dataset_folder: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(dataset_folder, data)
+    index = Index(open_dataset(data), "rgb")
+    row = int(index.rows("train")[2])
+    where = index.frames(row, np.array([20]))
+    shard = data / where.shard
+    content = bytearray(shard.read_bytes())
+    content[int(where.start[0]) + 100] ^= 4
+    shard.write_bytes(content)
+    few = ("--epochs", 4, "--workers", 1, 1)
+    done = run_lgd(*train(data, tmp_path / "run", *few))
+    assert done.returncode == 1
+    assert f"frame 20 of {index.key(row)} is damaged: {shard} from byte {where.start[0]} on" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_lgd(*train(data, tmp_path / "skipping", *few, "--skip-damaged"))
+    assert done.returncode == 0, done.stderr
+    last = [line for line in metrics(tmp_path / "skipping") if "loss" in line][-1]
+    assert 0 < last["skipped"] <= 4

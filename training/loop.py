@@ -89,7 +89,7 @@ def train(run: Run, dataset: Dataset) -> None:
         seed=config.seed,
         rank=rank,
         workers=workers,
-        delivery=Delivery(device),
+        delivery=Delivery(device, skip_damaged=config.skip_damaged),
     )
     log = Log(run, first_step) if rank == 0 else None
     if log and origin:
@@ -118,7 +118,7 @@ def train(run: Run, dataset: Dataset) -> None:
             # The only collective besides the gradients': all workers agree on the numbers and on what comes next.
             now = time.monotonic()
             wants = now - last_checkpoint > config.checkpoint.every_s
-            report = window.reduce(run, loader.data_wait_s, wants, rank)
+            report = window.reduce(run, loader.data_wait_s, loader.skipped, wants, rank)
             next_log = done + report.steps_until_next
             if log:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -229,7 +229,7 @@ class Window:
         """Leaves seconds that were spent on something else out of the step time."""
         self._paused += seconds
 
-    def reduce(self, run: Run, data_wait_s: float, wants_checkpoint: bool, rank: int) -> Report:
+    def reduce(self, run: Run, data_wait_s: float, skipped: int, wants_checkpoint: bool, rank: int) -> Report:
         """Sums over the workers and begins the next window.
 
         Raises UserError, in every worker, when a loss was not finite."""
@@ -237,11 +237,12 @@ class Window:
         steps = len(self._rows)
         pace = max(round(LOG_EVERY_S * steps / seconds), 1)
         # The pace and the wish for a checkpoint are rank 0's; summed with zeros of the others they reach everybody.
-        mine = [(data_wait_s - self._waited) / seconds, 1.0] + ([pace, wants_checkpoint] if rank == 0 else [0, 0])
+        mine = [(data_wait_s - self._waited) / seconds, 1.0, skipped]
+        mine += [pace, wants_checkpoint] if rank == 0 else [0, 0]
         everything = torch.cat([torch.stack(self._rows).double().flatten(), torch.tensor(mine, device=self._device)])
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(everything)
-        rows, (waited, workers, pace, wants) = everything[:-4].view(steps, -1), everything[-4:].tolist()
+        rows, (waited, workers, skipped, pace, wants) = everything[:-5].view(steps, -1), everything[-5:].tolist()
         finite = rows.isfinite().all(dim=1)
         if not finite.all():
             bad = int((~finite).nonzero()[0])
@@ -262,6 +263,7 @@ class Window:
                 "top1": round(means[-1], 4),
                 "step_s": round(seconds / steps, 4),
                 "data_wait": round(waited / workers, 4),
+                "skipped": int(skipped),
             },
             bool(wants),
             int(pace),

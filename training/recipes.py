@@ -69,7 +69,7 @@ class TrainConfig:
     stride: int = 1
     """Step from one frame of a clip to the next, in frames of the dataset."""
     transform: Transform = field(default_factory=Transform)
-    """Crop, mirroring and normalisation."""
+    """Crop, mirroring, normalisation and augmentation."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the weights change."""
     batch: int = 64
@@ -84,6 +84,8 @@ class TrainConfig:
     """When the validation split is looked at."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written."""
+    skip_damaged: bool = False
+    """Leave clips with damaged frames out of their batches, counted in the log, instead of stopping."""
     seed: int = 0
     """Seed of the initial weights and the clip order."""
 
