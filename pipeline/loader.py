@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from nvidia.dali.pipeline import Pipeline
 
 from pipeline.dali import build_pipeline
 from pipeline.dataset import STREAMS, Dataset
@@ -84,7 +85,7 @@ class ClipLoader:
         self._jitter = bool(transform.colour_jitter) and not whole and not self.stream.planes
         self._started: deque[list[Clip]] = deque()  # of batches inside DALI
         self._reads = read_ahead(self._plans(batches), self._read, READ_THREADS, depth=delivery.ahead)
-        self._pipeline = build_pipeline(
+        self._pipeline: Pipeline | None = build_pipeline(
             self.stream,
             transform,
             self._inputs,
@@ -136,11 +137,12 @@ class ClipLoader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        while True:
+        while self._pipeline is not None:
             start = time.perf_counter()
             try:
                 (frames,) = self._pipeline.run()
             except StopIteration:
+                self.close()
                 return
             clips = self._started.popleft()
             video = torch.from_dlpack(frames.as_tensor())  # the batch is one block of memory: no copy
@@ -151,8 +153,11 @@ class ClipLoader:
             yield Batch(video, label, self.index.keys(rows), [clip.position for clip in clips])
 
     def close(self) -> None:
-        """Stops the reading threads. A loader that was read to its end needs no closing."""
+        """Stops the reading threads and lets DALI's memory go: it holds on to this loader, and this loader to it.
+
+        A loader that was read to its end needs no closing."""
         self._reads.close()
+        self._pipeline = None
 
 
 def train_loader(
