@@ -14,8 +14,14 @@ from pipeline.errors import UsageError, UserError
 from pipeline.progress import Progress, say
 from training.run import ERROR, METRICS, Run
 
+# Ray waits so long for the room for a worker group before it looks again how much there is. A node that has just died
+# counts until it is missed; with Ray's own choice, 60 s, a run would stand still meanwhile. How long workers take to
+# start does not count.
+ROOM_TIMEOUT_S = 5
+RESIZE_EVERY_S = 30.0  # between two looks whether there is room for more workers
 MOST_FAILURES = 16  # restarts of the worker group before the run gives up; the same command goes on from there
 POLL_S = 0.5
+NODES_EVERY_S = 1.0
 
 
 def fit(
@@ -33,6 +39,7 @@ def fit(
         raise UserError(f"{dataset.storage.show()} has no training split: preprocess it with one")
     if workers and not 1 <= workers[0] <= workers[1]:
         raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_TIMEOUT_S))
     start_cluster()
     import ray
     import ray.train
@@ -56,6 +63,7 @@ def fit(
             train_loop_config=vars(job),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]  # (since 2.55)
+                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,  # type: ignore[call-arg]
                 use_gpu=gpus > 0,
                 resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
             ),
@@ -66,7 +74,7 @@ def fit(
                 failure_config=ray.train.FailureConfig(max_failures=MOST_FAILURES),
             ),
         )
-        with Watcher(run, total):
+        with Watcher(run, total), NodeWatch():
             try:
                 trainer.fit()
             except TrainingFailedError as error:
@@ -93,6 +101,33 @@ def _raise_the_users(run: Run, launch: str) -> None:
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+class NodeWatch:
+    """Has Ray Train learn of nodes that came and went when Ray itself does: by itself it looks every 20 s."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *error: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        import ray
+
+        seen = None
+        while not self._stop.wait(NODES_EVERY_S):
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if seen is not None and alive != seen:
+                say(f"the cluster has {len(alive)} nodes now, {len(alive - seen)} new and {len(seen - alive)} gone")
+                coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+                ray.get(coordinator.get_reserved_resources.remote("lgd", recompute=True))
+            seen = alive
 
 
 class Watcher:
