@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pipeline.cache import ShardCache
 from pipeline.dali import build_pipeline
 from pipeline.dataset import STREAMS, Dataset
 from pipeline.errors import UsageError
@@ -49,10 +50,11 @@ class ClipLoader:
         device: torch.device | str = "cpu",
         threads: int = 1,
         ahead: int = 3,
+        cache: ShardCache | None = None,
     ):
         self.index, self.order, self.device = index, order, torch.device(device)
         self.stream = STREAMS[index.recipe.stream]
-        self.reader = ClipReader(index)
+        self.reader = ClipReader(index, cache)
         self.data_wait_s = 0.0
         self._crop, self._flip = crop, transform.flip
         self._started: deque[tuple[list[int], list[int]]] = deque()  # positions and rows of batches inside DALI
@@ -122,11 +124,12 @@ def train_loader(
     workers: int = 1,
     device: torch.device | str = "cpu",
     threads: int = 1,
+    cache: ShardCache | None = None,
 ) -> ClipLoader:
     """The share of worker `rank` of `workers` of each step's global batch: random crops, mirrored at random.
 
     Raises UserError for a missing split and UsageError for frames that are smaller than the crop."""
-    index = Index(dataset, stream)
+    index = Index(dataset, stream, cache)
     rows = index.rows(split)
     planes = max(STREAMS[stream].planes, 1)
     smallest = int(min(index.heights[rows].min(), (index.widths[rows] // planes).min()))
@@ -145,6 +148,7 @@ def train_loader(
         crop=transform.crop,
         device=device,
         threads=threads,
+        cache=cache,
     )
 
 
@@ -160,11 +164,12 @@ def uniform_loader(
     workers: int = 1,
     device: torch.device | str = "cpu",
     threads: int = 1,
+    cache: ShardCache | None = None,
 ) -> ClipLoader:
     """Uniform clips of whole frames of the videos of worker `rank`, in order; the clips of a video follow each other.
 
     most_clips: in a batch. Raises UserError for a missing split."""
-    index = Index(dataset, stream)
+    index = Index(dataset, stream, cache)
     rows = index.rows(split)
     order = UniformOrder(rows, index.lengths[rows], sampling, clips)
     videos = share(0, len(rows), rank, workers)
@@ -179,4 +184,5 @@ def uniform_loader(
         crop=None,
         device=device,
         threads=threads,
+        cache=cache,
     )
