@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from pipeline.cache import Caching, opened_cache
 from pipeline.command_line import Answer, Json, Verb, Verbs, dispatch, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
@@ -154,6 +155,7 @@ def train(
     workers: Annotated[
         tuple[int, int] | None, arg(help="Fewest and most workers. Default: 1, and one a GPU or one a CPU.")
     ] = None,
+    caching: Annotated[Caching, arg(name="")] = Caching(),
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
     json: Json = False,
 ) -> Answer:
@@ -168,7 +170,7 @@ def train(
     dataset = open_dataset(data)
     check(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, located(config), dataset)
-    result = fit(opened, dataset, workers, ensure_cluster)
+    result = fit(opened, dataset, workers, ensure_cluster, caching)
     accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
     return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
 
@@ -179,6 +181,7 @@ def evaluate(
     out: Annotated[str, arg(help="The scores: a Parquet file.")],
     split: Annotated[str, arg(help="Split to score.")] = "val",
     clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as the run's recipe says.")] = None,
+    caching: Annotated[Caching, arg(name="")] = Caching(),
     json: Json = False,
 ) -> Answer:
     """Score a split with a run's last checkpoint: class probabilities for every video."""
@@ -194,7 +197,8 @@ def evaluate(
     if clips is not None and clips < 1:
         raise UsageError(f"--clips must be 1 or more, not {clips}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scores = evaluate_run(open_run(run), data, split, clips, device)
+    with opened_cache(caching) as cache:
+        scores = evaluate_run(open_run(run), data, split, clips, device, cache)
     write_scores(out, scores)
     numbers = metrics(scores)
     return Answer({"out": out, **numbers}, [f"{out}: {numbers['videos']} videos", accuracy_table({run: numbers})])

@@ -5,6 +5,7 @@ from the parts that the shard tasks write beside their shards (`<stream>/.parts/
 from the tars alone. Written last: a stream with an index is whole.
 """
 
+import hashlib
 import json
 import tarfile
 import zlib
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from pipeline.cache import ShardCache
 from pipeline.dataset import Dataset, Recipe, index_name, shard_name
 from pipeline.errors import UserError
 from pipeline.storage import Storage
@@ -136,87 +138,140 @@ class Index:
     """The opened index of one stream.
 
     One entry a row: labels (int32), widths and heights (int32, pixels of a stored frame), lengths (int32, frames).
+    Of all else a worker keeps only where it stands in the mapped file: 50 bytes a video, and none a frame.
     """
 
-    def __init__(self, dataset: Dataset, stream: str):
-        """Raises UserError if the stream is missing, unfinished, damaged or not of dataset.json's recipe."""
+    def __init__(self, dataset: Dataset, stream: str, cache: ShardCache | None = None):
+        """cache: where the index of a remote dataset is kept for other workers and later runs; without one this
+        worker has a copy in the temporary folder for as long as it is open.
+
+        Raises UserError if the stream is missing, unfinished, damaged or not of dataset.json's recipe."""
         self.recipe = dataset.recipe(stream)
         self.storage = dataset.storage
         self.classes = dataset.classes
         name = index_name(stream)
+        mapped = cache and not self.storage.local and cache.mapped(self.storage, name, dataset.fingerprint)
+        content = (mapped or self.storage.map(name)).read_buffer()
         try:
-            file = pa.ipc.open_file(dataset.storage.map(name))
+            file = pa.ipc.open_file(content)
             if not file.schema.equals(SCHEMA):
                 raise UserError(f"{dataset.storage.show(name)} is not an index of this version: {ADVICE}")
             record = json.loads(file.schema.metadata[METADATA])
-            self._batches = [file.get_batch(i) for i in range(file.num_record_batches)]
+            if record["recipe"] != self.recipe.hash:
+                raise UserError(
+                    f"{dataset.storage.show(name)} was made by another recipe than dataset.json says: {ADVICE}"
+                )
+            places = _places(file, content.address)
         except pa.ArrowInvalid as error:
             raise UserError(f"{dataset.storage.show(name)} is damaged ({error}): {ADVICE}") from error
-        if record["recipe"] != self.recipe.hash:
-            raise UserError(f"{dataset.storage.show(name)} was made by another recipe than dataset.json says: {ADVICE}")
-        self._firsts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
-        self.labels = self._numbers("label")
-        self.widths = self._numbers("width")
-        self.heights = self._numbers("height")
-        self.lengths = np.concatenate(
-            [np.zeros(0, np.int32), *(np.diff(batch.column("ends").offsets.to_numpy()) for batch in self._batches)]
-        ).astype(np.int32)
-
-    def _numbers(self, column: str) -> np.ndarray:
-        return np.concatenate([np.zeros(0, np.int32), *(batch.column(column).to_numpy() for batch in self._batches)])
+        self.labels, self.widths, self.heights = places.label, places.width, places.height
+        self.lengths = places.length
+        self._places = places
+        self._bytes = np.frombuffer(content, np.uint8)
+        self._words = np.frombuffer(content, np.uint32, count=content.size // 4)
 
     def __len__(self) -> int:
-        return int(self._firsts[-1])
+        return len(self.labels)
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (int64) of a split, in order. Raises UserError for a split that the dataset does not have."""
-        splits = [batch.column("split").to_numpy(zero_copy_only=False) for batch in self._batches]
-        names = np.concatenate([np.zeros(0, object), *splits])
-        rows = np.flatnonzero(names == split)
+        splits = np.array([split_of(shard) for shard in self._places.shards])
+        rows = np.flatnonzero((splits == split)[self._places.shard])
         if len(rows) == 0:
-            there = ", ".join(sorted(set(names))) or "none"
+            there = ", ".join(sorted(set(splits.tolist()))) or "none"
             raise UserError(f"{self.storage.show()} has no split {split!r} in {self.recipe.stream}: it has {there}")
         return rows
 
     def key(self, row: int) -> str:
-        batch, within = self._find(row)
-        return batch.column("key")[within].as_py()
+        first = self._places.key[row]
+        return self._bytes[first : first + self._places.key_length[row]].tobytes().decode()
 
     def keys(self, rows: Iterable[int]) -> list[str]:
         return [self.key(row) for row in rows]
 
     def shards(self) -> dict[str, dict[str, int]]:
         """Of every shard that holds a video, the row of each of its keys."""
-        shards: dict[str, dict[str, int]] = {}
-        for batch, first in zip(self._batches, self._firsts[:-1], strict=True):
-            pairs = zip(batch.column("shard").to_pylist(), batch.column("key").to_pylist(), strict=True)
-            for within, (shard, key) in enumerate(pairs):
-                shards.setdefault(shard, {})[key] = int(first) + within
+        shards: dict[str, dict[str, int]] = {shard: {} for shard in self._places.shards}
+        for row, number in enumerate(self._places.shard):
+            shards[self._places.shards[number]][self.key(row)] = row
         return shards
+
+    def shard(self, row: int) -> str:
+        """The path of a row's shard in the dataset."""
+        return shard_name(self.recipe.stream, self._places.shards[self._places.shard[row]])
 
     def frames(self, row: int, numbers: np.ndarray) -> FrameBytes:
         """Where the frames with these numbers (from 0) of the video in a row lie."""
-        batch, within = self._find(row)
-        ends = _values(batch.column("ends"), within)
-        offset = batch.column("offset")[within].as_py()
-        start = np.where(numbers > 0, ends[numbers - 1], 0).astype(np.int64)
-        shard = shard_name(self.recipe.stream, batch.column("shard")[within].as_py())
-        return FrameBytes(
-            shard,
-            offset + start,
-            offset + ends[numbers].astype(np.int64),
-            _values(batch.column("crc32"), within)[numbers],
-        )
+        places, length = self._places, self.lengths[row]
+        ends = self._words[places.ends[row] : places.ends[row] + length]
+        start = np.where(numbers > 0, ends[numbers - 1], 0) + places.offset[row]
+        crc32 = self._words[places.crc32[row] : places.crc32[row] + length][numbers]
+        return FrameBytes(self.shard(row), start, ends[numbers] + places.offset[row], crc32)
 
-    def _find(self, row: int) -> tuple[pa.RecordBatch, int]:
-        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        return self._batches[number], int(row - self._firsts[number])
+    def shard_identity(self, row: int) -> str:
+        """32 hexadecimal digits that only a shard has with the same frames in the same places as a row's shard has."""
+        places = self._places
+        rows = np.flatnonzero(places.shard == places.shard[row])
+        identity = hashlib.sha256(f"{self.recipe.hash} {self.shard(row)}".encode())
+        identity.update(places.offset[rows].data)
+        for i in rows:
+            for first in (places.ends[i], places.crc32[i]):
+                identity.update(self._words[first : first + self.lengths[i]].data)
+        return identity.hexdigest()[:32]
 
 
-def _values(lists: pa.ListArray, row: int) -> np.ndarray:
-    """One list of a list array, as a view on the mapped file."""
-    first, last = lists.offsets[row].as_py(), lists.offsets[row + 1].as_py()
-    return lists.values.slice(first, last - first).to_numpy()
+class _Places(NamedTuple):
+    """What stands where in the mapped file: an entry a row.
+
+    key: its first byte. ends, crc32: the first of `length` values, counted in words of 4 bytes. offset: as in SCHEMA.
+    shard: number of a name in `shards`."""
+
+    shards: list[str]
+    label: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    length: np.ndarray
+    key_length: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    key: np.ndarray
+    ends: np.ndarray
+    crc32: np.ndarray
+
+
+def _places(file: pa.RecordBatchFileReader, base: int) -> _Places:
+    """base: the address at which the file is mapped; its batches are views on it."""
+    shards: dict[str, int] = {}
+    # Grown in one piece each: thousands of small arrays would leave holes in the process's memory that stay its own.
+    columns = [bytearray() for _ in range(10)]
+    for i in range(file.num_record_batches):
+        batch = file.get_batch(i)
+        rows = batch.num_rows
+        keys, ends, crc32 = (batch.column(name).buffers() for name in ("key", "ends", "crc32"))
+        key, first, first_crc32 = (_view(buffers[1], np.int32, rows + 1) for buffers in (keys, ends, crc32))
+        coded = batch.column("shard").dictionary_encode()
+        numbers = [shards.setdefault(name, len(shards)) for name in coded.dictionary.to_pylist()]
+        entries = [
+            *(_view(batch.column(name).buffers()[1], np.int32, rows) for name in ("label", "width", "height")),
+            first[1:] - first[:-1],
+            key[1:] - key[:-1],
+            np.array(numbers, np.int32)[_view(coded.indices.buffers()[1], np.int32, rows)],
+            _view(batch.column("offset").buffers()[1], np.int64, rows),
+            key[:-1] + np.int64(keys[2].address - base),
+            first[:-1] + np.int64((ends[3].address - base) // 4),
+            first_crc32[:-1] + np.int64((crc32[3].address - base) // 4),
+        ]
+        for column, entry in zip(columns, entries, strict=True):
+            column += entry.data
+    kinds = [np.int32] * 6 + [np.int64] * 4
+    arrays = [np.frombuffer(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    return _Places(list(shards), *arrays)
+
+
+def _view(buffer: pa.Buffer, kind: type, count: int) -> np.ndarray:
+    """The values at the start of a buffer. (An array's to_numpy does the same, but imports pandas: 30 MB and half a
+    second.)"""
+    return np.frombuffer(buffer, kind, count)
 
 
 def _table(rows: Sequence[IndexRow]) -> pa.Table:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from nvidia.dali.pipeline import Pipeline
 
+from pipeline.cache import ShardCache
 from pipeline.dali import build_pipeline
 from pipeline.dataset import STREAMS, Dataset
 from pipeline.errors import UsageError
@@ -45,7 +46,8 @@ class Delivery:
     device: where the tensors go; a CUDA device decodes on the GPU. dtype: float32, float16 or bfloat16 (which DALI
     does not write: it is converted from float32 on the device). threads: that decode. ahead: batches whose bytes are
     read before they are asked for; prefetch: batches that DALI is ahead of the one asked for.
-    skip_damaged: leave a clip with a damaged frame out of its batch, instead of raising CorruptFrame."""
+    skip_damaged: leave a clip with a damaged frame out of its batch, instead of raising CorruptFrame.
+    cache: of whole shards, for a remote dataset."""
 
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -53,6 +55,7 @@ class Delivery:
     ahead: int = 3
     prefetch: int = 2
     skip_damaged: bool = False
+    cache: ShardCache | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -79,7 +82,7 @@ class ClipLoader:
     ):
         self.index, self.order, self.device = index, order, torch.device(delivery.device)
         self.stream = STREAMS[index.recipe.stream]
-        self.reader = ClipReader(index)
+        self.reader = ClipReader(index, delivery.cache)
         self.data_wait_s, self.skipped = 0.0, 0
         self._transform, self._whole, self._delivery = transform, whole, delivery
         self._jitter = bool(transform.colour_jitter) and not whole and not self.stream.planes
@@ -179,7 +182,7 @@ def train_loader(
 
     clips: of every video in an epoch. lengths: frames of each video of the split that may be drawn; all by default.
     Raises UserError for a missing split and UsageError for frames that are smaller than the crop."""
-    index = Index(dataset, stream)
+    index = Index(dataset, stream, delivery.cache)
     rows = index.rows(split)
     planes = max(STREAMS[stream].planes, 1)
     smallest = int(min(index.heights[rows].min(), (index.widths[rows] // planes).min()))
@@ -208,7 +211,7 @@ def uniform_loader(
     """Uniform clips of whole frames of the videos of worker `rank`, in order; the clips of a video follow each other.
 
     most_clips: in a batch. Raises UserError for a missing split."""
-    index = Index(dataset, stream)
+    index = Index(dataset, stream, delivery.cache)
     rows = index.rows(split)
     order = UniformOrder(rows, index.lengths[rows], sampling, clips)
     videos = share(0, len(rows), rank, workers)

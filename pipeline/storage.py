@@ -88,6 +88,11 @@ class Storage:
         info = self._info(self.path(name), name)
         return info.size if info.type == pafs.FileType.File else None
 
+    def stamp(self, name: str) -> str:
+        """Size and time of a file as text that is another one when the file has been replaced."""
+        info = self._info(self.path(name), name)
+        return f"{info.size} {info.mtime_ns}"
+
     def names(self, folder: str = "") -> list[str]:
         """Names of the files in a folder, sorted; empty if there is no such folder."""
         return sorted(info.base_name for info in self._list(folder, recursive=False))
@@ -106,8 +111,21 @@ class Storage:
         return self.open(name) if self.local else pa.BufferReader(self.read(name))
 
     def map(self, name: str) -> pa.NativeFile:
-        """A file for reading, memory-mapped where the storage is local, else in memory."""
-        return pa.memory_map(self.path(name)) if self.local else self.open_whole(name)
+        """A file for reading, memory-mapped; a remote one is copied to the temporary folder first, where it has no name
+        and is gone with the last reader.
+
+        Raises UserError when the temporary folder is full."""
+        if self.local:
+            return pa.memory_map(self.path(name))
+        folder = tempfile.gettempdir()
+        what = (
+            f"in {folder} (set TMPDIR for another folder), where a copy of {self.show(name)} is kept while it is open"
+        )
+        with explained(what), tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
+            for block in self.blocks(name):
+                file.write(block)
+            file.flush()
+            return pa.memory_map(file.name)
 
     def read(self, name: str) -> bytes:
         def read() -> bytes:

@@ -7,16 +7,23 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.fs as pafs
 import pytest
 
+from pipeline import storage as storage_module
+from pipeline import store_faults
 from pipeline.dataset import Dataset, open_dataset
+from pipeline.storage import Storage
 from preprocessing.render import render_set
+from tests.falterer import Between, Falterer, at
 from tests.processes import free_port, run_lgd
 
 
@@ -90,6 +97,27 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://lgd/{uuid.uuid4().hex}"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits a tenth as long, and always between two attempts."""
+    monkeypatch.setattr(storage_module, "QUICK_ATTEMPTS", 1)
+    monkeypatch.setattr(store_faults, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(storage_module, "SILENCE_S", 1.0)
+    monkeypatch.setattr(storage_module, "CONNECT_S", 0.5)
+
+
+@pytest.fixture
+def falterer(s3_endpoint: str) -> Iterator[Between]:
+    """The server between, whose behaviour a test sets, and its address."""
+    kind = type("Between", (Falterer,), {"behind": s3_endpoint, "seen": Counter()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield kind, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """6 classes of 3 videos, 80 x 64, 40 frames, 25 frames per second."""
@@ -110,3 +138,13 @@ def dataset_folder(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def dataset(dataset_folder: Path) -> Dataset:
     return open_dataset(dataset_folder)
+
+
+@pytest.fixture
+def remote(dataset_folder: Path, s3: str, falterer: Between) -> Dataset:
+    """The same dataset in an object store, behind the server that falters."""
+    storage = Storage(s3)
+    for path in dataset_folder.rglob("*"):
+        if path.is_file():
+            storage.write(path.relative_to(dataset_folder).as_posix(), path.read_bytes())
+    return open_dataset(at(falterer[1], s3.removeprefix("s3://")))

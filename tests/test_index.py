@@ -1,17 +1,22 @@
+import gc
 import shutil
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 import webdataset
 
+from benchmarks.index import Options, make_up, run
 from pipeline.dataset import Dataset, index_name, open_dataset, shard_name
 from pipeline.errors import UserError
 from pipeline.index import Index, rebuild_index
 from pipeline.inspection import verify
 from pipeline.reader import ClipReader
+from pipeline.storage import TEMPORARY
 
 
 @pytest.fixture
@@ -128,3 +133,48 @@ def test_an_index_of_another_recipe_or_a_damaged_one_is_refused(copy: Dataset):
 def test_a_split_that_is_not_there_is_named_with_those_that_are(dataset: Dataset):
     with pytest.raises(UserError, match=r"no split 'test' in rgb: it has train, val"):
         Index(dataset, "rgb").rows("test")
+
+
+def test_every_row_is_found_in_batches_of_any_length(tmp_path: Path):
+    for videos, per_shard in ((1, 1), (13, 5), (64, 3)):
+        dataset = make_up(tmp_path / f"{videos}", Options(videos=videos, frames=7, videos_per_shard=per_shard))
+        index = Index(dataset, "rgb")
+        with pa.memory_map(dataset.storage.path(index_name("rgb"))) as file:
+            table = pa.ipc.open_file(file).read_all()
+        assert len(index) == table.num_rows == videos
+        assert index.keys(range(videos)) == table.column("key").to_pylist()
+        for name, column in (("label", index.labels), ("width", index.widths), ("height", index.heights)):
+            assert table.column(name).to_pylist() == column.tolist()
+        splits = table.column("split").to_pylist()
+        for split in set(splits):
+            assert index.rows(split).tolist() == [row for row in range(videos) if splits[row] == split]
+        for row, about in enumerate(table.to_pylist()):
+            where = index.frames(row, np.arange(7))
+            assert where.shard == shard_name("rgb", about["shard"])
+            assert where.end.tolist() == [about["offset"] + end for end in about["ends"]]
+            assert where.start.tolist() == [about["offset"], *where.end[:-1].tolist()]
+            assert where.crc32.tolist() == about["crc32"]
+        assert {key: row for keys in index.shards().values() for key, row in keys.items()} == {
+            key: row for row, key in enumerate(index.keys(range(videos)))
+        }
+
+
+def test_the_size_of_the_index_does_not_become_memory_of_the_process():
+    result = run(Options(videos=20_000, videos_per_shard=100))
+    assert result["index_mb"] > 40
+    assert result["private_mb"] < 12
+    assert result["open_s"] + result["order_s"] < 2
+    assert max(result["microseconds_a_clip"].values()) < 1000
+
+
+def test_a_remote_index_is_mapped_and_leaves_no_file(
+    dataset: Dataset, remote: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    index, local = Index(remote, "rgb"), Index(dataset, "rgb")
+    assert list(tmp_path.iterdir()) == []
+    assert f"{tmp_path}/{TEMPORARY}" in Path("/proc/self/maps").read_text()
+    assert index.keys(range(len(index))) == local.keys(range(len(local)))
+    del index
+    gc.collect()
+    assert f"{tmp_path}/{TEMPORARY}" not in Path("/proc/self/maps").read_text()

@@ -58,6 +58,7 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("preprocess", "v", "--out", "d", "--streams", "rgb", "sound"), "no stream 'sound'"),
         (("preprocess", "v", "--out", "d", "--short-side", "0"), "--short-side must lie between"),
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
+        (("evaluate", "r", "--data", "d", "--out", "s.parquet", "--cache-gb", "0"), "--cache-gb must be more than 0"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
         (("bench", "flaw"), "choose from flow, preprocess"),

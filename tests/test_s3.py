@@ -1,43 +1,23 @@
 """The storage on a real S3 server, and on one that falters, refuses or is not there."""
 
-import http.client
 import pickle
-import re
 import signal
 import socket
 import tempfile
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
-from pipeline import storage as storage_module
 from pipeline import store_faults
 from pipeline.errors import StoreError, UserError
 from pipeline.storage import TEMPORARY, Storage
 from tests.conftest import s3_server
+from tests.falterer import Between, at
 from tests.processes import free_port
 
 LARGE = bytes(range(256)) * (12 << 12)  # 12 MiB: sent in more than one part
-
-
-def at(endpoint: str, folder: str = "lgd/folder") -> str:
-    return f"s3://{folder}?endpoint_override={quote(endpoint, safe='')}&scheme=http&region=us-east-1"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits a tenth as long, and always between two attempts."""
-    monkeypatch.setattr(storage_module, "QUICK_ATTEMPTS", 1)
-    monkeypatch.setattr(store_faults, "FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(storage_module, "SILENCE_S", 1.0)
-    monkeypatch.setattr(storage_module, "CONNECT_S", 0.5)
 
 
 def test_what_is_written_is_read_back_whole_in_ranges_and_in_blocks(s3: str):
@@ -137,79 +117,7 @@ def test_many_threads_share_a_storage(s3: str):
     assert len(storage.names()) == 32
 
 
-class Falterer(BaseHTTPRequestHandler):
-    """Stands before a real S3 server. Of every request like `faulty` it fails the first `faults` attempts: it answers
-    503, ends the connection without an answer, or, of an object's content, in the middle. With a `refusal` it only
-    gives that."""
-
-    protocol_version = "HTTP/1.1"
-    behind = ""
-    faults = 0
-    faulty = ""
-    refusal: tuple[int, str] | None = None
-    seen: Counter[str]
-
-    def answer(self) -> None:
-        body = self.body()
-        request = f"{self.command} {re.sub('uploadId=[^&]+', '', self.path)} {self.headers.get('range')}"
-        self.seen[request] += 1
-        if self.refusal:
-            status, code = self.refusal
-            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said {code}</Message></Error>"
-            return self.reply(status, {"content-type": "application/xml"}, text.encode())
-        faulty = self.seen[request] <= self.faults and re.match(self.faulty, request) is not None
-        if faulty and self.seen[request] % 2:
-            return self.reply(503, {}, b"")
-        connection = http.client.HTTPConnection(self.behind.removeprefix("http://"))
-        headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
-        connection.request(self.command, self.path, body, headers)
-        response = connection.getresponse()
-        content = response.read()
-        connection.close()
-        self.reply(response.status, dict(response.headers), content, cut=faulty)
-
-    def body(self) -> bytes:
-        if self.headers.get("transfer-encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("content-length") or 0))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def reply(self, status: int, headers: dict[str, str], content: bytes, cut: bool = False) -> None:
-        self.close_connection = cut
-        if cut and self.command != "GET":
-            return  # done, but the answer is lost
-        self.send_response(status)
-        for name, value in headers.items():
-            if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("content-length", headers.get("Content-Length", str(len(content))))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content[: len(content) // 2] if cut else content)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
-
-    def log_message(self, *args: object) -> None:
-        """Nothing: the tests count."""
-
-
-@pytest.fixture
-def falterer(s3_endpoint: str) -> Iterator[tuple[type[Falterer], str]]:
-    """The server between, whose behaviour a test sets, and its address."""
-    kind = type("Between", (Falterer,), {"behind": s3_endpoint, "seen": Counter()})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield kind, f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
-
-
-def test_every_operation_goes_on_when_the_store_falters(falterer: tuple[type[Falterer], str], impatient: None):
+def test_every_operation_goes_on_when_the_store_falters(falterer: Between, impatient: None):
     kind, endpoint = falterer
     kind.faults = 2
     storage = Storage(at(endpoint, "lgd/faltering"))
@@ -227,7 +135,7 @@ def test_every_operation_goes_on_when_the_store_falters(falterer: tuple[type[Fal
 
 
 def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_not_there(
-    falterer: tuple[type[Falterer], str], impatient: None, monkeypatch: pytest.MonkeyPatch
+    falterer: Between, impatient: None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
     kind, endpoint = falterer
@@ -297,9 +205,7 @@ def test_a_store_that_is_not_there_is_one_line_within_seconds(
         (400, "InvalidArgument", "refuses the request"),
     ],
 )
-def test_what_the_user_must_mend_is_one_line_at_once(
-    falterer: tuple[type[Falterer], str], status: int, code: str, advice: str
-):
+def test_what_the_user_must_mend_is_one_line_at_once(falterer: Between, status: int, code: str, advice: str):
     kind, endpoint = falterer
     kind.refusal = status, code
     storage = Storage(at(endpoint))

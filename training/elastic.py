@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.cache import Caching
 from pipeline.dataset import Dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import Progress, say
@@ -25,11 +26,16 @@ NODES_EVERY_S = 1.0
 
 
 def fit(
-    run: Run, dataset: Dataset, workers: tuple[int, int] | None, start_cluster: Callable[[], None]
+    run: Run,
+    dataset: Dataset,
+    workers: tuple[int, int] | None,
+    start_cluster: Callable[[], None],
+    caching: Caching = Caching(),
 ) -> dict[str, Any]:
     """Trains a run to its end on the cluster and returns its result; a finished run does nothing.
 
     workers: fewest and most; by default from 1 to one a GPU, or one a CPU where there is no GPU.
+    caching: of each worker's machine, for a remote dataset.
     Raises UserError for what the user can mend, and when the workers failed too often."""
     if (finished := run.result()) is not None:
         say(f"{run.storage.root} is finished already ({finished['steps']} steps); nothing to do")
@@ -56,7 +62,7 @@ def fit(
     say(f"training {run.recipe} for {total} steps of {run.config.batch} clips on {fewest} to {most} workers")
 
     launch = uuid.uuid4().hex
-    job = Job(run.storage.address, dataset.storage.address, launch)
+    job = Job(run.storage.address, dataset.storage.address, launch, caching)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
         trainer = TorchTrainer(
             train_worker,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from pipeline.cache import ShardCache
 from pipeline.dataset import open_dataset
 from pipeline.errors import UserError
 from pipeline.loader import ClipLoader, Delivery, uniform_loader
@@ -43,11 +44,13 @@ def predict(network: Network, loader: ClipLoader, config: TrainConfig) -> Iterat
                 waiting = []
 
 
-def evaluate(run: Run, data: str, split: str, clips: int | None, device: torch.device) -> Scores:
+def evaluate(
+    run: Run, data: str, split: str, clips: int | None, device: torch.device, cache: ShardCache | None = None
+) -> Scores:
     """Scores of a run's last checkpoint on a split of a dataset.
 
-    clips: uniform clips a video; by default as many as the run's configuration says.
-    Raises UserError for a run without a checkpoint, and a dataset with other classes or another recipe."""
+    clips: uniform clips a video; by default as many as the run's configuration says. cache: for the shards of a remote
+    dataset. Raises UserError for a run without a checkpoint, and a dataset with other classes or another recipe."""
     dataset = open_dataset(data)
     recipe = dataset.recipe(run.config.stream)
     if dataset.classes != run.classes:
@@ -69,7 +72,7 @@ def evaluate(run: Run, data: str, split: str, clips: int | None, device: torch.d
         run.config.transform,
         split=split,
         most_clips=CLIPS_AT_ONCE,
-        delivery=Delivery(device, threads=torch.get_num_threads()),
+        delivery=Delivery(device, threads=torch.get_num_threads(), cache=cache),
     )
     network = build(run.config.model, len(run.classes), loader.stream.channels)
     network.load_state_dict(content["model"])

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.cache import Caching, ShardCache, opened_cache
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import UserError
 from pipeline.loader import Delivery, train_loader, uniform_loader
@@ -35,14 +36,15 @@ LOG_EVERY_S = 2.0  # also the pace of ray.train.report, which is a barrier
 @dataclass(frozen=True)
 class Job:
     """What a worker is told. launch: which start of the run this is, so that an old start's error is not taken for
-    this one's."""
+    this one's. caching: of the worker's machine, for a remote dataset."""
 
     run: str
     data: str
     launch: str
+    caching: Caching = Caching()
 
 
-def train_worker(job: dict[str, str]) -> None:
+def train_worker(job: dict[str, Any]) -> None:
     """What Ray Train runs in every worker. An error that is the user's to mend is written to the run folder for the
     driver, and is not tried again; any other lets Ray Train start the workers anew from the last checkpoint."""
     told = Job(**job)
@@ -50,13 +52,14 @@ def train_worker(job: dict[str, str]) -> None:
     if run.storage.exists(ERROR) and json.loads(run.storage.read(ERROR))["launch"] == told.launch:
         return
     try:
-        train(run, open_dataset(told.data))
+        with opened_cache(told.caching) as cache:
+            train(run, open_dataset(told.data), cache)
     except UserError as error:
         run.storage.write(ERROR, json.dumps({"launch": told.launch, "message": str(error)}).encode())
         raise
 
 
-def train(run: Run, dataset: Dataset) -> None:
+def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     """Trains from the newest checkpoint to the end, as one of the workers of the process group."""
     config = run.config
     context = ray.train.get_context()
@@ -89,7 +92,7 @@ def train(run: Run, dataset: Dataset) -> None:
         seed=config.seed,
         rank=rank,
         workers=workers,
-        delivery=Delivery(device, skip_damaged=config.skip_damaged),
+        delivery=Delivery(device, skip_damaged=config.skip_damaged, cache=cache),
     )
     log = Log(run, first_step) if rank == 0 else None
     if log and origin:
@@ -141,7 +144,7 @@ def train(run: Run, dataset: Dataset) -> None:
             ray.train.report({"step": done})
         if (validate_every and done % validate_every == 0) or done == last_step:
             started = time.monotonic()
-            accuracy = _validate(run, dataset, network, device, rank, workers)
+            accuracy = _validate(run, dataset, network, device, rank, workers, cache)
             if log and accuracy:
                 log.write({"step": done, **accuracy})
             window.pause(time.monotonic() - started)
@@ -167,7 +170,13 @@ def _resume(run: Run, network: Network, optimizer: torch.optim.Optimizer, rank: 
 
 
 def _validate(
-    run: Run, dataset: Dataset, network: Network, device: torch.device, rank: int, workers: int
+    run: Run,
+    dataset: Dataset,
+    network: Network,
+    device: torch.device,
+    rank: int,
+    workers: int,
+    cache: ShardCache | None,
 ) -> dict[str, float]:
     """Top-1 and top-5 on the validation split, spread over the workers; nothing if the dataset has none."""
     if not dataset.summary["splits"].get(run.config.validation.split):
@@ -182,7 +191,7 @@ def _validate(
         most_clips=CLIPS_AT_ONCE,
         rank=rank,
         workers=workers,
-        delivery=Delivery(device),
+        delivery=Delivery(device, cache=cache),
     )
     counts = torch.zeros(3, dtype=torch.float64)
     for row, probabilities in predict(network, loader, run.config):
