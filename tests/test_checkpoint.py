@@ -17,6 +17,14 @@ def run(tmp_path: Path, data: Dataset) -> Run:
     return begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, data)
 
 
+def save(run: Run, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """The name of the newest checkpoint, once it is written."""
+    writer = checkpoint.Writer(run)
+    writer.save(step, network, optimizer)
+    writer.close()
+    return checkpoint.names(run)[0]
+
+
 def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
@@ -30,7 +38,7 @@ def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
 
 def test_everything_comes_back_bit_by_bit(run: Run):
     network, optimizer = trained(3)
-    checkpoint.save(run, 3, network, optimizer)
+    save(run, 3, network, optimizer)
     content = checkpoint.load_latest(run)
     assert content is not None
     assert (content["step"], content["position"]) == (3, 48)
@@ -45,14 +53,14 @@ def test_everything_comes_back_bit_by_bit(run: Run):
 
 def test_the_newest_are_kept(run: Run):
     for step in (5, 90, 1000):
-        checkpoint.save(run, step, *trained(0))
+        save(run, step, *trained(0))
     assert checkpoint.names(run) == ["checkpoints/step-00001000.pt", "checkpoints/step-00000090.pt"]
 
 
 @pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 99])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, spoil, capfd: pytest.CaptureFixture):
-    checkpoint.save(run, 1, *trained(1))
-    newest = Path(run.storage.path(checkpoint.save(run, 2, *trained(2))))
+    save(run, 1, *trained(1))
+    newest = Path(run.storage.path(save(run, 2, *trained(2))))
     newest.write_bytes(spoil(newest.read_bytes()))
     content = checkpoint.load_latest(run)
     assert content is not None
@@ -87,3 +95,38 @@ def test_another_programs_checkpoint_and_another_version_are_refused(run: Run):
         with pytest.raises(UserError, match=message):
             checkpoint.load(run, name)
     assert checkpoint.load_latest(run) is None
+
+
+def test_the_best_stays_besides_the_last_ones(run: Run):
+    writer = checkpoint.Writer(run)
+    for step, top1 in ((1, 0.5), (2, 0.75), (3, 0.5), (4, None), (5, None)):
+        if top1 is not None:
+            assert writer.is_best(top1) == (step < 3)
+        writer.save(step, *trained(0), top1 if step < 3 else None)
+    writer.close()
+    assert [name[-5:-3] for name in checkpoint.names(run)] == ["05", "04", "02"]
+    assert checkpoint.best(run) == {"checkpoint": "checkpoints/step-00000002.pt", "val_top1": 0.75}
+
+
+def test_what_is_written_is_what_the_network_was_then(run: Run):
+    network, optimizer = trained(3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    writer = checkpoint.Writer(run)
+    writer.save(3, network, optimizer)
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    writer.close()
+    content = checkpoint.load(run, checkpoint.names(run)[0])
+    assert all(torch.equal(content["model"][name], value) for name, value in before.items())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_next_call(run: Run, monkeypatch: pytest.MonkeyPatch):
+    writer = checkpoint.Writer(run)
+
+    def full(*_: object) -> None:
+        raise UserError("no space is left")
+
+    monkeypatch.setattr(run.storage, "write", full)
+    writer.save(1, *trained(0))
+    with pytest.raises(UserError, match="no space is left"):
+        writer.close()

@@ -1,5 +1,6 @@
 """Bytes of clips: no more than needed, the same from everywhere, and through everything that befalls a store."""
 
+import gc
 import os
 import threading
 import time
@@ -85,6 +86,7 @@ def test_few_files_are_open_at_once_and_none_in_the_end(dataset: Dataset, monkey
         links = [f"/proc/self/fd/{handle}" for handle in os.listdir("/proc/self/fd")]
         return sum(os.readlink(link).endswith(".tar") for link in links if os.path.lexists(link))
 
+    gc.collect()  # readers of tests before this one
     monkeypatch.setattr(reader_module, "OPEN_FILES", 2)
     reader = ClipReader(Index(dataset, "rgb"))
     wanted = clips(reader.index, Sampling(), 60)

@@ -24,7 +24,9 @@ def stage1(tmp_path: Path, data: Dataset) -> tuple[str, Network]:
     run = begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, data)
     torch.manual_seed(1)
     network = build(CONFIGURATION.model, 2, 3)
-    checkpoint.save(run, 7, network, torch.optim.SGD(network.parameters(), lr=0.1))
+    writer = checkpoint.Writer(run)
+    writer.save(7, network, torch.optim.SGD(network.parameters(), lr=0.1))
+    writer.close()
     return run.storage.root, network
 
 

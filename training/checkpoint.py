@@ -4,7 +4,9 @@ import io
 import json
 import pickle
 import re
+import time
 import zipfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -17,26 +19,85 @@ from training.run import Run
 FORMAT = "lgd-checkpoint"
 VERSION = 1
 FOLDER = "checkpoints"
+BEST = "best.json"
 
 
-def save(run: Run, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """Writes the checkpoint after `step` steps and deletes those that are too many; returns its name."""
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "run": json.dumps(run.description()),
-        "step": step,
-        "position": step * run.config.batch,  # in the clip order: of the next clip
-        "model": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    name = f"{FOLDER}/step-{step:08d}.pt"
-    run.storage.write(name, buffer.getvalue())
-    for old in names(run)[run.config.checkpoint.keep :]:
-        run.storage.delete(old)
-    return name
+class Writer:
+    """Writes a run's checkpoints while the training goes on: it waits only for a copy to the CPU's memory.
+
+    One at a time; what goes wrong is raised by the next call."""
+
+    def __init__(self, run: Run):
+        self._run = run
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+        self._last = time.monotonic()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last checkpoint, or since the start."""
+        return time.monotonic() - self._last
+
+    def is_best(self, top1: float) -> bool:
+        """Whether no checkpoint has a better validation top-1."""
+        self._finish()
+        found = best(self._run)
+        return found is None or top1 > found["val_top1"]
+
+    def save(
+        self, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer, best_top1: float | None = None
+    ) -> None:
+        """Begins to write the checkpoint after `step` steps; afterwards those that are too many are deleted.
+
+        best_top1: keep it as the best, with this validation top-1."""
+        self._finish()
+        self._last = time.monotonic()
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "run": json.dumps(self._run.description()),
+            "step": step,
+            "position": step * self._run.config.batch,  # in the clip order: of the next clip
+            "model": _copied(network.state_dict()),
+            "optimizer": _copied(optimizer.state_dict()),
+        }
+        self._writing = self._pool.submit(self._write, content, best_top1)
+
+    def close(self) -> None:
+        """Returns when everything is written."""
+        self._finish()
+        self._pool.shutdown()
+
+    def _finish(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, content: dict[str, Any], best_top1: float | None) -> None:
+        storage, buffer = self._run.storage, io.BytesIO()
+        torch.save(content, buffer)
+        name = f"{FOLDER}/step-{content['step']:08d}.pt"
+        storage.write(name, buffer.getvalue())
+        if best_top1 is not None:
+            storage.write(BEST, json.dumps({"checkpoint": name, "val_top1": best_top1}).encode() + b"\n")
+        kept = best(self._run)
+        for old in names(self._run)[self._run.config.checkpoint.keep :]:
+            if kept is None or old != kept["checkpoint"]:
+                storage.delete(old)
+
+
+def best(run: Run) -> dict[str, Any] | None:
+    """Name and validation top-1 of the best checkpoint; None where nothing was validated yet."""
+    return json.loads(run.storage.read(BEST)) if run.storage.exists(BEST) else None
+
+
+def _copied(state: Any) -> Any:
+    """A state dict on the CPU that further training does not change."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return [_copied(value) for value in state] if isinstance(state, list) else state
 
 
 def names(run: Run) -> list[str]:

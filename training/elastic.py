@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +21,7 @@ ROOM_TIMEOUT_S = 5
 RESIZE_EVERY_S = 30.0  # between two looks whether there is room for more workers
 MOST_FAILURES = 16  # restarts of the worker group before the run gives up; the same command goes on from there
 POLL_S = 0.5
+REMOTE_POLL_S = 10.0  # where metrics come now and then
 NODES_EVERY_S = 1.0
 
 
@@ -140,7 +140,7 @@ class Watcher:
     """Follows the run's metrics on the driver and shows them as a progress bar."""
 
     def __init__(self, run: Run, total: int):
-        self._path = f"{run.storage.path()}/{METRICS}"
+        self._storage = run.storage
         self._progress = Progress("train", total, "steps")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -155,20 +155,17 @@ class Watcher:
         self._progress.__exit__(None, None, None)
 
     def _follow(self) -> None:
-        position = os.path.getsize(self._path) if os.path.exists(self._path) else 0
+        position = self._storage.size(METRICS) or 0
         note = "waiting for workers"
         step = 0
-        while not self._stop.is_set():
+        while not self._stop.wait(POLL_S if self._storage.local else REMOTE_POLL_S):
             self._progress.update(step, note)
-            time.sleep(POLL_S)
-            if not os.path.exists(self._path):
+            size = self._storage.size(METRICS) or 0
+            if size <= position:
                 continue
-            with open(self._path, encoding="utf-8") as file:
-                file.seek(position)
-                lines = file.readlines()
-                if lines and not lines[-1].endswith("\n"):
-                    lines.pop()  # still being written
-            position += sum(len(line.encode()) for line in lines)
+            new = self._storage.read_range(METRICS, position, size - position).decode()
+            lines = new[: new.rfind("\n") + 1].splitlines()  # the last one may still be being written
+            position += sum(len(line.encode()) + 1 for line in lines)
             for line in map(json.loads, lines):
                 step = line["step"]
                 if "resumed" in line:

@@ -5,8 +5,8 @@ same whatever the number of workers. Each clip weighs 1 / (global batch), so tha
 the gradient of the whole batch however unevenly it is cut.
 """
 
+import contextlib
 import json
-import math
 import resource
 import time
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.cache import Caching, ShardCache, opened_cache
 from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import UserError
-from pipeline.loader import Delivery, train_loader, uniform_loader
+from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from training import checkpoint
 from training.evaluate import CLIPS_AT_ONCE, autocast, predict
+from training.log import Log, Window
 from training.models.lgd import Network
 from training.models.zoo import build
-from training.run import ERROR, METRICS, RESULT, Run, open_run
+from training.recipes import TrainConfig
+from training.run import ERROR, RESULT, Run, open_run
 from training.start import start_weights
 
-LOG_EVERY_S = 2.0  # also the pace of ray.train.report, which is a barrier
+LEAST_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
         weight_decay=config.optimizer.weight_decay,
     )
     first_step, origin = _resume(run, network, optimizer, rank, workers)
-    model = DistributedDataParallel(network) if workers > 1 else network
+    model = torch.compile(network) if config.compile else network
+    if workers > 1:
+        model = DistributedDataParallel(model)
 
     videos = dataset.summary["splits"]["train"]
     last_step = config.steps(videos)
@@ -97,31 +100,28 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     log = Log(run, first_step) if rank == 0 else None
     if log and origin:
         log.say(origin)
-    window = Window(first_step, device)
-    next_log, last_checkpoint = first_step + 1, time.monotonic()
+    window, writer = Window(first_step, config.batch, device), checkpoint.Writer(run)
+    next_log, preempted, saved_epoch = first_step + 1, False, first_step * config.batch // videos
     validate_every = max(round(config.validation.every * videos / config.batch), 1) if config.validation.every else 0
     accuracy: dict[str, float] = {}
 
     for step, batch in enumerate(loader, first_step):
         network.train()
+        if config.freeze_normalisation:
+            freeze_normalisation(network)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, videos)
-        with autocast(config, device):
-            output = model(batch.video)
-        weight = torch.full((len(batch.key),), 1 / config.batch, device=device)
-        losses = network.loss(output, batch.label, weight)
         optimizer.zero_grad(set_to_none=True)
-        (losses.total * workers).backward()  # DistributedDataParallel takes the mean over workers; the sum is meant
+        paths, right = _gradients(model, network, batch, config, workers)
+        if config.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
         optimizer.step()
-        right = network.probabilities(output).argmax(1) == batch.label
-        window.add(losses.paths, (right * weight).sum().detach(), batch.key)
+        window.add(paths, right, batch.key, batch.position)
 
         done = step + 1
         if done >= next_log or done == last_step:
-            # The only collective besides the gradients': all workers agree on the numbers and on what comes next.
-            now = time.monotonic()
-            wants = now - last_checkpoint > config.checkpoint.every_s
-            report = window.reduce(run, loader.data_wait_s, loader.skipped, wants, rank)
+            # The only collectives besides the gradients': all workers agree on the numbers and on the next time.
+            report = window.reduce(run, loader.data_wait_s, loader.skipped, rank)
             next_log = done + report.steps_until_next
             if log:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -137,20 +137,62 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
                         "memory_mb": round(memory),
                     }
                 )
-            if report.checkpoint or done == last_step:
-                if rank == 0:
-                    checkpoint.save(run, done, network, optimizer)
-                last_checkpoint = time.monotonic()
             ray.train.report({"step": done})
+            hurry = not preempted and ray.train.get_preemption_info() is not None
+            preempted |= hurry  # a node goes away soon: what it has learnt must not
+            if log and hurry:
+                log.say("a node is about to be taken away: writing a checkpoint")
+            # Here the losses of all steps so far are known to be sound.
+            epoch = done * config.batch // videos
+            due = writer.age_s > (LEAST_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
+            if rank == 0 and (due or hurry or done == last_step):
+                writer.save(done, network, optimizer)
+                saved_epoch = epoch
         if (validate_every and done % validate_every == 0) or done == last_step:
             started = time.monotonic()
             accuracy = _validate(run, dataset, network, device, rank, workers, cache)
             if log and accuracy:
                 log.write({"step": done, **accuracy})
+                if writer.is_best(accuracy["val_top1"]):
+                    writer.save(done, network, optimizer, accuracy["val_top1"])
             window.pause(time.monotonic() - started)
+    writer.close()
     if log:
         run.storage.write(RESULT, json.dumps({"steps": last_step, **accuracy}).encode() + b"\n")
         log.close()
+
+
+def _gradients(
+    model: Any, network: Network, batch: Batch, config: TrainConfig, workers: int
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers.
+
+    Returns the losses by path and the share of right answers, each this worker's part of the global batch's mean."""
+    weight = torch.full((len(batch.key),), 1 / config.batch, device=batch.video.device)
+    size = config.micro_batch or len(batch.key)
+    paths: dict[str, torch.Tensor] = {}
+    right = weight.new_zeros(())
+    for first in range(0, len(batch.key), size):
+        part = slice(first, first + size)
+        last = first + size >= len(batch.key)
+        alone = contextlib.nullcontext() if last or workers == 1 else model.no_sync()
+        with alone:
+            with autocast(config, batch.video.device):
+                output = model(batch.video[part])
+            losses = network.loss(output, batch.label[part], weight[part])
+            (losses.total * workers).backward()  # DistributedDataParallel takes the mean over workers; the sum is meant
+        for path, loss in losses.paths.items():
+            paths[path] = paths.get(path, 0) + loss.detach()
+        found = network.probabilities(output).argmax(1) == batch.label[part]
+        right += (found * weight[part]).sum().detach()
+    return paths, right
+
+
+def freeze_normalisation(network: torch.nn.Module) -> None:
+    """Batch normalisation with its running statistics, unchanged, so that a clip does not depend on its batch."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _resume(run: Run, network: Network, optimizer: torch.optim.Optimizer, rank: int, workers: int) -> tuple[int, str]:
@@ -202,110 +244,3 @@ def _validate(
         dist.all_reduce(counts)
     top1, top5, videos = counts.tolist()
     return {"val_top1": top1 / videos, "val_top5": top5 / videos, "val_videos": int(videos)}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the workers agree on at the end of a window."""
-
-    steps: int
-    seconds: float
-    numbers: dict[str, float]
-    checkpoint: bool
-    steps_until_next: int
-
-
-class Window:
-    """The steps since the last line of the log. Numbers stay on the device until the window is reduced."""
-
-    def __init__(self, step: int, device: torch.device):
-        self._device, self._next_step, self._waited = device, step, 0.0
-        self._begin()
-
-    def _begin(self) -> None:
-        self._first_step, self._started, self._paused = self._next_step, time.monotonic(), 0.0
-        self._rows: list[torch.Tensor] = []
-        self._keys: list[list[str]] = []
-
-    def add(self, paths: dict[str, torch.Tensor], right: torch.Tensor, keys: list[str]) -> None:
-        """Numbers of one step, each this worker's part of the global batch's mean."""
-        self._paths = list(paths)
-        self._rows.append(torch.stack([*paths.values(), right]))
-        self._keys.append(keys)
-        self._next_step += 1
-
-    def pause(self, seconds: float) -> None:
-        """Leaves seconds that were spent on something else out of the step time."""
-        self._paused += seconds
-
-    def reduce(self, run: Run, data_wait_s: float, skipped: int, wants_checkpoint: bool, rank: int) -> Report:
-        """Sums over the workers and begins the next window.
-
-        Raises UserError, in every worker, when a loss was not finite."""
-        seconds = max(time.monotonic() - self._started - self._paused, 1e-9)
-        steps = len(self._rows)
-        pace = max(round(LOG_EVERY_S * steps / seconds), 1)
-        # The pace and the wish for a checkpoint are rank 0's; summed with zeros of the others they reach everybody.
-        mine = [(data_wait_s - self._waited) / seconds, 1.0, skipped]
-        mine += [pace, wants_checkpoint] if rank == 0 else [0, 0]
-        everything = torch.cat([torch.stack(self._rows).double().flatten(), torch.tensor(mine, device=self._device)])
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(everything)
-        rows, (waited, workers, skipped, pace, wants) = everything[:-5].view(steps, -1), everything[-5:].tolist()
-        finite = rows.isfinite().all(dim=1)
-        if not finite.all():
-            bad = int((~finite).nonzero()[0])
-            newest = checkpoint.names(run)
-            raise UserError(
-                f"the loss is not finite after step {self._first_step + bad} (this worker's clips: "
-                f"{', '.join(self._keys[bad])}): train with a smaller --optimizer.rate; "
-                f"last good checkpoint: {newest[0] if newest else 'none yet'}"
-            )
-        means = rows.mean(dim=0).tolist()
-        numbers = {f"loss_{path}": round(value, 6) for path, value in zip(self._paths, means, strict=False)}
-        report = Report(
-            steps,
-            seconds,
-            {
-                "loss": round(math.fsum(means[:-1]), 6),
-                **numbers,
-                "top1": round(means[-1], 4),
-                "step_s": round(seconds / steps, 4),
-                "data_wait": round(waited / workers, 4),
-                "skipped": int(skipped),
-            },
-            bool(wants),
-            int(pace),
-        )
-        self._waited = data_wait_s
-        self._begin()
-        return report
-
-
-class Log:
-    """metrics.jsonl and TensorBoard, written by rank 0.
-
-    A run that goes on from a checkpoint writes some steps a second time: a line with `resumed` says that what stands
-    before it and is of a later step does not count."""
-
-    def __init__(self, run: Run, step: int):
-        local = run.storage.path()
-        self._file = open(f"{local}/{METRICS}", "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed in close)
-        self._board = SummaryWriter(f"{local}/tensorboard", purge_step=step)
-        if step:
-            self._file.write(json.dumps({"step": step, "resumed": True}) + "\n")
-
-    def say(self, text: str) -> None:
-        """A line for the person who watches."""
-        self._file.write(json.dumps({"step": 0, "say": text}) + "\n")
-
-    def write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
-        for name, value in line.items():
-            if name != "step":
-                self._board.add_scalar(name, value, line["step"])
-        self._board.flush()
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()

@@ -30,6 +30,8 @@ class OptimizerConfig:
     """Momentum."""
     weight_decay: float = 1e-4
     """Weight decay, of all parameters."""
+    clip: float | None = None
+    """Largest norm of the gradient of a step; a longer one is shortened to it. Default: as it is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class CheckpointConfig:
     every_s: float = 60.0
     """Seconds of training that a crash may cost; there is one at the end as well."""
     keep: int = 2
-    """How many stay; the one before the last is there in case the last is damaged."""
+    """How many stay, besides the best by validation top-1; the one before the last in case the last is damaged."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,14 @@ class TrainConfig:
     """How the weights change."""
     batch: int = 64
     """Clips in the global batch, over all workers together."""
+    micro_batch: int | None = None
+    """Most clips that a worker computes at once; a larger share is cut up and the gradients are summed. Batch
+    normalisation sees the part. Default: the whole share."""
+    freeze_normalisation: bool = False
+    """Batch normalisation with the running statistics that the weights came with, unchanged: what becomes of a clip
+    then does not depend on its batch."""
+    compile: bool = False
+    """Compile the network with torch.compile: minutes at the start of every worker, then faster steps."""
     epochs: float = 50.0
     """Times that every video is drawn."""
     test_clips: int = 15
@@ -90,8 +100,8 @@ class TrainConfig:
     """Seed of the initial weights and the clip order."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "epochs", "test_clips"):
-            if getattr(self, name) <= 0:
+        for name in ("batch", "epochs", "test_clips", "micro_batch"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}")
 
     @property

@@ -3,6 +3,7 @@
 RUN/
   config.json        the recipe's name, every field of the configuration, and the data that it belongs to
   checkpoints/       step-00000150.pt ...
+  best.json          which of them was best on the validation split
   metrics.jsonl      a line each few seconds, and one a validation
   tensorboard/
   result.json        written last: a run with a result is finished
@@ -26,7 +27,7 @@ CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", 
 class Run:
     """An opened run folder.
 
-    data_recipe: hash of the recipe of the dataset's stream. fingerprint: of the dataset's manifest."""
+    data_recipe: hash of the recipe of the dataset's stream. fingerprint: of the dataset's videos."""
 
     storage: Storage
     recipe: str
