@@ -138,7 +138,7 @@ class Index:
     """The opened index of one stream.
 
     One entry a row: labels (int32), widths and heights (int32, pixels of a stored frame), lengths (int32, frames).
-    Of all else a worker keeps only where it stands in the mapped file: 50 bytes a video, and none a frame.
+    Of all else a worker keeps only where it stands in the mapped file: 56 bytes a video, and none a frame.
     """
 
     def __init__(self, dataset: Dataset, stream: str, cache: ShardCache | None = None):
