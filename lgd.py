@@ -1,6 +1,7 @@
 """The front door: the `lgd` command, one verb a function, nothing else."""
 
 import dataclasses
+import os
 import shlex
 import sys
 import time
@@ -170,7 +171,9 @@ def train(
     dataset = open_dataset(data)
     check(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, located(config), dataset)
-    result = fit(opened, dataset, workers, ensure_cluster, caching)
+    # The embedded cluster has room for the fewest workers asked for, if need be more than one a core.
+    cpus = max(workers[0], len(os.sched_getaffinity(0))) if workers else None
+    result = fit(opened, dataset, workers, lambda: ensure_cluster(cpus), caching)
     accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
     return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
 

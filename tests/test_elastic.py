@@ -137,6 +137,32 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dat
     assert "Traceback" not in done.stderr
 
 
+def losses(run: Path) -> list[float]:
+    """Of every step, in the history that counts."""
+    of_step = {}
+    for line in counted(metrics(run)):
+        for number, loss in enumerate(line.get("losses", []), line["step"] - len(line.get("losses", []))):
+            of_step[number] = loss
+    assert list(of_step) == list(range(len(of_step)))
+    return list(of_step.values())
+
+
+def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses(dataset_folder: Path, tmp_path: Path):
+    words = ("--epochs", 3, "--validation.every", 0, "--freeze-normalisation")
+    found = {}
+    for name, more in {
+        "1": ("--workers", 1, 1),
+        "2": ("--workers", 2, 2, "--micro-batch", 1),
+        "3": ("--workers", 3, 3),  # of a batch of 4: uneven shares
+    }.items():
+        done = run_lgd(*train(dataset_folder, tmp_path / name, *words, *more))
+        assert done.returncode == 0, done.stderr
+        found[name] = losses(tmp_path / name)
+    assert len(found["1"]) == 9
+    for name in ("2", "3"):
+        assert found[name] == pytest.approx(found["1"], abs=1e-4), name
+
+
 def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(dataset_folder: Path, tmp_path: Path):
     data = tmp_path / "data"
     shutil.copytree(dataset_folder, data)

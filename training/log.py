@@ -24,11 +24,12 @@ UPLOAD_EVERY_S = 30.0  # of the metrics of a run in an object store, which has n
 
 @dataclass(frozen=True)
 class Report:
-    """What the workers agree on at the end of a window."""
+    """What the workers agree on at the end of a window. numbers: means of its steps; losses: of each of them."""
 
     steps: int
     seconds: float
     numbers: dict[str, float]
+    losses: list[float]
     steps_until_next: int
 
 
@@ -91,6 +92,7 @@ class Window:
                 "data_wait": round(waited / workers, 4),
                 "skipped": int(skipped_by_all),
             },
+            [round(loss, 6) for loss in rows[:, :-1].sum(dim=1).tolist()],
             int(pace),
         )
         self._waited, self._skipped = data_wait_s, int(skipped_by_all)
@@ -142,7 +144,7 @@ class Log:
     def write(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
         for name, value in line.items():
-            if name != "step":
+            if name != "step" and not isinstance(value, list):
                 self._board.add_scalar(name, value, line["step"])
         self._board.flush()
         if not self._storage.local and time.monotonic() - self._put > UPLOAD_EVERY_S:

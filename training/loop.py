@@ -135,6 +135,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
                         "rate": config.rate(step, videos),
                         "workers": workers,
                         "memory_mb": round(memory),
+                        "losses": report.losses,
                     }
                 )
             ray.train.report({"step": done})
