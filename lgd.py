@@ -105,9 +105,17 @@ def inspect(
     videos: Annotated[
         int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
     ] = None,
+    dali_index: Annotated[
+        str | None,
+        arg(
+            metavar="DIR",
+            help="Folder for index files, one a shard, by which DALI's webdataset reader opens the shards.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
+    from pipeline.dali_index import write_dali_indexes
     from pipeline.dataset import open_dataset
     from pipeline.inspection import describe
     from pipeline.inspection import verify as verify_dataset
@@ -144,6 +152,9 @@ def inspect(
     if pictures is not None:
         about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
         text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
+    if dali_index is not None:
+        about["dali_indexes"] = write_dali_indexes(opened, dali_index)
+        text.append(f"{dali_index}: {len(about['dali_indexes'])} index files for DALI's webdataset reader")
     return Answer(about, text)
 
 
