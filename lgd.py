@@ -284,6 +284,37 @@ def bench_preprocess(
     return Answer(result, report(result))
 
 
+def bench_loader(
+    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
+    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
+    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 12,
+    rounds: Annotated[int, arg(help="Times that every loader is measured, in turn.")] = 3,
+    seconds: Annotated[float, arg(help="Of measuring a loader in each case, at least.")] = 1.0,
+    s3: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Also ours on an S3 server on this machine (takes the package moto[server])."),
+    ] = False,
+    json: Json = False,
+) -> Answer:
+    """The loader beside PyAV, OpenCV and bare DALI: clips a second on one core."""
+    from benchmarks.loader import report
+    from benchmarks.loader import run as run_benchmark
+    from pipeline.transform import Transform
+
+    for option, number, least in (
+        ("--short-side", short_side, Transform().crop),
+        ("--limit", limit, 1),
+        ("--rounds", rounds, 1),
+        ("--seconds", seconds, 0),
+    ):
+        if number < least:
+            raise UsageError(f"{option} must be {least} or more, not {number}")
+    result = run_benchmark(videos, short_side, limit, rounds, seconds, s3)
+    failed = "; ".join(result["failed"])
+    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+
+
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
@@ -334,7 +365,7 @@ def demo(
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-BENCHES: dict[str, Verb] = {"flow": bench_flow, "preprocess": bench_preprocess}
+BENCHES: dict[str, Verb] = {"flow": bench_flow, "loader": bench_loader, "preprocess": bench_preprocess}
 VERBS: Verbs = {
     **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
     "bench": BENCHES,
