@@ -107,9 +107,17 @@ def inspect(
     videos: Annotated[
         int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
     ] = None,
+    dali_index: Annotated[
+        str | None,
+        arg(
+            metavar="DIR",
+            help="Folder for index files, one a shard, by which DALI's webdataset reader opens the shards.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> Answer:
     """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
+    from pipeline.dali_index import write_dali_indexes
     from pipeline.dataset import open_dataset
     from pipeline.inspection import describe
     from pipeline.inspection import verify as verify_dataset
@@ -146,6 +154,9 @@ def inspect(
     if pictures is not None:
         about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
         text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
+    if dali_index is not None:
+        about["dali_indexes"] = write_dali_indexes(opened, dali_index)
+        text.append(f"{dali_index}: {len(about['dali_indexes'])} index files for DALI's webdataset reader")
     return Answer(about, text)
 
 
@@ -280,6 +291,37 @@ def bench_preprocess(
     return Answer(result, report(result))
 
 
+def bench_loader(
+    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
+    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
+    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 12,
+    rounds: Annotated[int, arg(help="Times that every loader is measured, in turn.")] = 3,
+    seconds: Annotated[float, arg(help="Of measuring a loader in each case, at least.")] = 1.0,
+    s3: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Also ours on an S3 server on this machine (takes the package moto[server])."),
+    ] = False,
+    json: Json = False,
+) -> Answer:
+    """The loader beside PyAV, OpenCV and bare DALI: clips a second on one core."""
+    from benchmarks.loader import report
+    from benchmarks.loader import run as run_benchmark
+    from pipeline.transform import Transform
+
+    for option, number, least in (
+        ("--short-side", short_side, Transform().crop),
+        ("--limit", limit, 1),
+        ("--rounds", rounds, 1),
+        ("--seconds", seconds, 0),
+    ):
+        if number < least:
+            raise UsageError(f"{option} must be {least} or more, not {number}")
+    result = run_benchmark(videos, short_side, limit, rounds, seconds, s3)
+    failed = "; ".join(result["failed"])
+    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+
+
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
@@ -330,7 +372,7 @@ def demo(
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-BENCHES: dict[str, Verb] = {"flow": bench_flow, "preprocess": bench_preprocess}
+BENCHES: dict[str, Verb] = {"flow": bench_flow, "loader": bench_loader, "preprocess": bench_preprocess}
 VERBS: Verbs = {
     **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
     "bench": BENCHES,
