@@ -2,24 +2,22 @@
 
 import dataclasses
 import os
-import shlex
 import sys
-import time
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from benchmarks.verbs import BENCHES
 from pipeline.cache import Caching, opened_cache
-from pipeline.command_line import Answer, Json, Verb, Verbs, dispatch, run
+from pipeline.command_line import Answer, Json, Verbs, Walk, run
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
-from training.recipes import RECIPES, TrainConfig, recipe_named
+from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_named
 
 
 def preprocess(
@@ -253,128 +251,103 @@ def models(
     return Answer(rows, [table])
 
 
-def bench_flow(
-    data: Annotated[
-        Positional[Path], arg(help="Folder with videos at any depth, and Middlebury pairs (frame10, frame11, flow10).")
-    ],
-    videos: Annotated[int, arg(help="Videos measured, evenly chosen from those found.")] = 10,
-    pairs: Annotated[int, arg(help="Pairs of frames solved of each video at each size.")] = 4,
+def recipes(
+    name: Annotated[
+        Positional[str | None], arg(metavar="NAME", help="Print this one whole. Default: list all.")
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """TV-L1 flow beside OpenCV's: speed, difference, end-point errors, cost by stage."""
-    from benchmarks.flow import report
-    from benchmarks.flow import run as run_benchmark
+    """The training recipes: all in a list, or one whole, by the names that its options have."""
+    if name is not None:
+        fields = flatten(recipe_named(name))
+        table = Table("option of lgd train", "value", title=name)
+        for option, value in fields.items():
+            table.add_row("--" + option.replace("_", "-"), str(value))
+        return Answer({"recipe": name, **fields}, [table])
+    table = Table(Column("recipe", min_width=26), "network", "stage", "frames", "crop", "batch", "epochs", "rate")
+    for each, config in RECIPES.items():
+        model = config.model
+        network = model.name if model.variant is None else f"{model.name} {model.variant}"
+        numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch, config.epochs)
+        table.add_row(each, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.rate:g}")
+    text = [table, "chains for lgd reproduce: " + ", ".join(REPRODUCTIONS)]
+    return Answer({each: flatten(config) for each, config in RECIPES.items()}, text)
 
-    for option, number in (("--videos", videos), ("--pairs", pairs)):
-        if number < 1:
-            raise UsageError(f"{option} must be 1 or more, not {number}")
-    result = run_benchmark(data, videos, pairs)
-    failed = "; ".join(result["failed"])
-    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
 
-
-def bench_preprocess(
-    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
-    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
-    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 32,
-    rounds: Annotated[int, arg(help="Runs of the job with one worker, and as many with two.")] = 3,
+def reproduce(
+    name: Annotated[Positional[str], arg(metavar="NAME", help=f"One of {', '.join(REPRODUCTIONS)}.")],
+    data: Annotated[str, arg(help="Folder of the dataset, with the streams rgb and flow.")],
+    out: Annotated[Path, arg(help="Folder of the runs and scores.")],
+    split: Annotated[str, arg(help="Split to score.")] = "val",
+    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipes say.")] = None,
     json: Json = False,
 ) -> Answer:
-    """The preprocessing job: cost by stage, two workers over one, projected core-hours for Kinetics."""
-    from benchmarks.preprocess import report
-    from benchmarks.preprocess import run as run_benchmark
-
-    for option, number in (("--limit", limit), ("--rounds", rounds)):
-        if number < 1:
-            raise UsageError(f"{option} must be 1 or more, not {number}")
-    result = run_benchmark(videos, Settings(short_side=short_side), limit, rounds)
-    return Answer(result, report(result))
-
-
-def bench_loader(
-    videos: Annotated[Positional[Path], arg(help="Folder of class folders of videos.")],
-    short_side: Annotated[int, arg(help="Shorter side of the frames, pixels.")] = 120,
-    limit: Annotated[int, arg(help="Videos taken, evenly chosen.")] = 12,
-    rounds: Annotated[int, arg(help="Times that every loader is measured, in turn.")] = 3,
-    seconds: Annotated[float, arg(help="Of measuring a loader in each case, at least.")] = 1.0,
-    s3: Annotated[
-        bool,
-        FlagCreatePairsOff,
-        arg(help="Also ours on an S3 server on this machine (takes the package moto[server])."),
-    ] = False,
-    json: Json = False,
-) -> Answer:
-    """The loader beside PyAV, OpenCV and bare DALI: clips a second on one core."""
-    from benchmarks.loader import report
-    from benchmarks.loader import run as run_benchmark
-    from pipeline.transform import Transform
-
-    for option, number, least in (
-        ("--short-side", short_side, Transform().crop),
-        ("--limit", limit, 1),
-        ("--rounds", rounds, 1),
-        ("--seconds", seconds, 0),
-    ):
-        if number < least:
-            raise UsageError(f"{option} must be {least} or more, not {number}")
-    result = run_benchmark(videos, short_side, limit, rounds, seconds, s3)
-    failed = "; ".join(result["failed"])
-    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+    """A two-stream result: train each stream by its recipes in turn, evaluate, fuse. Run again, it goes on."""
+    if name not in REPRODUCTIONS:
+        raise UsageError(f"nothing is called {name!r}: choose from {', '.join(REPRODUCTIONS)}")
+    walk = Walk(VERBS, defaults)
+    rows = two_streams(walk, REPRODUCTIONS[name], data, out, split, epochs)
+    return Answer({**rows, "seconds": walk.seconds, "out": str(out)}, walk_report(walk, rows, out))
 
 
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
     out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
     group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
-    epochs: Annotated[float, arg(help="Times that every video is drawn.")] = RECIPES["nano-rgb"].epochs,
+    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipe says.")] = None,
     json: Json = False,
 ) -> Answer:
     """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse."""
     from preprocessing.render import render_set
 
-    seconds: dict[str, float] = {}
-
-    def do(stage: str, *words: object) -> Any:
-        command = [str(word) for word in words]
-        say(f"\n$ lgd {shlex.join(command)}")
-        start = time.monotonic()
-        answer = dispatch(command, VERBS, defaults)
-        seconds[stage] = time.monotonic() - start
-        for line in answer.text:
-            say(line) if isinstance(line, str) else Console(stderr=True).print(line)
-        return answer.document
-
-    short_side: list[object] = ["--short-side", DEMO_SHORT_SIDE]
+    walk = Walk(VERBS, defaults)
     if videos is None:
         videos = out / "videos"
         say(f"rendering videos of objects that move in 6 ways to {videos}")
-        start = time.monotonic()
-        render_set(videos, DEMO_VIDEOS_PER_CLASS)
-        seconds["render"] = time.monotonic() - start
+        with walk.timed("render"):
+            render_set(videos, DEMO_VIDEOS_PER_CLASS)
     grouped: list[object] = ["--group", group] if group else []
-    data = out / "data"
-    do("preprocess", "preprocess", videos, "--out", data, *short_side, *grouped)
-    files = []
+    walk.do("preprocess", "preprocess", videos, "--out", out / "data", "--short-side", DEMO_SHORT_SIDE, *grouped)
+    rows = two_streams(walk, REPRODUCTIONS["nano"], out / "data", out, "val", epochs)
+    return Answer({**rows, "seconds": walk.seconds, "out": str(out)}, walk_report(walk, rows, out))
+
+
+def two_streams(
+    walk: Walk, chain: tuple[str, ...], data: object, out: Path, split: str, epochs: float | None
+) -> dict[str, Any]:
+    """Trains, scores and fuses; metrics of rgb, flow and fused. What is done already is left as it is."""
+    files = {}
     for stream in ("rgb", "flow"):
-        shorter = ["--epochs", epochs] if epochs != RECIPES[f"nano-{stream}"].epochs else []
-        do(f"train {stream}", "train", f"nano-{stream}", "--data", data, "--run", out / stream, *shorter)
-        files.append(out / f"{stream}.parquet")
-        do(f"evaluate {stream}", "evaluate", out / stream, "--data", data, "--split", "val", "--out", files[-1])
-    fused = do("fuse", "fuse", *files, "--out", out / "fused.parquet")
-    rows = {"rgb": fused["inputs"][str(files[0])], "flow": fused["inputs"][str(files[1])], "fused": fused["fused"]}
+        more: list[object] = []
+        for recipe in (each.format(stream=stream) for each in chain):
+            run_folder = out / recipe
+            fewer = [] if epochs is None else ["--epochs", epochs]
+            walk.do(f"train {recipe}", "train", recipe, "--data", data, "--run", run_folder, *fewer, *more)
+            more = ["--init-from", run_folder]
+        files[stream] = out / f"{stream}-{split}.parquet"
+        result = run_folder / "result.json"
+        if files[stream].exists() and files[stream].stat().st_mtime >= result.stat().st_mtime:
+            say(f"{files[stream]} is there already")
+            continue
+        words = ("--data", data, "--split", split, "--out", files[stream])
+        walk.do(f"evaluate {stream}", "evaluate", run_folder, *words)
+    fused = walk.do("fuse", "fuse", *files.values(), "--out", out / f"fused-{split}.parquet")
+    alone = {stream: fused["inputs"][str(file)] for stream, file in files.items()}
+    return {**alone, "fused": fused["fused"]}
+
+
+def walk_report(walk: Walk, rows: dict[str, Any], out: Path) -> list[Any]:
     stages = Table("stage", "seconds")
-    for stage, spent in seconds.items():
+    for stage, spent in walk.seconds.items():
         stages.add_row(stage, f"{spent:.1f}")
-    stages.add_row("together", f"{sum(seconds.values()):.1f}")
-    text = ["", accuracy_table(rows), stages, f"everything is in {out}"]
-    return Answer({**rows, "seconds": seconds, "out": str(out)}, text)
+    stages.add_row("together", f"{sum(walk.seconds.values()):.1f}")
+    return ["", accuracy_table(rows), stages, f"everything is in {out}"]
 
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
-BENCHES: dict[str, Verb] = {"flow": bench_flow, "loader": bench_loader, "preprocess": bench_preprocess}
 VERBS: Verbs = {
-    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models)},
+    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, recipes, reproduce)},
     "bench": BENCHES,
     "demo": demo,
 }

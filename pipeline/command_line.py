@@ -7,7 +7,9 @@ import io
 import itertools
 import json
 import os
+import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Annotated, Any, NamedTuple
 
@@ -16,6 +18,7 @@ from rich.console import Console
 from tyro.conf import FlagCreatePairsOff, arg
 
 from pipeline.errors import UsageError, UserError
+from pipeline.progress import console as progress_console
 from pipeline.progress import say
 
 Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
@@ -60,6 +63,30 @@ def dispatch(words: list[str], verbs: Verbs, defaults: Defaults, above: tuple[st
     if isinstance(verb, Mapping):
         return dispatch(rest, verb, defaults, path)
     return parsed(verb, rest, " ".join(["lgd", *path]), defaults(" ".join(path), rest))()
+
+
+class Walk:
+    """Verbs done one after the other, as a user would. seconds: that each stage took."""
+
+    def __init__(self, verbs: Verbs, defaults: Defaults) -> None:
+        self.seconds: dict[str, float] = {}
+        self._verbs, self._defaults = verbs, defaults
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - start
+
+    def do(self, stage: str, *words: object) -> Any:
+        """Does the command of these words and returns its document."""
+        command = [str(word) for word in words]
+        say(f"\n$ lgd {shlex.join(command)}")
+        with self.timed(stage):
+            answer = dispatch(command, self._verbs, self._defaults)
+        for line in answer.text:
+            say(line) if isinstance(line, str) else progress_console.print(line)
+        return answer.document
 
 
 def parsed(verb: Verb, words: list[str], program: str, defaults: dict[str, Any]) -> Callable[[], Answer]:

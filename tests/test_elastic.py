@@ -1,5 +1,6 @@
 """Training as a user runs it: killed, continued, finished; then scored and fused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,9 +11,13 @@ import pytest
 import torch
 
 from pipeline.dataset import open_dataset
+from pipeline.errors import UserError
 from pipeline.index import Index
+from pipeline.transform import Transform
 from tests.processes import run_lgd, run_lgd_until
-from training.run import open_run
+from training.loop import MOST_STARTS, _refuse_standstill
+from training.recipes import recipe_named
+from training.run import begin_run, open_run
 
 SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 30, "--validation.every", 10, "--checkpoint.every-s", 0.5)
 
@@ -182,3 +187,21 @@ def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(datase
     assert done.returncode == 0, done.stderr
     last = [line for line in metrics(tmp_path / "skipping") if "loss" in line][-1]
     assert 0 < last["skipped"] <= 4
+
+
+def test_workers_that_die_again_and_again_without_progress_end_the_run_with_what_they_said(
+    dataset_folder: Path, tmp_path: Path
+):
+    data = open_dataset(dataset_folder)
+    config = recipe_named("nano-rgb")
+    config = dataclasses.replace(config, batch=4, epochs=1.0, transform=Transform(crop=48))
+    run = begin_run(str(tmp_path / "run"), "nano-rgb", config, data)
+    for start in range(MOST_STARTS):
+        _refuse_standstill(run, "this launch")
+        assert json.loads((tmp_path / "run" / "starts.json").read_text())["starts"] == start + 1
+    (tmp_path / "run" / "failure.json").write_text(json.dumps({"launch": "this launch", "said": "CUDA error: 7"}))
+    with pytest.raises(UserError, match=r"no further than the start in 8 starts \(CUDA error: 7\): mend that"):
+        _refuse_standstill(run, "this launch")
+    _refuse_standstill(run, "another launch")
+    (tmp_path / "run" / "checkpoints" / "step-00000003.pt").touch()
+    _refuse_standstill(run, "this launch")

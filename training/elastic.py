@@ -19,7 +19,6 @@ from training.run import ERROR, METRICS, Run
 # start does not count.
 ROOM_TIMEOUT_S = 5
 RESIZE_EVERY_S = 30.0  # between two looks whether there is room for more workers
-MOST_FAILURES = 16  # restarts of the worker group before the run gives up; the same command goes on from there
 POLL_S = 0.5
 REMOTE_POLL_S = 10.0  # where metrics come now and then
 NODES_EVERY_S = 1.0
@@ -77,7 +76,7 @@ def fit(
             run_config=ray.train.RunConfig(
                 name=launch,
                 storage_path=scratch,
-                failure_config=ray.train.FailureConfig(max_failures=MOST_FAILURES),
+                failure_config=ray.train.FailureConfig(max_failures=-1),  # the workers see to it that it ends
             ),
         )
         with Watcher(run, total), NodeWatch():
@@ -86,8 +85,8 @@ def fit(
             except TrainingFailedError as error:
                 _raise_the_users(run, launch)
                 raise UserError(
-                    f"training stopped after {MOST_FAILURES} failures ({_last_line(error)}): "
-                    "mend that, and run the same command again to go on from the last checkpoint"
+                    f"training stopped ({_last_line(error)}): mend that, and run the same command again to go on from "
+                    "the last checkpoint"
                 ) from error
     _raise_the_users(run, launch)
     result = run.result()

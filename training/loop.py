@@ -9,6 +9,7 @@ import contextlib
 import json
 import resource
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,9 +29,10 @@ from training.log import Log, Window
 from training.models.lgd import Network
 from training.models.zoo import build
 from training.recipes import TrainConfig
-from training.run import ERROR, RESULT, Run, open_run
+from training.run import ERROR, FAILURE, RESULT, STARTS, Run, open_run
 from training.start import start_weights
 
+MOST_STARTS = 8  # of the workers without a new checkpoint
 LEAST_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
 
 
@@ -53,11 +55,34 @@ def train_worker(job: dict[str, Any]) -> None:
     if run.storage.exists(ERROR) and json.loads(run.storage.read(ERROR))["launch"] == told.launch:
         return
     try:
+        if ray.train.get_context().get_world_rank() == 0:
+            _refuse_standstill(run, told.launch)
         with opened_cache(told.caching) as cache:
             train(run, open_dataset(told.data), cache)
     except UserError as error:
         run.storage.write(ERROR, json.dumps({"launch": told.launch, "message": str(error)}).encode())
         raise
+    except Exception as error:
+        said = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+        run.storage.write(FAILURE, json.dumps({"launch": told.launch, "said": said}).encode())
+        raise
+
+
+def _refuse_standstill(run: Run, launch: str) -> None:
+    """Counts the starts of workers since the newest checkpoint; nodes may come and go for weeks, as long as there is
+    progress. Raises UserError after MOST_STARTS without."""
+    newest = (checkpoint.names(run) or ["the start"])[0]
+    before = json.loads(run.storage.read(STARTS)) if run.storage.exists(STARTS) else {}
+    same = (before.get("launch"), before.get("checkpoint")) == (launch, newest)
+    starts = before["starts"] + 1 if same else 1
+    run.storage.write(STARTS, json.dumps({"launch": launch, "checkpoint": newest, "starts": starts}).encode())
+    if starts > MOST_STARTS:
+        failure = json.loads(run.storage.read(FAILURE)) if run.storage.exists(FAILURE) else {}
+        said = failure["said"] if failure.get("launch") == launch else "workers died without a word, see Ray's log"
+        raise UserError(
+            f"training has come no further than {newest} in {MOST_STARTS} starts ({said}): mend that, and run the same "
+            "command again to go on from there"
+        )
 
 
 def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:

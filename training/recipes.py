@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pipeline.errors import UsageError
 from pipeline.order import Sampling
 from pipeline.transform import Transform
-from training.models.config import ModelConfig
+from training.models.config import ModelConfig, Variant
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ def _lgd2d(stage1: TrainConfig, depth: str) -> TrainConfig:
 
 
 def _of_the_paper() -> dict[str, TrainConfig]:
-    """Recipes by name: <dataset>-<stream>-<depth>, then -com (stage 2), -long, -lgd2d.
+    """Recipes by name: <dataset>-<stream>-<depth>, then -com (stage 2), -long, -lgd2d, and the ablation's blocks: -none
+    (no diffusion), -v1, -v2.
 
     -com and -long need --init-from, the run of the recipe without the suffix."""
     recipes: dict[str, TrainConfig] = {}
@@ -164,6 +165,8 @@ def _of_the_paper() -> dict[str, TrainConfig]:
         name, stage1 = f"{dataset}-{stream}-{depth}", _paper(stream, f"lgd3d_{depth}")
         recipes |= {name: stage1, f"{name}-com": _com(stage1), f"{name}-long": _long(stage1)}
         recipes[f"{name}-lgd2d"] = _lgd2d(stage1, depth)
+        variants: tuple[Variant, ...] = ("none", "v1", "v2")
+        recipes |= {f"{name}-{v}": replace(stage1, model=replace(stage1.model, variant=v)) for v in variants}
     return recipes
 
 
@@ -194,6 +197,17 @@ RECIPES: dict[str, TrainConfig] = {
     "nano-flow": _nano("flow"),
     "nano-rgb-com": _nano_com(_nano("rgb")),
     "nano-flow-com": _nano_com(_nano("flow")),
+}
+
+
+# What a two-stream result is made of: the recipes of each stream, each starting from the run of the one before it.
+REPRODUCTIONS: dict[str, tuple[str, ...]] = {
+    "nano": ("nano-{stream}",),
+    "nano-com": ("nano-{stream}", "nano-{stream}-com"),
+    **{
+        f"{dataset}-{depth}-{last}": (f"{dataset}-{{stream}}-{depth}", f"{dataset}-{{stream}}-{depth}-{last}")
+        for dataset, depth, last in itertools.product(("kinetics400", "kinetics600"), ("r50", "r101"), ("com", "long"))
+    },
 }
 
 

@@ -20,7 +20,8 @@ from training.recipes import TrainConfig, flatten, unflatten
 
 FORMAT = "lgd-run"
 VERSION = 1
-CONFIG, METRICS, RESULT, ERROR = "config.json", "metrics.jsonl", "result.json", "error.json"
+CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"  # what workers tell the driver, and each other
 
 
 @dataclass(frozen=True)
