@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from json import loads as parse_json
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,14 @@ from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
 from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_named
+
+Address = Annotated[
+    str | None,
+    arg(
+        help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
+        "Default: RAY_ADDRESS, or a cluster of this machine alone."
+    ),
+]
 
 
 def preprocess(
@@ -48,13 +57,7 @@ def preprocess(
         arg(help="Try again what earlier runs rejected; take in what has been found since."),
     ] = False,
     resources: Annotated[Resources, arg(name="")] = Resources(),
-    address: Annotated[
-        str | None,
-        arg(
-            help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
-            "Default: RAY_ADDRESS, or a cluster of this machine alone."
-        ),
-    ] = None,
+    address: Address = None,
     settings: Annotated[Settings, arg(name="")] = Settings(),
     json: Json = False,
 ) -> Answer:
@@ -166,6 +169,7 @@ def train(
         tuple[int, int] | None, arg(help="Fewest and most workers. Default: 1, and one a GPU or one a CPU.")
     ] = None,
     caching: Annotated[Caching, arg(name="")] = Caching(),
+    address: Address = None,
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
     json: Json = False,
 ) -> Answer:
@@ -182,7 +186,7 @@ def train(
     opened = begin_run(run, recipe, located(config), dataset)
     # The embedded cluster has room for the fewest workers asked for, if need be more than one a core.
     cpus = max(workers[0], len(os.sched_getaffinity(0))) if workers else None
-    result = fit(opened, dataset, workers, lambda: ensure_cluster(cpus), caching)
+    result = fit(opened, dataset, workers, lambda: ensure_cluster(cpus, address), caching)
     accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
     return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
 
@@ -344,11 +348,59 @@ def walk_report(walk: Walk, rows: dict[str, Any], out: Path) -> list[Any]:
     return ["", accuracy_table(rows), stages, f"everything is in {out}"]
 
 
+def submit(
+    words: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="-- VERB ...", help="The command, as it would follow `lgd`. Its paths are the cluster's: absolute."
+        ),
+    ] = (),
+    address: Annotated[
+        str, arg(help="The cluster's dashboard, http://HOST:PORT. Its token is looked for where Ray does.")
+    ] = "",
+    env: Annotated[
+        tuple[str, ...], arg(help="Names of environment variables that the job gets as they are here. Default: none.")
+    ] = (),
+    follow: Annotated[
+        str | None, arg(metavar="ID", help="Show a job that runs, or has run, from its beginning.")
+    ] = None,
+    stop: Annotated[str | None, arg(metavar="ID", help="End a job.")] = None,
+    json: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Print the verb's JSON document, as its own --json does.")
+    ] = False,
+) -> Answer:
+    """Run a verb on a cluster. Ctrl-C or a closed terminal leave it running."""
+    from clusters.submit import check_words, follow_job, run_job, stop_job
+
+    if not address or [bool(words), follow is not None, stop is not None].count(True) != 1:
+        raise UsageError("submit takes --address URL, and one of -- VERB ..., --follow ID and --stop ID")
+    if stop is not None:
+        status = stop_job(address, stop)
+        return Answer({"job": stop, "status": status}, [f"{stop}: {status.lower()}"])
+    as_json = json or "--json" in words
+    answer: list[str] = []
+    keep = answer.append if as_json else sys.stdout.write
+    if follow is not None:
+        code = follow_job(address, follow, keep)
+    else:
+        check_words([*words], VERBS, defaults)
+        if json and "--json" not in words:
+            words = (*words, "--json")
+        code = run_job(address, words, env, keep)
+    failed = f"the job ended with exit code {code}; its log is above" if code else ""
+    if failed and not answer:
+        error = UserError(failed)
+        error.exit_code = code
+        raise error
+    return Answer(parse_json("".join(answer)) if answer else None, [], failed)
+
+
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 VERBS: Verbs = {
     **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, recipes, reproduce)},
     "bench": BENCHES,
+    "submit": submit,
     "demo": demo,
 }
 

@@ -1,1 +1,1 @@
-"""Where it all runs: the embedded Ray cluster now; running clusters, Kubernetes and Slurm beside it."""
+"""Where it all runs: the embedded Ray cluster, jobs of running ones; files for Slurm, Kubernetes, AWS and Docker."""

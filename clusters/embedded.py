@@ -10,8 +10,14 @@ import sys
 from pipeline.errors import UserError
 from pipeline.progress import say
 
-SETTINGS = {
+SECURITY = {
     "RAY_AUTH_MODE": "token",
+    # All of Ray's servers listen on loopback when the node's address is a loopback address, and everywhere otherwise.
+    # Ray replaces a loopback address that it is given by the machine's own, except where this says that no other
+    # machine will ever join (Ray's default on Windows and macOS, hence the name).
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
 }
@@ -62,13 +68,13 @@ def _join(address: str) -> None:
 
 
 def _start(cpus: int | None) -> None:
-    """Only processes that inherit this one's environment know the token. Ray reads its settings when it is imported, so
-    that must not have happened before."""
+    """All its ports are on loopback, and only processes that inherit this one's environment know the token. Ray reads
+    its settings when it is imported, so that must not have happened before."""
     if "ray" not in sys.modules:
-        os.environ.update(SETTINGS)
+        os.environ.update(SECURITY | SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    elif os.environ.get("RAY_AUTH_MODE") != "token":
-        raise RuntimeError("ray was imported before ensure_cluster(): its authentication can no longer be switched on")
+    elif any(os.environ.get(name) != value for name, value in SECURITY.items()):
+        raise RuntimeError("ray was imported before ensure_cluster(): it can no longer be confined to this machine")
     import ray
 
     ray.init(

@@ -1,4 +1,5 @@
-"""A Ray cluster of several nodes on this machine, each a set of processes of its own that a test can kill."""
+"""Ray clusters on this machine: several nodes, each a set of processes of its own that a test can kill; and a head
+alone, which takes jobs."""
 
 import os
 import secrets
@@ -8,6 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from tests.processes import Marked, free_port
 
@@ -72,6 +76,49 @@ class RayNodes:
         command = [sys.executable, "-c", ask, self.address]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
         return int(done.stdout) if done.returncode == 0 else -1
+
+
+class Head:
+    """A head of one CPU with a dashboard, all of its ports on loopback. env: of those who know its token."""
+
+    def __init__(self, folder: Path):
+        """folder: for Ray's logs and sockets, of a short name."""
+        port, dashboard, client = free_port(), free_port(), free_port()
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        self.env = {
+            **os.environ,
+            **self.loopback,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "HOME": str(folder),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        }
+        log = folder / "start.log"
+        self.process = Marked(
+            *(sys.executable, "-c", NODE, "start", "--head", "--block", f"--temp-dir={folder}/ray", f"--port={port}"),
+            *("--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=true"),
+            *(f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"),
+            env=self.env,
+            log=log,
+        )
+        deadline = time.monotonic() + 90
+        while "block forever" not in log.read_text():
+            assert self.process.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+
+    def about(self, job: str) -> dict[str, Any]:
+        """What the job server says of a job."""
+        headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        answer = requests.get(f"{self.dashboard}/api/jobs/{job}", headers=headers, timeout=10)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def stop(self) -> None:
+        self.process.kill()
 
 
 @contextmanager

@@ -1,10 +1,17 @@
-"""Which cluster a command works on."""
+"""Which cluster a command works on, and who can reach it."""
 
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.processes import free_port, run_lgd
+from tests.processes import Marked, free_port, run_lgd
+from tests.sockets import listening
 
 
 @pytest.mark.parametrize(
@@ -44,3 +51,45 @@ def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tup
     done = run_lgd("preprocess", videos, "--out", tmp_path / "data", "--streams", "rgb", "--short-side", 32, *options)
     assert done.returncode == (2 if message else 0), done.stderr
     assert message is None or message in done.stderr
+
+
+def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp_path: Path):
+    """Every process of it, while two workers train. One socket is neither Ray's nor ours: torch.distributed has no way
+    to say where its rendezvous store listens, and that is everywhere, in the worker of rank 0."""
+    words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--workers", 2, 2, "--epochs", 200)
+    command = Marked(sys.executable, "-m", "lgd", "train", *words, log=tmp_path / "log")
+    seen: set[str] = set()
+    rendezvous: set[str] = set()
+    try:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            assert command.process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            workers = command.pids("ray::RayTrainWorker")
+            rendezvous |= set(beyond_loopback(listening(workers)))
+            seen |= listening(command.pids())
+            time.sleep(0.5)
+    finally:
+        command.kill()
+    assert len(seen) > 5
+    assert len(rendezvous) <= 1
+    assert beyond_loopback(seen - rendezvous) == []
+
+
+def beyond_loopback(sockets: set[str]) -> list[str]:
+    return [at for at in sockets if not ipaddress.ip_address(at.rpartition(":")[0]).is_loopback]
+
+
+def test_sockets_that_listen_elsewhere_are_seen():
+    """What the test above relies on."""
+    code = "import socket; s = socket.create_server(('0.0.0.0', 0)); print(s.getsockname()[1], flush=True); s.accept()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    port = int(process.stdout.readline())
+    try:
+        assert listening([process.pid]) == {f"0.0.0.0:{port}"}
+    finally:
+        process.kill()
+        process.communicate()
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as own:
+        assert f"::1:{own.getsockname()[1]}" in listening([os.getpid()])
