@@ -69,7 +69,9 @@ def preprocess(
 
     for stream in streams:
         stream_named(stream)
-    cpus = resources.workers and ceil(resources.workers * resources.cpus_per_task)
+    # The embedded cluster has room for the workers asked for, or else for one task at least.
+    a_task = resources.cpus_per_task
+    cpus = ceil(resources.workers * a_task if resources.workers else max(a_task, len(os.sched_getaffinity(0))))
     folder = Storage(videos)
     manifest = read_manifest(folder, annotations, group, val_fraction, classes, split_number)
     outcome = run_job(

@@ -157,3 +157,19 @@ def test_json_is_the_only_thing_on_stdout():
     assert {row["classes"] for row in rows} == {12}
     assert {"lgd3d_r50", "lgd3d_nano"} <= {row["name"] for row in rows}
     assert rows[0].keys() == {"name", "stage", "classes", "parameters", "gmac", "input"}
+
+
+def test_recipes_are_listed_and_printed_whole_by_the_names_of_their_options(call):
+    code, out, _ = call("recipes", "--json")
+    assert code == 0
+    listed = json.loads(out)
+    assert {"kinetics400-rgb-r50", "kinetics600-flow-r101-long", "kinetics400-rgb-r50-v1", "nano-rgb"} <= listed.keys()
+    code, out, _ = call("recipes", "kinetics400-flow-r101-long")
+    assert code == 0
+    assert "--optimizer.drop-every" in out
+    assert "lgd3d_r101" in out
+    code, out, err = call("recipes", "kinetics400-rbg-r50")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    code, out, err = call("reproduce", "nanno", "--data", "d", "--out", "o")
+    assert (code, out) == (2, "")
+    assert "choose from nano, " in err

@@ -7,7 +7,7 @@ from pipeline.errors import UsageError
 from pipeline.order import Sampling
 from training.models.config import ModelConfig
 from training.models.zoo import check
-from training.recipes import RECIPES, OptimizerConfig, TrainConfig, flatten, recipe_named, unflatten
+from training.recipes import RECIPES, REPRODUCTIONS, OptimizerConfig, TrainConfig, flatten, recipe_named, unflatten
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -43,3 +43,12 @@ def test_3d_networks_take_consecutive_frames_and_2d_networks_one_of_each_segment
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean nano-flow"):
         recipe_named("nano-flwo")
+
+
+@pytest.mark.parametrize("name", REPRODUCTIONS)
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_a_chain_ends_in_its_stream_and_only_its_first_recipe_starts_from_nothing(name: str, stream: str):
+    chain = [recipe_named(recipe.format(stream=stream)) for recipe in REPRODUCTIONS[name]]
+    assert {config.stream for config in chain} == {stream}
+    assert chain[0].model.stage == 1
+    assert all(later.model.stage == 2 or later.model.clip_frames == 128 for later in chain[1:])
