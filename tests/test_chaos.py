@@ -3,6 +3,7 @@
 import itertools
 import random
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,8 +18,12 @@ SEED = 4
 
 
 @pytest.fixture
-def nodes(tmp_path_factory: pytest.TempPathFactory):
-    with ray_nodes(tmp_path_factory.mktemp("r")) as nodes:
+def nodes():
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with (
+        tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder,
+        ray_nodes(Path(folder)) as nodes,
+    ):
         for _ in range(2):
             nodes.add(cpus=1)
         nodes.wait_for(cpus=2)

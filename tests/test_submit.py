@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from tests.ray_nodes import Head
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    folder = tmp_path_factory.mktemp("h")
-    head = Head(folder)
-    try:
-        yield head
-    finally:
-        head.stop()
+def head() -> Iterator[Head]:
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with tempfile.TemporaryDirectory(prefix="h", ignore_cleanup_errors=True) as folder:
+        head = Head(Path(folder))
+        try:
+            yield head
+        finally:
+            head.stop()
 
 
 @pytest.fixture
