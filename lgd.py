@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import sys
-from json import loads as parse_json
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +17,9 @@ from pipeline.errors import UsageError, UserError
 from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
+from training.metrics import accuracy_table
 from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_named
+from training.reproduce import two_streams, walk_report
 
 Address = Annotated[
     str | None,
@@ -147,12 +148,11 @@ def inspect(
     if verify:
         problems = verify_dataset(opened, opened.streams)
         about["problems"] = problems
+        for problem in problems[:20]:
+            say(problem)
+        failed = f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
         if problems:
-            for problem in problems[:20]:
-                say(problem)
-            raise UserError(
-                f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
-            )
+            return Answer(about, text, failed)
         text.append("verified: every frame is there and has its checksum")
     if pictures is not None:
         about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
@@ -318,38 +318,6 @@ def demo(
     return Answer({**rows, "seconds": walk.seconds, "out": str(out)}, walk_report(walk, rows, out))
 
 
-def two_streams(
-    walk: Walk, chain: tuple[str, ...], data: object, out: Path, split: str, epochs: float | None
-) -> dict[str, Any]:
-    """Trains, scores and fuses; metrics of rgb, flow and fused. What is done already is left as it is."""
-    files = {}
-    for stream in ("rgb", "flow"):
-        more: list[object] = []
-        for recipe in (each.format(stream=stream) for each in chain):
-            run_folder = out / recipe
-            fewer = [] if epochs is None else ["--epochs", epochs]
-            walk.do(f"train {recipe}", "train", recipe, "--data", data, "--run", run_folder, *fewer, *more)
-            more = ["--init-from", run_folder]
-        files[stream] = out / f"{stream}-{split}.parquet"
-        result = run_folder / "result.json"
-        if files[stream].exists() and files[stream].stat().st_mtime >= result.stat().st_mtime:
-            say(f"{files[stream]} is there already")
-            continue
-        words = ("--data", data, "--split", split, "--out", files[stream])
-        walk.do(f"evaluate {stream}", "evaluate", run_folder, *words)
-    fused = walk.do("fuse", "fuse", *files.values(), "--out", out / f"fused-{split}.parquet")
-    alone = {stream: fused["inputs"][str(file)] for stream, file in files.items()}
-    return {**alone, "fused": fused["fused"]}
-
-
-def walk_report(walk: Walk, rows: dict[str, Any], out: Path) -> list[Any]:
-    stages = Table("stage", "seconds")
-    for stage, spent in walk.seconds.items():
-        stages.add_row(stage, f"{spent:.1f}")
-    stages.add_row("together", f"{sum(walk.seconds.values()):.1f}")
-    return ["", accuracy_table(rows), stages, f"everything is in {out}"]
-
-
 def submit(
     words: Annotated[
         Positional[tuple[str, ...]],
@@ -372,29 +340,9 @@ def submit(
     ] = False,
 ) -> Answer:
     """Run a verb on a cluster. Ctrl-C or a closed terminal leave it running."""
-    from clusters.submit import check_words, follow_job, run_job, stop_job
+    from clusters.submit import submitted
 
-    if not address or [bool(words), follow is not None, stop is not None].count(True) != 1:
-        raise UsageError("submit takes --address URL, and one of -- VERB ..., --follow ID and --stop ID")
-    if stop is not None:
-        status = stop_job(address, stop)
-        return Answer({"job": stop, "status": status}, [f"{stop}: {status.lower()}"])
-    as_json = json or "--json" in words
-    answer: list[str] = []
-    keep = answer.append if as_json else sys.stdout.write
-    if follow is not None:
-        code = follow_job(address, follow, keep)
-    else:
-        check_words([*words], VERBS, defaults)
-        if json and "--json" not in words:
-            words = (*words, "--json")
-        code = run_job(address, words, env, keep)
-    failed = f"the job ended with exit code {code}; its log is above" if code else ""
-    if failed and not answer:
-        error = UserError(failed)
-        error.exit_code = code
-        raise error
-    return Answer(parse_json("".join(answer)) if answer else None, [], failed)
+    return submitted(words, address, env, follow, stop, json, VERBS, defaults)
 
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
@@ -405,13 +353,6 @@ VERBS: Verbs = {
     "submit": submit,
     "demo": demo,
 }
-
-
-def accuracy_table(rows: dict[str, Any]) -> Table:
-    table = Table("", "top-1", "top-5", "mean class", "videos")
-    for name, numbers in rows.items():
-        table.add_row(name, *(f"{numbers[c]:.1%}" for c in ("top1", "top5", "mean_class")), str(numbers["videos"]))
-    return table
 
 
 def defaults(name: str, words: list[str]) -> dict[str, Any]:

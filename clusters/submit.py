@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import importlib.util
+import json
 import logging
 import os
 import shlex
@@ -37,6 +38,42 @@ CHATTY = (  # about what they pack and upload
 )
 CONNECT_S, END_S = 10.0, 30.0
 INTERRUPTED = 130
+
+
+def submitted(
+    words: Sequence[str],
+    address: str,
+    variables: Sequence[str],
+    follow: str | None,
+    stop: str | None,
+    as_json: bool,
+    verbs: Verbs,
+    defaults: Defaults,
+) -> Answer:
+    """What `lgd submit` does: submits `lgd WORDS`, or follows or stops a job; the job's exit code becomes ours.
+
+    as_json: the answer is the verb's JSON document. Raises UsageError and UserError for what the user can mend."""
+    if not address or [bool(words), follow is not None, stop is not None].count(True) != 1:
+        raise UsageError("submit takes --address URL, and one of -- VERB ..., --follow ID and --stop ID")
+    if stop is not None:
+        status = stop_job(address, stop)
+        return Answer({"job": stop, "status": status}, [f"{stop}: {status.lower()}"])
+    as_json = as_json or "--json" in words
+    answer: list[str] = []
+    keep = answer.append if as_json else sys.stdout.write
+    if follow is not None:
+        code = follow_job(address, follow, keep)
+    else:
+        check_words([*words], verbs, defaults)
+        if as_json and "--json" not in words:
+            words = (*words, "--json")
+        code = run_job(address, words, variables, keep)
+    failed = f"the job ended with exit code {code}; its log is above" if code else ""
+    if failed and not answer:
+        error = UserError(failed)
+        error.exit_code = code
+        raise error
+    return Answer(json.loads("".join(answer)) if answer else None, [], failed)
 
 
 def check_words(words: Sequence[str], verbs: Verbs, defaults: Defaults) -> None:

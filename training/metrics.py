@@ -1,6 +1,9 @@
 """Numbers that say how good predictions are. Accuracies are fractions of 1."""
 
+from typing import Any
+
 import numpy as np
+from rich.table import Table
 
 
 def top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -25,3 +28,11 @@ def summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float | 
         "mean_class": mean_class_accuracy(probabilities, labels),
         "videos": len(labels),
     }
+
+
+def accuracy_table(rows: dict[str, Any]) -> Table:
+    """Metrics by name, as `summary` gives them, for a person."""
+    table = Table("", "top-1", "top-5", "mean class", "videos")
+    for name, numbers in rows.items():
+        table.add_row(name, *(f"{numbers[c]:.1%}" for c in ("top1", "top5", "mean_class")), str(numbers["videos"]))
+    return table

@@ -1,0 +1,42 @@
+"""The chain of a two-stream result: train each stream by its recipes in turn, evaluate, fuse; done by the verbs."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pipeline.command_line import Walk
+from pipeline.progress import say
+from training.metrics import accuracy_table
+
+
+def two_streams(
+    walk: Walk, chain: tuple[str, ...], data: object, out: Path, split: str, epochs: float | None
+) -> dict[str, Any]:
+    """Trains, scores and fuses; metrics of rgb, flow and fused. What is done already is left as it is."""
+    files = {}
+    for stream in ("rgb", "flow"):
+        more: list[object] = []
+        for recipe in (each.format(stream=stream) for each in chain):
+            run_folder = out / recipe
+            fewer = [] if epochs is None else ["--epochs", epochs]
+            walk.do(f"train {recipe}", "train", recipe, "--data", data, "--run", run_folder, *fewer, *more)
+            more = ["--init-from", run_folder]
+        files[stream] = out / f"{stream}-{split}.parquet"
+        result = run_folder / "result.json"
+        if files[stream].exists() and files[stream].stat().st_mtime >= result.stat().st_mtime:
+            say(f"{files[stream]} is there already")
+            continue
+        words = ("--data", data, "--split", split, "--out", files[stream])
+        walk.do(f"evaluate {stream}", "evaluate", run_folder, *words)
+    fused = walk.do("fuse", "fuse", *files.values(), "--out", out / f"fused-{split}.parquet")
+    alone = {stream: fused["inputs"][str(file)] for stream, file in files.items()}
+    return {**alone, "fused": fused["fused"]}
+
+
+def walk_report(walk: Walk, rows: dict[str, Any], out: Path) -> list[Any]:
+    stages = Table("stage", "seconds")
+    for stage, spent in walk.seconds.items():
+        stages.add_row(stage, f"{spent:.1f}")
+    stages.add_row("together", f"{sum(walk.seconds.values()):.1f}")
+    return ["", accuracy_table(rows), stages, f"everything is in {out}"]
