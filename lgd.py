@@ -13,7 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from benchmarks.verbs import BENCHES
 from pipeline.cache import Caching, opened_cache
 from pipeline.command_line import Answer, Json, Verbs, Walk, run
-from pipeline.errors import UsageError, UserError
+from pipeline.errors import UsageError
 from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
