@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,44 +26,60 @@ ENVIRONMENT = {
 
 
 @contextlib.contextmanager
+def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A real S3 server on loopback, in a process of its own, with nothing in it but the bucket `lgd`.
+
+    The environment must have ENVIRONMENT. Raises UserError if moto is not installed or does not start."""
+    if importlib.util.find_spec("moto") is None:
+        raise UserError("the S3 server is not installed: pip install 'moto[server]'")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(server, port)
+        store = pafs.S3FileSystem(
+            endpoint_override=f"http://{HOST}:{port}", region="us-east-1", allow_bucket_creation=True
+        )
+        store.create_dir("lgd")
+        yield server
+    finally:
+        server.send_signal(signal.SIGCONT)  # one that is stopped would not end
+        server.terminate()
+        server.wait()
+
+
+@contextlib.contextmanager
+def client_environment() -> Iterator[None]:
+    """What an S3 client takes from the environment: credentials, and no way to anything but loopback."""
+    before = dict(os.environ)
+    try:
+        for name in before:
+            if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+                del os.environ[name]
+        os.environ.update(ENVIRONMENT)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
 def s3_copy(folder: str, cores: set[int]) -> Iterator[str]:
     """The address of the copy, which is there, for this process and its children, until the block ends.
 
     cores: those that the server may use. Raises UserError if moto is not installed or does not start."""
-    if importlib.util.find_spec("moto") is None:
-        raise UserError("the S3 server that --s3 starts is not installed: pip install 'moto[server]'")
-    before = dict(os.environ)
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         port = listening.getsockname()[1]
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-    finally:
-        os.sched_setaffinity(0, mine)
-    try:
-        _wait(server, port)
-        for name in before:
-            if name.startswith("AWS_") or name.lower().endswith("_proxy"):
-                del os.environ[name]
-        endpoint = f"http://{HOST}:{port}"
-        os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=endpoint)
-        store = pafs.S3FileSystem(endpoint_override=endpoint, region="us-east-1", allow_bucket_creation=True)
-        store.create_dir("lgd")
+    with client_environment(), s3_server(port) as server:
+        os.sched_setaffinity(server.pid, cores)
+        os.environ["AWS_ENDPOINT_URL"] = f"http://{HOST}:{port}"
         local, copy = Storage(folder), Storage("s3://lgd/data")
         for name in local.tree():
             copy.write(name, local.read(name))
         yield copy.address
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        server.terminate()
-        server.wait()
 
 
 def _wait(server: subprocess.Popen[bytes], port: int) -> None:

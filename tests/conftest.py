@@ -1,23 +1,18 @@
 """A small dataset of rendered videos, made once by the commands that a user runs."""
 
-import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-import pyarrow.fs as pafs
 import pytest
 
+from benchmarks.s3 import client_environment, s3_server
 from pipeline import storage as storage_module
 from pipeline import store_faults
 from pipeline.dataset import Dataset, open_dataset
@@ -41,44 +36,10 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-@contextlib.contextmanager
-def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A real S3 server on loopback, in a process of its own, with nothing in it but the bucket `lgd`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            assert process.poll() is None, "the S3 server did not start: is moto[server], of the dev extra, installed?"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        connection = pafs.S3FileSystem(
-            endpoint_override=f"http://127.0.0.1:{port}", region="us-east-1", allow_bucket_creation=True
-        )
-        connection.create_dir("lgd")
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait()
-
-
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[None]:
-    """What an S3 client takes from the environment: credentials, and no way to anything but loopback."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith("AWS_") or name.lower().endswith("_proxy"):
-                patch.delenv(name)
-        patch.setenv("AWS_ACCESS_KEY_ID", "lgd")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_REGION", "us-east-1")
+    """What an S3 client takes from the environment."""
+    with client_environment():
         yield
 
 

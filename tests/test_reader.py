@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.s3 import s3_server
 from pipeline import reader as reader_module
 from pipeline import store_faults
 from pipeline.dataset import Dataset, open_dataset
@@ -20,7 +21,6 @@ from pipeline.loader import Batch, train_loader
 from pipeline.order import Sampling, TrainOrder
 from pipeline.reader import ClipReader
 from pipeline.transform import Transform
-from tests.conftest import s3_server
 from tests.falterer import Between, at
 from tests.processes import free_port
 from tests.test_s3_dataset import uploaded

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.s3 import s3_server
 from pipeline import store_faults
 from pipeline.errors import StoreError, UserError
 from pipeline.storage import TEMPORARY, Storage
-from tests.conftest import s3_server
 from tests.falterer import Between, at
 from tests.processes import free_port
 

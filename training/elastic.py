@@ -168,7 +168,11 @@ class Watcher:
             for line in map(json.loads, lines):
                 step = line["step"]
                 if "resumed" in line:
-                    say(f"going on from the checkpoint after step {step}")
+                    say(
+                        f"going on from the checkpoint after step {step}"
+                        if step
+                        else "beginning again: no checkpoint yet"
+                    )
                 elif "say" in line:
                     say(line["say"])
                 elif "val_top1" in line:

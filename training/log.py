@@ -45,15 +45,14 @@ class Window:
         self._first_step, self._started, self._paused = self._next_step, time.monotonic(), 0.0
         self._rows: list[torch.Tensor] = []
         self._keys: list[list[str]] = []
-        self._clips = self._positions = 0
+        self._positions: list[int] = []
 
     def add(self, paths: dict[str, torch.Tensor], right: torch.Tensor, keys: list[str], positions: list[int]) -> None:
         """Numbers of one step, each this worker's part of the global batch's mean, and the clips that it took."""
         self._paths = list(paths)
         self._rows.append(torch.stack([*paths.values(), right]))
         self._keys.append(keys)
-        self._clips += len(positions)
-        self._positions += sum(positions)
+        self._positions += positions
         self._next_step += 1
 
     def pause(self, seconds: float) -> None:
@@ -69,16 +68,16 @@ class Window:
         steps = len(self._rows)
         pace = max(round(LOG_EVERY_S * steps / seconds), 1)
         # The pace is rank 0's; summed with zeros of the others it reaches everybody.
-        mine = [(data_wait_s - self._waited) / seconds, 1.0, skipped, self._clips, self._positions]
-        mine.append(pace if rank == 0 else 0)
-        numbers = torch.tensor(mine, device=self._device, dtype=torch.float64)
-        everything = torch.cat([torch.stack(self._rows).double().flatten(), numbers])
+        mine = [(data_wait_s - self._waited) / seconds, 1.0, skipped, pace if rank == 0 else 0]
+        numbers = torch.tensor(mine, dtype=torch.float64)
+        local = torch.cat([numbers, self._taken()]).to(self._device)
+        everything = torch.cat([local, torch.stack(self._rows).double().flatten()])
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(everything)
-        rows = everything[: -len(mine)].view(steps, -1)
-        waited, workers, skipped_by_all, clips, positions, pace = everything[-len(mine) :].tolist()
+        waited, workers, skipped_by_all, pace = everything[: len(mine)].tolist()
+        taken, rows = everything[len(mine) : len(local)], everything[len(local) :].view(steps, -1)
         self._check_loss(run, rows)
-        self._check_positions(clips, positions, skipped_by_all)
+        self._check_positions(taken, skipped_by_all)
         means = rows.mean(dim=0).tolist()
         losses = {f"loss_{path}": round(value, 6) for path, value in zip(self._paths, means, strict=False)}
         report = Report(
@@ -112,12 +111,23 @@ class Window:
             f"last good checkpoint: {newest[0] if newest else 'none yet'}"
         )
 
-    def _check_positions(self, clips: float, positions: float, skipped: float) -> None:
-        """skipped: clips that were left out so far, in this window, before it, or in batches read ahead."""
+    def _taken(self) -> torch.Tensor:
+        """How often this worker took each position of the window's steps, and, as the last number, any other."""
         first, end = self._first_step * self._batch, self._next_step * self._batch
-        each_once = (clips, positions) == (end - first, (first + end - 1) * (end - first) // 2)
-        if not each_once and not (skipped and end - first - skipped <= clips < end - first):
-            raise RuntimeError(f"the workers took {clips:.0f} clips, not positions {first} to {end - 1}, each once")
+        places = torch.tensor(self._positions, dtype=torch.int64) - first
+        places[(places < 0) | (places >= end - first)] = end - first
+        return torch.bincount(places, minlength=end - first + 1).double()
+
+    def _check_positions(self, taken: torch.Tensor, skipped: float) -> None:
+        """taken: by all workers. skipped: clips that were left out so far, in this window or in batches read ahead."""
+        wrong = (taken[:-1] > 1) | (taken[:-1] < 1) & (skipped == 0)
+        missing = int((taken[:-1] < 1).sum())
+        if taken[-1] or wrong.any() or missing > skipped:
+            first, end = self._first_step * self._batch, self._next_step * self._batch
+            counts = (
+                f"{missing} not taken, {int((taken[:-1] > 1).sum())} more than once, {int(taken[-1])} of other steps"
+            )
+            raise RuntimeError(f"the workers took not each of the clips {first} to {end - 1} once ({counts})")
 
 
 class Log:
@@ -135,7 +145,7 @@ class Log:
         self._file = open(self._folder / METRICS, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed in close)
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
         self._put = time.monotonic()
-        if step:
+        if step or self._file.tell():
             self._file.write(json.dumps({"step": step, "resumed": True}) + "\n")
 
     def say(self, text: str) -> None:

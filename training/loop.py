@@ -153,7 +153,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
                 log.write(
                     {
                         "step": done,
-                        "position": done * config.batch,
+                        "positions": [(done - report.steps) * config.batch, done * config.batch],  # each was taken once
                         "epoch": round(done * config.batch / videos, 4),
                         **report.numbers,
                         "clips_per_s": round(report.steps * config.batch / report.seconds, 2),
