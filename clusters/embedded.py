@@ -19,6 +19,7 @@ SECURITY = {
 }
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "120",  # on a busy machine; Ray itself gives up sooner
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
 }
 

@@ -129,15 +129,14 @@ class ClipLoader:
             for (clip, _), width in zip(sound, widths, strict=True)
         ]
         mirrors = [clip.flip and self._transform.flip and not self._whole for clip, _ in sound]
-        entries = [np.array(windows, np.int32)[:, :2], np.array(windows, np.int32)[:, 2:], np.array(mirrors, np.int32)]
+        places = np.array(windows, np.int32)
+        entries = [places[:, :2], places[:, 2:], np.array(mirrors, np.int32)]
         if self.stream.planes:
             entries.append(np.array(widths, np.int32))
         if self._jitter:
             entries.append(np.array([jitter(self._transform, clip) for clip, _ in sound], np.float32))
-        frames = self.order.sampling.frames
-        return [frame for _, jpegs in sound for frame in jpegs], *(
-            np.repeat(entry, frames, axis=0) for entry in entries
-        )
+        jpegs = [frame for _, read in sound for frame in read]
+        return jpegs, *(np.repeat(entry, self.order.sampling.frames, axis=0) for entry in entries)
 
     def __iter__(self) -> Iterator[Batch]:
         while self._pipeline is not None:

@@ -36,9 +36,8 @@ class PairedLoader:
     def __iter__(self) -> Iterator[PairedBatch]:
         for batches in zip(*self.loaders.values(), strict=True):
             first = batches[0]
-            both = [
-                p for p in first.position if all(p in batch.position for batch in batches)
-            ]  # the others are damaged
+            # A clip that is damaged in one stream, and left out of its batch, is left out of the others' as well.
+            both = [at for at in first.position if all(at in batch.position for batch in batches)]
             video = {}
             for stream, batch in zip(self.loaders, batches, strict=True):
                 video[stream] = _at(batch, both).video
@@ -74,7 +73,7 @@ def paired_loader(
     delivery: Delivery = Delivery(),
 ) -> PairedLoader:
     """Training clips of several streams, see `train_loader`. Raises UserError unless all hold the same videos."""
-    indexes = {stream: Index(dataset, stream) for stream in streams}
+    indexes = {stream: Index(dataset, stream, delivery.cache) for stream in streams}
     rows = {stream: index.rows(split) for stream, index in indexes.items()}
     keys = {stream: index.keys(rows[stream]) for stream, index in indexes.items()}
     if any(those != keys[streams[0]] for those in keys.values()):

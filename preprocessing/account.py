@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -80,11 +80,11 @@ def _parts(
     def read(plan: ShardPlan) -> dict[str, tuple[pa.Table, dict[str, Any]]]:
         return {stream: read_part(storage, stream, plan.name) for stream in streams}
 
-    plan_now, plan_ahead = iter(plans), iter(plans)
-    reading = [pool.submit(read, plan) for plan in islice(plan_ahead, SHARDS_AHEAD)]
-    for plan in plan_now:
-        yield plan, reading.pop(0).result()
-        reading += [pool.submit(read, ahead) for ahead in islice(plan_ahead, 1)]
+    ahead = iter(plans)
+    reading = deque(pool.submit(read, plan) for plan in islice(ahead, SHARDS_AHEAD))
+    for plan in plans:
+        yield plan, reading.popleft().result()
+        reading.extend(pool.submit(read, one) for one in islice(ahead, 1))
 
 
 def _rows(

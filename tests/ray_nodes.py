@@ -28,6 +28,7 @@ class RayNodes:
     def __init__(self, folder: Path):
         """folder: for Ray's logs and sockets, of a short name."""
         self._folder, self._port, self._started = folder, free_port(), 0
+        self._number: dict[Marked, int] = {}  # of each node's own folder
         self.address = f"127.0.0.1:{self._port}"
         self.env = {
             **os.environ,
@@ -54,6 +55,24 @@ class RayNodes:
         node.kill()
         self.nodes.remove(node)
 
+    def announce(self, node: Marked, deadline_s: int = 60) -> None:
+        """Tells the cluster that a node will be taken away: what cloud machines say before they are preempted."""
+        ask = (
+            "import ray, sys; ray.init(address=sys.argv[1]); "
+            "print(*(node['NodeID'] for node in ray.nodes() if sys.argv[2] in node['RayletSocketName']))"
+        )
+        folder = f"{self._folder}/{self._number[node]}/"
+        done = subprocess.run(
+            [sys.executable, "-c", ask, self.address, folder],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--address", self.address)
+        words = ("drain-node", f"--node-id={done.stdout.strip()}", *why, f"--deadline-remaining-seconds={deadline_s}")
+        subprocess.run([sys.executable, "-c", NODE, *words], env=self.env, capture_output=True, check=True)
+
     def wait_for(self, cpus: int, timeout_s: float = 60) -> None:
         """Until so many CPUs are offered."""
         deadline = time.monotonic() + timeout_s
@@ -69,7 +88,10 @@ class RayNodes:
         self._started += 1  # nodes that start at the same time in one folder take each other's sockets
         folder = self._folder / str(self._started)
         command = (sys.executable, "-c", NODE, "start", "--block", f"--temp-dir={folder}", *words)
-        return Marked(*command, "--object-store-memory=100000000", env=self.env, log=self._folder / "start.log")
+        log = self._folder / "start.log"
+        process = Marked(*command, "--object-store-memory=100000000", env=self.env, log=log)
+        self._number[process] = self._started
+        return process
 
     def _cpus(self) -> int:
         ask = "import ray, sys; ray.init(address=sys.argv[1]); print(int(ray.cluster_resources().get('CPU', 0)))"

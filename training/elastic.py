@@ -52,6 +52,7 @@ def fit(
     from ray.train.torch import TorchTrainer
 
     from training.loop import Job, train_worker
+    from training.process_group import NodeTorchConfig
 
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
@@ -66,6 +67,7 @@ def fit(
         trainer = TorchTrainer(
             train_worker,
             train_loop_config=vars(job),
+            torch_config=NodeTorchConfig(),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]  # (since 2.55)
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,  # type: ignore[call-arg]

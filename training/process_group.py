@@ -1,0 +1,52 @@
+"""The workers' process group, whose rendezvous store listens on the address of rank 0's node and nowhere else."""
+
+import datetime
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend  # what TorchConfig.backend_cls names: there is no public way to it
+
+_store: dist.TCPStore | None = None  # of the worker that serves it, for as long as that lives
+
+
+@dataclass
+class NodeTorchConfig(TorchConfig):
+    """Ray Train's set-up of torch.distributed; its own lets the store listen on all addresses of the machine."""
+
+    @property
+    def backend_cls(self) -> type["_NodeBackend"]:
+        return _NodeBackend
+
+
+class _NodeBackend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+        """Joins the workers of a group: NCCL where each has a GPU, gloo otherwise."""
+        gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+        backend = backend_config.backend or ("nccl" if gpus else "gloo")
+        host, port = worker_group.execute_single(0, _serve)
+        workers = len(worker_group)
+        waiting = [
+            worker_group.execute_single_async(rank, _join, backend, host, port, rank, workers, backend_config.timeout_s)
+            for rank in range(workers)
+        ]
+        ray.get(waiting)
+
+
+def _serve() -> tuple[str, int]:
+    """Starts the store in this worker; where it listens."""
+    global _store
+    host = ray.util.get_node_ip_address()
+    listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    port = listening.getsockname()[1]
+    _store = dist.TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    return host, port
+
+
+def _join(backend: str, host: str, port: int, rank: int, workers: int, timeout_s: int) -> None:
+    store = _store or dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
+    timeout = datetime.timedelta(seconds=timeout_s)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=timeout)
