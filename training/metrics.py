@@ -141,12 +141,13 @@ def summary(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def accuracy_table(rows: Mapping[str, Any]) -> Table:
-    """Metrics by name, as `summary` gives them, for a person: accuracies with their 95 % intervals."""
+    """Metrics by name, as `summary` gives them, for a person. ± is the farther end of the 95 % interval."""
     table = Table(Column("", overflow="fold"), "top-1", "top-5", "mean class", "ECE", "videos")
     for name, numbers in rows.items():
         cells = []
         for column in ("top1", "top5", "mean_class"):
             low, high = numbers["intervals"][column]
-            cells.append(f"{numbers[column]:.1%} {100 * low:.1f}–{100 * high:.1f}")
+            value = numbers[column]
+            cells.append(f"{value:.1%} ±{100 * max(high - value, value - low):.1f}")
         table.add_row(name, *cells, f"{numbers['ece']:.3f}", str(numbers["videos"]))
     return table
