@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UserError
-from tests.test_join import rows_of
 from training import fit as fit_room
 from training.fit import check_fitting, differences, fitted_rule
 from training.fuse import Rule, Space, fuse, given_rule
@@ -86,6 +85,16 @@ def test_videos_that_are_all_right_do_not_fit_without_bounds(space: Space):
     assert np.isfinite(fuse(joined, rule).probabilities).all()
 
 
+def test_a_stream_that_knows_nothing_gets_no_weight():
+    joined = streams(300)
+    labels, random = joined.first.labels, np.random.default_rng(4)
+    wrong = table("wrong", 2 * np.eye(4)[(labels + 1) % 4] + random.normal(size=(300, 4)), labels)
+    for space in SPACES:
+        rule = fitted_rule(join([joined.first, wrong]), space)
+        assert rule.weights == (1, 0)
+        assert rule.temperatures[0] == pytest.approx(2, rel=0.2)
+
+
 def test_videos_that_are_fitted_on_and_reported_are_refused_by_name():
     reported, fitting = streams(30, "test"), streams(30)
     check_fitting(reported, fitting)
@@ -124,9 +133,3 @@ def test_a_model_is_told_by_what_its_tables_say():
     assert differences(fused, {**fused, "weights": [0.5, 0.5]}) == ["weights [0.25, 0.75] and [0.5, 0.5]"]
     assert differences(fused, {**fused, "inputs": [rgb, {**flow, "run": "x"}]}) == ["run /here/flow and x"]
     assert differences(fused, {**fused, "inputs": [rgb]}) == ["2 and 1 inputs"]
-
-
-def test_a_fit_on_a_part_of_the_videos_is_that_of_the_part():
-    joined = streams(80)
-    part = Joined(tuple(rows_of(each, list(range(40))) for each in joined.inputs), {})
-    assert fitted_rule(part, "logits") != fitted_rule(joined, "logits")
