@@ -232,7 +232,7 @@ def fuse(
     fit: Annotated[
         tuple[str, ...] | None,
         arg(
-            metavar="SPLIT_SCORES",
+            metavar="SPLIT_SCORES ...",
             help="Fit weights and temperatures on these: score files of the same models, in the same order, of other "
             "videos than those reported.",
         ),

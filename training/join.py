@@ -1,6 +1,6 @@
 """Score tables joined by key: the same videos in the same rows, whatever rows and row groups the files had."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +81,7 @@ def unlabelled(scores: Scores) -> list[str]:
     return [scores.keys[row] for row in np.flatnonzero(scores.labels == UNLABELLED)]
 
 
-def _check_keys(first: Scores, other: Scores, ours: Sequence[str], theirs: Sequence[str]) -> None:
+def _check_keys(first: Scores, other: Scores, ours: Collection[str], theirs: Collection[str]) -> None:
     missing = [key for key in ours if key not in theirs]
     extra = [key for key in theirs if key not in ours]
     if missing or extra:

@@ -105,7 +105,7 @@ def intervals(rank: np.ndarray, labels: np.ndarray, resamples: int = RESAMPLES) 
     rank: what `ranks` gives. The accuracies depend only on how many videos of each class have their label first, among
     the first 5, and beyond; so those counts are drawn, from the multinomial distribution that drawing N of the N videos
     with replacement gives them, and the cost does not grow with N. A class that is not drawn does not count in that
-    mean over classes. Where all videos are right, or all wrong, a bootstrap knows no doubt and the interval is a point.
+    mean over classes. Where all videos, or all of each class, are right or wrong, a bootstrap knows no doubt: a point.
     """
     names, outcome = np.unique(labels, return_inverse=True)
     cells = np.bincount(outcome * 3 + (rank >= 1) + (rank >= 5), minlength=3 * len(names))
