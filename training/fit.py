@@ -84,11 +84,11 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     runs = [PurePosixPath(about["run"]).name for about in (ours, theirs) if about.get("run")]
     if len(set(runs)) > 1:
         found.append(f"run {ours['run']} and {theirs['run']}")
-    parts = [about.get("inputs") for about in (ours, theirs)]
-    if all(isinstance(each, list) for each in parts):
-        if len(parts[0]) != len(parts[1]):
-            return [*found, f"{len(parts[0])} and {len(parts[1])} inputs"]
-        for one, other in zip(*parts, strict=True):
+    our_inputs, their_inputs = ours.get("inputs"), theirs.get("inputs")
+    if our_inputs and their_inputs:
+        if len(our_inputs) != len(their_inputs):
+            return [*found, f"{len(our_inputs)} and {len(their_inputs)} inputs"]
+        for one, other in zip(our_inputs, their_inputs, strict=True):
             found += differences(one, other)
     return found
 
