@@ -5,7 +5,7 @@ import os
 import sys
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -225,20 +225,55 @@ def evaluate(
 def fuse(
     scores: Annotated[Positional[tuple[str, ...]], arg(help="Score files of `lgd evaluate` or `lgd fuse`.")],
     weights: Annotated[tuple[float, ...] | None, arg(help="One a score file. Default: equal.")] = None,
+    temperatures: Annotated[
+        tuple[float, ...] | None,
+        arg(help="One a score file: its logits are divided by it before all else. Default: 1."),
+    ] = None,
+    fit: Annotated[
+        tuple[str, ...] | None,
+        arg(
+            metavar="SPLIT_SCORES ...",
+            help="Fit weights and temperatures on these: score files of the same models, in the same order, of other "
+            "videos than those reported.",
+        ),
+    ] = None,
+    space: Annotated[
+        Literal["probabilities", "logits"],
+        arg(help="What is averaged: probabilities, or their logarithms, which makes a geometric mean."),
+    ] = "probabilities",
+    intersect: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Go on with the videos that all files have; say how many were dropped.")
+    ] = False,
     out: Annotated[str | None, arg(help="Where to write the fused scores: a Parquet file.")] = None,
+    per_class: Annotated[
+        str | None,
+        arg(
+            metavar="FILE.parquet",
+            help="Where to write the fused accuracy of each class and the confusion matrix: a Parquet file.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> Answer:
-    """Join the streams' predictions by key and average them."""
-    from training.fuse import comparison
-    from training.fuse import fuse as fuse_scores
-    from training.scores import read_scores, write_scores
+    """Join predictions by key and average them; say what that changed. Fused scores can be fused again."""
+    from training.class_table import write_class_table
+    from training.comparison import comparison, report
+    from training.fuse_files import fuse_files
+    from training.scores import write_scores
 
-    inputs = [read_scores(path) for path in scores]
-    fused = fuse_scores(inputs, weights)
+    for option, path in (("--out", out), ("--per-class", per_class)):
+        if path is not None and not path.endswith(".parquet"):
+            raise UsageError(f"{option} is a Parquet file, such as fused.parquet, not {path}")
+        if path is not None and os.path.abspath(path) in map(os.path.abspath, (*scores, *(fit or ()))):
+            raise UsageError(f"{option} {path} would replace one of the score files: choose another name")
+    if out is not None and per_class is not None and os.path.abspath(out) == os.path.abspath(per_class):
+        raise UsageError(f"--out and --per-class are both {out}: choose two names")
+    fusion = fuse_files(scores, weights, temperatures, fit, space, intersect)
+    if per_class:
+        write_class_table(per_class, fusion.fused)
     if out:
-        write_scores(out, fused)
-    document = {**comparison(inputs, fused), "weights": fused.about["weights"], "out": out}
-    return Answer(document, [accuracy_table({**document["inputs"], "fused": document["fused"]})])
+        write_scores(out, fusion.fused)
+    document = {**comparison(fusion), "out": out}
+    return Answer(document, report(document, fusion))
 
 
 def models(

@@ -1,104 +1,107 @@
+import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from pipeline.errors import UsageError, UserError
+from tests.test_join import second, shuffled
 from tests.test_scores import scores
-from training.fuse import comparison, fuse
-from training.scores import UNLABELLED, Scores
+from training import fuse as fuse_room
+from training.fuse import Rule, Space, fuse, given_rule, metrics
+from training.join import join
+from training.scores import UNLABELLED
+
+RULES = [
+    given_rule(2),
+    given_rule(2, (1.0, 3.0)),
+    given_rule(2, (0.2, 0.0)),
+    given_rule(2, None, (2.0, 0.5)),
+    given_rule(2, (1.0, 3.0), (0.3, 1.0)),
+]
 
 
-def second(first: Scores, seed: int = 1) -> Scores:
-    random = np.random.default_rng(seed)
-    size = len(first.keys), len(first.classes)
-    return replace(first, name="t", probabilities=random.dirichlet(np.ones(size[1]), size[0]).astype(np.float32))
+def by_hand(rows: list[list[float]], rule: Rule) -> list[float]:
+    """The fusion of one video's rows, number by number."""
+    tempered = []
+    for row, temperature in zip(rows, rule.temperatures, strict=True):
+        powers = [p ** (1 / temperature) for p in row]
+        tempered.append([power / sum(powers) for power in powers])
+    columns = list(zip(*tempered, strict=True))
+    if rule.space == "probabilities":
+        return [sum(w * p for w, p in zip(rule.weights, column, strict=True)) for column in columns]
+    products = [math.prod(p**w for w, p in zip(rule.weights, column, strict=True)) for column in columns]
+    return [product / sum(products) for product in products]
 
 
-def shuffled(these: Scores) -> Scores:
-    rows = np.random.default_rng(2).permutation(len(these.keys))
-    keys = [these.keys[row] for row in rows]
-    return replace(these, keys=keys, labels=these.labels[rows], probabilities=these.probabilities[rows])
-
-
-def test_streams_are_joined_by_key_whatever_their_rows():
-    a, b = scores(videos=20), second(scores(videos=20))
-    straight, crossed = fuse([a, b]), fuse([a, shuffled(b)])
-    assert straight.keys == crossed.keys == a.keys
-    assert (straight.probabilities == crossed.probabilities).all()
-
-
-@pytest.mark.parametrize("weights", [None, (1.0, 3.0), (0.2, 0.0)])
-def test_fused_numbers_equal_a_calculation_by_hand(weights: tuple[float, float] | None):
+@pytest.mark.parametrize("space", ["probabilities", "logits"])
+@pytest.mark.parametrize("rule", RULES)
+def test_fused_numbers_equal_a_calculation_by_hand(rule: Rule, space: Space, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fuse_room, "ROWS_AT_ONCE", 7)
+    rule = replace(rule, space=space)
     a, b = scores(videos=30), second(scores(videos=30))
     of_key = dict(zip(b.keys, b.probabilities.tolist(), strict=True))
-    w = weights or (1.0, 1.0)
-    fused = fuse([a, shuffled(b)], weights)
+    fused = fuse(join([a, shuffled(b)]), rule)
     right = 0
+    assert fused.keys == a.keys
     for row, key in enumerate(a.keys):
-        by_hand = [
-            (w[0] * float(x) + w[1] * y) / sum(w) for x, y in zip(a.probabilities[row], of_key[key], strict=True)
-        ]
-        assert fused.probabilities[row] == pytest.approx(by_hand, abs=1e-6)
-        right += by_hand.index(max(by_hand)) == a.labels[row]
-    assert comparison([a, b], fused)["fused"]["top1"] == pytest.approx(right / 30)
+        expected = by_hand([a.probabilities[row].tolist(), of_key[key]], rule)
+        assert fused.probabilities[row] == pytest.approx(expected, abs=1e-6)
+        right += expected.index(max(expected)) == a.labels[row]
+    assert metrics(fused)["top1"] == pytest.approx(right / 30)
 
 
-def test_probabilities_stay_probabilities():
-    assert fuse([scores(), second(scores())], (2, 5)).probabilities.sum(1) == pytest.approx(1)
+def test_any_number_of_inputs_is_fused():
+    tables = [second(scores(), seed, f"t{seed}") for seed in range(4)]
+    rule = given_rule(4, (4.0, 3.0, 2.0, 1.0))
+    fused = fuse(join(tables), rule)
+    for row in range(6):
+        expected = by_hand([table.probabilities[row].tolist() for table in tables], rule)
+        assert fused.probabilities[row] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("space", ["probabilities", "logits"])
+def test_probabilities_stay_probabilities_also_of_streams_that_are_sure_of_different_classes(space: Space):
+    a, b = scores(), second(scores())
+    a.probabilities[0], b.probabilities[0] = (1, 0, 0), (0, 0, 1)
+    fused = fuse(join([a, b]), given_rule(2, (1.0, 1.0), (0.1, 1.0), space))
+    assert fused.probabilities.sum(1) == pytest.approx(1)
+    assert fused.probabilities[0] == pytest.approx([0.5, 0, 0.5] if space == "probabilities" else [1, 0, 0], abs=1e-6)
 
 
 def test_provenance_is_kept_through_fusions_of_fusions():
     a, b = scores("a"), second(scores())
-    both = fuse([a, b])
-    again = fuse([both, second(scores(), 5)], (2, 1))
+    both = fuse(join([a, b]), given_rule(2), [{"name": "fitting", "split": "train", "videos": 4}])
+    again = fuse(join([both, second(scores(), 5)]), given_rule(2, (2.0, 1.0), (1.5, 1.0), "logits"))
     assert [entry["name"] for entry in again.about["inputs"]] == ["fused", "t"]
-    assert [entry["name"] for entry in again.about["inputs"][0]["inputs"]] == ["a", "t"]
+    inner = again.about["inputs"][0]
+    assert [(entry["name"], entry["stream"]) for entry in inner["inputs"]] == [("a", "rgb"), ("t", "rgb")]
+    assert (inner["weights"], inner["space"], inner["fitted_on"][0]["videos"]) == ([0.5, 0.5], "probabilities", 4)
     assert again.about["weights"] == pytest.approx([2 / 3, 1 / 3])
+    assert (again.about["temperatures"], again.about["space"]) == ([1.5, 1], "logits")
+    assert again.about["fitted_on"] is None
 
 
-def without(these: Scores, row: int) -> Scores:
-    keep = [i for i in range(len(these.keys)) if i != row]
-    keys = [these.keys[i] for i in keep]
-    return replace(these, keys=keys, labels=these.labels[keep], probabilities=these.probabilities[keep])
-
-
-def relabelled(these: Scores) -> Scores:
-    labels = these.labels.copy()
-    labels[1] = (labels[1] + 1) % 3
-    return replace(these, labels=labels)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda s: without(s, 2), r"other videos \(v2 only in s\)"),
-        (lambda s: replace(s, keys=["w0", *s.keys[1:]]), r"v0 only in s; w0 only in t"),
-        (lambda s: replace(s, classes=("jack", "bend", "wave")), r"another order .*class 0 is 'bend' and 'jack'"),
-        (lambda s: replace(s, classes=("bend", "jack", "jump")), r"other classes \(not in both: jump, wave\)"),
-        (lambda s: replace(s, split="test"), r"other splits \(val, test\)"),
-        (relabelled, r"label of v1:"),
-    ],
-)
-def test_inputs_that_do_not_match_are_refused_by_name(spoil, message: str):
-    a = scores()
-    with pytest.raises(UserError, match=message):
-        fuse([a, spoil(second(a))])
-
-
-@pytest.mark.parametrize("weights", [(1,), (0, 0), (1, -1), (float("nan"), 1)])
+@pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0), (1.0, -1.0), (float("nan"), 1.0)])
 def test_weights_that_cannot_be_are_refused(weights: tuple[float, ...]):
-    with pytest.raises(UsageError):
-        fuse([scores(), second(scores())], weights)
+    with pytest.raises(UsageError, match="weights"):
+        given_rule(2, weights)
 
 
-def test_one_file_is_nothing_to_fuse():
+@pytest.mark.parametrize("temperatures", [(1.0, 1.0, 1.0), (0.0, 1.0), (1.0, float("inf"))])
+def test_temperatures_that_cannot_be_are_refused(temperatures: tuple[float, ...]):
+    with pytest.raises(UsageError, match="temperatures"):
+        given_rule(2, None, temperatures)
+
+
+def test_one_table_is_nothing_to_fuse():
     with pytest.raises(UsageError, match="two or more"):
-        fuse([scores()])
+        fuse(join([scores()]), given_rule(1))
+    with pytest.raises(UsageError, match="as many weights"):
+        fuse(join([scores(), second(scores())]), given_rule(3))
 
 
 def test_accuracy_of_unlabelled_videos_is_refused_by_name():
     a = scores()
     a.labels[3] = UNLABELLED
     with pytest.raises(UserError, match="no label for v3"):
-        comparison([a], a)
+        metrics(a)
