@@ -241,6 +241,77 @@ def fuse(
     return Answer(document, [accuracy_table({**document["inputs"], "fused": document["fused"]})])
 
 
+def predict(
+    videos: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="VIDEO", help="Video files on this machine; `-- VIDEO ...` at the end if names start with a dash."),
+    ],
+    rgb: Annotated[str | None, arg(metavar="RUN", help="Folder of a run of the rgb stream.")] = None,
+    flow: Annotated[
+        str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The flow is computed here.")
+    ] = None,
+    weights: Annotated[
+        tuple[float, float] | None, arg(help="Of rgb and of flow, where both are given. Default: equal.")
+    ] = None,
+    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
+    top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
+    render: Annotated[
+        str | None,
+        arg(
+            metavar="OUT",
+            help="Draw the videos with the predictions, and beside them the flow if --flow is given: OUT.mp4 for one "
+            "video; otherwise a folder, with one mp4 a video.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """What runs say of video files of any kind: the most probable classes. No dataset is needed, and no cluster."""
+    import torch
+
+    from preprocessing.overlay import draw_video, drawn_names, predicted
+    from preprocessing.temporary import SPLIT, given_files, temporary_datasets
+    from training.predict import most_probable, open_trained, prediction_line
+    from training.predict import predict as predict_videos
+
+    if not videos:
+        raise UsageError("give one or more video files")
+    for option, number in (("clips", clips), ("top", top)):
+        if number is not None and number < 1:
+            raise UsageError(f"--{option} must be 1 or more, not {number}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
+    trained = open_trained(runs, weights, device)
+    classes = next(iter(trained.values())).run.classes
+    drawn = drawn_names(render, videos) if render is not None else None
+    files = given_files(videos)
+    rows: list[dict[str, Any]] = []
+    with temporary_datasets(files, {s: t.run.stream_recipe for s, t in trained.items()}, classes) as made:
+        keys = [file.key for file in files if file.key not in made.rejected]
+        predictions = predict_videos(trained, made.datasets, SPLIT, keys, clips, weights, device)
+        frames, fps = made.lengths()
+        for number, file in enumerate(files):
+            if file.key in made.rejected:
+                rejection = made.rejected[file.key]
+                rows.append({"path": file.shown, "rejected": rejection.reason, "detail": rejection.detail})
+                continue
+            said = predictions[file.key]
+            row = {
+                "path": file.shown,
+                "predictions": most_probable(classes, said.fused, top),
+                "streams": {stream: most_probable(classes, of, top) for stream, of in said.streams.items()},
+                "frames": frames[file.key],
+                "seconds": frames[file.key] / fps,
+            }
+            if drawn:
+                shown = predicted(classes, said.fused, said.over_time, top)
+                draw_video(Path(file.path), drawn[0], drawn[1][number], shown, made.datasets, file.key)
+                row["render"] = drawn[0].show(drawn[1][number])
+            rows.append(row)
+    rejected = len(made.rejected)
+    failed = f"{rejected} of {len(files)} videos were rejected; the others have their answers" if rejected else ""
+    return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
+
+
 def models(
     classes: Annotated[int, arg(help="Classes that the networks tell apart.")] = 400, json: Json = False
 ) -> Answer:
@@ -348,7 +419,10 @@ def submit(
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 VERBS: Verbs = {
-    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, recipes, reproduce)},
+    **{
+        verb.__name__: verb
+        for verb in (preprocess, inspect, train, evaluate, fuse, predict, models, recipes, reproduce)
+    },
     "bench": BENCHES,
     "submit": submit,
     "demo": demo,
