@@ -125,7 +125,7 @@ def prediction_line(row: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class _Clips:
+class ClipScores:
     """The clips of a video: probabilities, clips x classes; first and last frame of each; frames of the video."""
 
     probabilities: np.ndarray
@@ -143,7 +143,7 @@ class _Clips:
 @torch.inference_mode()
 def _clips(
     trained: Trained, dataset: Dataset, split: str, clips: int | None, device: torch.device
-) -> dict[str, _Clips]:
+) -> dict[str, ClipScores]:
     """Every video's clips by key."""
     config = trained.run.config
     clips = clips or config.test_clips
@@ -157,7 +157,7 @@ def _clips(
         most_clips=CLIPS_AT_ONCE,
         delivery=Delivery(device, threads=torch.get_num_threads()),
     )
-    found: dict[str, _Clips] = {}
+    found: dict[str, ClipScores] = {}
     rows: list[np.ndarray] = []
     spans: list[tuple[int, int]] = []
     with Progress(f"predict {config.stream}", len(loader.order.rows), "videos") as progress:
@@ -170,7 +170,7 @@ def _clips(
                 spans.append((int(frames.min()), int(frames.max())))
                 if len(rows) == clips:
                     length = int(loader.order.lengths[position // clips])
-                    found[key] = _Clips(np.stack(rows), np.array(spans), length)
+                    found[key] = ClipScores(np.stack(rows), np.array(spans), length)
                     rows, spans = [], []
                     progress.update(len(found))
     return found
