@@ -5,7 +5,7 @@ import os
 import sys
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
@@ -254,6 +254,10 @@ def predict(
         tuple[float, float] | None, arg(help="Of rgb and of flow, where both are given. Default: equal.")
     ] = None,
     clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
+    crops: Annotated[
+        int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
+    ] = 1,
+    checkpoint: Annotated[Literal["last", "best"], arg(help="Of each run: last, or best by validation.")] = "last",
     top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
     render: Annotated[
         str | None,
@@ -270,24 +274,25 @@ def predict(
 
     from preprocessing.overlay import draw_video, drawn_names, predicted
     from preprocessing.temporary import SPLIT, given_files, temporary_datasets
+    from training.evaluate import Protocol
     from training.predict import most_probable, open_trained, prediction_line
     from training.predict import predict as predict_videos
 
     if not videos:
         raise UsageError("give one or more video files")
-    for option, number in (("clips", clips), ("top", top)):
-        if number is not None and number < 1:
-            raise UsageError(f"--{option} must be 1 or more, not {number}")
+    if top < 1:
+        raise UsageError(f"--top must be 1 or more, not {top}")
+    Protocol(1 if clips is None else clips, crops)  # says what is wrong with them
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
-    trained = open_trained(runs, weights, device)
+    trained = open_trained(runs, weights, checkpoint, device)
     classes = next(iter(trained.values())).run.classes
     drawn = drawn_names(render, videos) if render is not None else None
     files = given_files(videos)
     rows: list[dict[str, Any]] = []
     with temporary_datasets(files, {s: t.run.stream_recipe for s, t in trained.items()}, classes) as made:
         keys = [file.key for file in files if file.key not in made.rejected]
-        predictions = predict_videos(trained, made.datasets, SPLIT, keys, clips, weights, device)
+        predictions = predict_videos(trained, made.datasets, SPLIT, keys, clips, crops, weights, device)
         frames, fps = made.lengths()
         for number, file in enumerate(files):
             if file.key in made.rejected:

@@ -20,7 +20,19 @@ from pipeline.dataset import STREAMS, Dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.index import Index
 from pipeline.order import evenly
-from pipeline.pictures import FAINT, INK, MARGIN, MOST_LONG, MOST_SHORT, PAPER, full_speed, text_width, writable, write
+from pipeline.pictures import (
+    FAINT,
+    INK,
+    MARGIN,
+    MOST_LONG,
+    MOST_SHORT,
+    PAPER,
+    decoded,
+    full_speed,
+    text_width,
+    writable,
+    write,
+)
 from pipeline.reader import ClipReader
 from pipeline.storage import Storage
 from preprocessing.decode import Limits, Rejected, ffmpeg_binary, play
@@ -216,7 +228,7 @@ def _flow_pictures(index: Index, row: int, fps: float) -> Callable[[int], np.nda
     last = int(index.lengths[row]) - 1
 
     def flow(numbers: np.ndarray) -> np.ndarray:
-        planes = [cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
+        planes = [decoded(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
         return flow_code.decode(np.stack(planes), bound)
 
     full = full_speed(flow(evenly(last + 1, SAMPLED)), bound)

@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.dataset import STREAMS, Dataset
-from pipeline.errors import UsageError, UserError
-from pipeline.loader import Delivery, uniform_loader
+from pipeline.dataset import Dataset
+from pipeline.errors import UsageError
+from pipeline.index import Index
+from pipeline.order import UniformOrder
 from pipeline.progress import Progress
-from training import checkpoint
-from training.evaluate import CLIPS_AT_ONCE, autocast
+from training.evaluate import Protocol, Which, chosen_checkpoint, score_rows, trained_network
 from training.fuse import fuse
 from training.models.lgd import Network
-from training.models.zoo import build
 from training.run import Run, open_run
 from training.scores import UNLABELLED, Scores
 
@@ -41,9 +40,9 @@ class Prediction:
 
 
 def open_trained(
-    folders: Mapping[str, str], weights: Sequence[float] | None, device: torch.device
+    folders: Mapping[str, str], weights: Sequence[float] | None, which: Which, device: torch.device
 ) -> dict[str, Trained]:
-    """The runs by the stream that each is given for, before any work is done for them.
+    """The runs by the stream that each is given for, with the weights of their last or best checkpoint.
 
     Raises UsageError for a run of another stream and weights that do not fit, and UserError, naming what differs, for
     runs of other classes and a run without a checkpoint."""
@@ -63,16 +62,10 @@ def open_trained(
             [_scores(run, ["-"], np.full((1, len(run.classes)), 1 / len(run.classes))) for run in runs.values()],
             weights,
         )
-    return {stream: Trained(run, _network(run, device)) for stream, run in runs.items()}
-
-
-def _network(run: Run, device: torch.device) -> Network:
-    content = checkpoint.load_latest(run)
-    if content is None:
-        raise UserError(f"{run.storage.show()} has no sound checkpoint yet: train it first")
-    network = build(run.config.model, len(run.classes), STREAMS[run.config.stream].channels)
-    network.load_state_dict(content["model"])
-    return network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    return {
+        stream: Trained(run, trained_network(run, chosen_checkpoint(run, which)["model"], device))
+        for stream, run in runs.items()
+    }
 
 
 def predict(
@@ -81,18 +74,19 @@ def predict(
     split: str,
     keys: Sequence[str],
     clips: int | None,
+    crops: int,
     weights: Sequence[float] | None,
     device: torch.device,
 ) -> dict[str, Prediction]:
     """The predictions for the videos with these keys, which every dataset has in this split.
 
     datasets: by stream, made by the run's recipe. clips: uniform clips a video; by default as many as each run's
-    configuration says. weights: of the streams; equal by default."""
+    configuration says. crops: as in `Protocol`. weights: of the streams; equal by default."""
     if not keys:
         return {}
-    of_clips = {stream: _clips(each, datasets[stream], split, clips, device) for stream, each in trained.items()}
+    of_clips = {stream: _clips(each, datasets[stream], split, clips, crops, device) for stream, each in trained.items()}
     means = [
-        _scores(trained[stream].run, keys, np.stack([found[key].probabilities.mean(0) for key in keys]))
+        _scores(trained[stream].run, keys, np.stack([found[key].mean for key in keys]))
         for stream, found in of_clips.items()
     ]
     fused = (fuse(means, weights) if len(means) > 1 else means[0]).probabilities
@@ -126,53 +120,52 @@ def prediction_line(row: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class ClipScores:
-    """The clips of a video: probabilities, clips x classes; first and last frame of each; frames of the video."""
+    """What a network says of one video. mean: probabilities, classes. views: those of each view, views x classes.
+    spans: its first and last frame, views x 2. frames: of the video."""
 
-    probabilities: np.ndarray
+    mean: np.ndarray
+    views: np.ndarray
     spans: np.ndarray
     frames: int
 
     def over_time(self) -> np.ndarray:
+        """Frames x classes: the mean over the views that show a frame, or those nearest to it."""
         frame = np.arange(self.frames)[:, None]
         first, last = self.spans.T
         away = np.maximum(np.maximum(first - frame, frame - last), 0)
         shows = (away == away.min(1, keepdims=True)).astype(np.float32)
-        return shows @ self.probabilities / shows.sum(1, keepdims=True)
+        return shows @ self.views / shows.sum(1, keepdims=True)
 
 
-@torch.inference_mode()
 def _clips(
-    trained: Trained, dataset: Dataset, split: str, clips: int | None, device: torch.device
+    trained: Trained, dataset: Dataset, split: str, clips: int | None, crops: int, device: torch.device
 ) -> dict[str, ClipScores]:
-    """Every video's clips by key."""
+    """Every video's views by key."""
     config = trained.run.config
-    clips = clips or config.test_clips
-    loader = uniform_loader(
-        dataset,
-        config.stream,
-        clips,
-        config.sampling,
-        config.transform,
-        split=split,
-        most_clips=CLIPS_AT_ONCE,
-        delivery=Delivery(device, threads=torch.get_num_threads()),
-    )
+    protocol = Protocol(clips or config.test_clips, crops, keep=("clips",))
+    index = Index(dataset, config.stream)
+    rows = index.rows(split)
+    order = UniformOrder(rows, index.lengths[rows], config.sampling, protocol.clips, protocol.crops)
+    place = {int(row): number for number, row in enumerate(rows)}
     found: dict[str, ClipScores] = {}
-    rows: list[np.ndarray] = []
-    spans: list[tuple[int, int]] = []
-    with Progress(f"predict {config.stream}", len(loader.order.rows), "videos") as progress:
-        for batch in loader:
-            with autocast(config, device):
-                probabilities = trained.network.probabilities(trained.network(batch.video)).cpu().numpy()
-            for key, position, row in zip(batch.key, batch.position, probabilities, strict=True):
-                frames = loader.order.clips_at([position])[0].frames
-                rows.append(row)
-                spans.append((int(frames.min()), int(frames.max())))
-                if len(rows) == clips:
-                    length = int(loader.order.lengths[position // clips])
-                    found[key] = ClipScores(np.stack(rows), np.array(spans), length)
-                    rows, spans = [], []
-                    progress.update(len(found))
+    with Progress(f"predict {config.stream}", len(rows), "videos") as progress:
+        for video in score_rows(
+            trained.network,
+            config,
+            dataset,
+            split,
+            protocol,
+            device,
+            threads=torch.get_num_threads(),
+            index=index,
+        ):
+            first = place[video.row] * order.views
+            frames = [clip.frames for clip in order.clips_at(range(first, first + order.views))]
+            spans = np.array([(each.min(), each.max()) for each in frames])
+            assert video.clip_probabilities is not None
+            length = int(index.lengths[video.row])
+            found[index.key(video.row)] = ClipScores(video.probabilities, video.clip_probabilities, spans, length)
+            progress.update(len(found))
     return found
 
 
