@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from benchmarks.verbs import BENCHES
-from pipeline.cache import Caching, opened_cache
+from pipeline.cache import Caching
 from pipeline.command_line import Answer, Json, Verbs, Walk, run
 from pipeline.errors import UsageError
 from pipeline.progress import say
@@ -196,30 +196,65 @@ def train(
 def evaluate(
     run: Annotated[Positional[str], arg(help="Folder of the run.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
-    out: Annotated[str, arg(help="The scores: a Parquet file.")],
+    out: Annotated[str, arg(help="The scores: a Parquet file, local or s3://...")],
     split: Annotated[str, arg(help="Split to score.")] = "val",
     clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as the run's recipe says.")] = None,
+    crops: Annotated[
+        int,
+        arg(help="1: whole frames, as in the paper. 3: squares of the short side at the longer one's ends and middle."),
+    ] = 1,
+    checkpoint: Annotated[
+        Literal["last", "best"], arg(help="The run's last checkpoint, or its best by validation top-1.")
+    ] = "last",
+    keep: Annotated[
+        tuple[Literal["clips", "features"], ...],
+        arg(help="Columns besides the mean: each view's probabilities (clips) and last representations (features)."),
+    ] = (),
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        arg(help="Arithmetic of the network. bfloat16 is quicker on GPUs; clips then depend a little on their batch."),
+    ] = "float32",
+    batch: Annotated[int, arg(help="Clips that a task computes at once. Changes no score.")] = 16,
+    workers: Annotated[
+        int | None, arg(help="Parts of the split scored at once. Default: as many as the cluster has room for.")
+    ] = None,
+    cpus_per_task: Annotated[
+        float | None, arg(help="CPUs that a task takes. Default: 1; beside a GPU up to 8, its share of the node's.")
+    ] = None,
     caching: Annotated[Caching, arg(name="")] = Caching(),
+    address: Address = None,
     json: Json = False,
 ) -> Answer:
-    """Score a split with a run's last checkpoint: class probabilities for every video."""
-    import torch
-
-    from training.evaluate import evaluate as evaluate_run
-    from training.fuse import metrics
+    """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
+    from clusters.embedded import ensure_cluster
+    from training.evaluate import Protocol
+    from training.evaluation import Resources
+    from training.evaluation import evaluate as evaluate_run
+    from training.metrics import summary
     from training.run import open_run
-    from training.scores import write_scores
+    from training.scores import UNLABELLED, read_scores
 
-    if not out.endswith(".parquet"):
+    if not out.partition("?")[0].endswith(".parquet"):
         raise UsageError(f"--out is a Parquet file, such as {Path(out).stem or 'scores'}.parquet, not {out}")
-    if clips is not None and clips < 1:
-        raise UsageError(f"--clips must be 1 or more, not {clips}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with opened_cache(caching) as cache:
-        scores = evaluate_run(open_run(run), data, split, clips, device, cache)
-    write_scores(out, scores)
-    numbers = metrics(scores)
-    return Answer({"out": out, **numbers}, [f"{out}: {numbers['videos']} videos", accuracy_table({run: numbers})])
+    resources = Resources(workers, cpus_per_task, batch)
+    Protocol(1 if clips is None else clips, crops)  # before the run is read
+    opened = open_run(run)
+    protocol = Protocol(opened.config.test_clips if clips is None else clips, crops, precision, keep)
+    cpus = max(len(os.sched_getaffinity(0)), ceil((workers or 1) * (cpus_per_task or 1)))
+    outcome = evaluate_run(
+        opened, data, split, out, protocol, checkpoint, resources, lambda: ensure_cluster(cpus, address), caching
+    )
+    scores = read_scores(out)
+    unlabelled = int((scores.labels == UNLABELLED).sum())
+    document = dataclasses.asdict(outcome)
+    text: list[Any] = [f"{out}: {outcome.videos} videos, {outcome.protocol}"]
+    if unlabelled:
+        text.append(f"{unlabelled} of {outcome.videos} videos have no label: no accuracy is given")
+    else:
+        numbers = summary(scores.probabilities, scores.labels)
+        document |= numbers
+        text.append(accuracy_table({run: numbers}))
+    return Answer(document, text)
 
 
 def fuse(
