@@ -1,4 +1,8 @@
-"""A video with what was predicted drawn below it, and its flow beside it: an mp4 that plays everywhere."""
+"""A video with what was predicted drawn below it, and its flow beside it: an mp4 that plays everywhere.
+
+A class has a bar, as long as its probability over the whole video, and on it a mark that moves: its probability at this
+moment. The strip at the bottom is the time: coloured by the most probable class of every moment, grey for others.
+"""
 
 import itertools
 import os
@@ -41,6 +45,7 @@ LEAST_WIDTH = 400  # of the picture, for the text
 LINE, TEXT = 22, 0.5  # height of a line of text, pixels; its size
 BAR, TIMELINE = 12, 14  # heights, pixels
 SAMPLED = 16  # frames whose flow says which speed has the full colour
+MOST_DRAWN = 10  # classes
 NAME = 50  # characters of a file's name that stay
 SECONDS = 3600.0  # that drawing one video may take
 # Of the classes in the order of their probabilities; those after them share the last one.
@@ -59,9 +64,9 @@ class Predicted:
 
 
 def predicted(names: Sequence[str], probabilities: np.ndarray, over_time: np.ndarray, top: int) -> Predicted:
-    """The `top` most probable classes of all."""
+    """The `top` most probable classes of all, or as many as there is room for."""
     order = np.argsort(-probabilities, kind="stable")
-    first, rest = order[:top], order[top:]
+    first, rest = np.split(order, [min(top, MOST_DRAWN)])
     others = over_time[:, rest].max(1, initial=0.0)
     return Predicted([names[i] for i in first], probabilities[first], over_time[:, first], others)
 

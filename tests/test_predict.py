@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import lgd
-from pipeline.dataset import STREAMS, Dataset, Recipe
+from pipeline.dataset import STREAMS, Dataset, Recipe, Setting
 from pipeline.errors import UsageError, UserError
 from pipeline.index import Index
 from pipeline.pictures import MARGIN
@@ -312,7 +312,7 @@ def test_a_recipe_gives_back_the_settings_that_made_it(settings: Settings):
     assert {stream: settings_of(recipes).recipe(stream) for stream in STREAMS} == recipes
 
 
-def change(recipe: Recipe, **settings: object) -> dict[str, Recipe]:
+def change(recipe: Recipe, **settings: Setting) -> dict[str, Recipe]:
     return {recipe.stream: replace(recipe, settings={**recipe.settings, **settings})}
 
 
