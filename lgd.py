@@ -285,9 +285,7 @@ def predict(
     flow: Annotated[
         str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The flow is computed here.")
     ] = None,
-    weights: Annotated[
-        tuple[float, float] | None, arg(help="Of rgb and of flow, where both are given. Default: equal.")
-    ] = None,
+    weights: Annotated[tuple[float, float], arg(help="Of rgb and of flow, where both are given.")] = (1.0, 1.0),
     clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
     crops: Annotated[
         int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
@@ -348,7 +346,7 @@ def predict(
                 row["render"] = drawn[0].show(drawn[1][number])
             rows.append(row)
     rejected = len(made.rejected)
-    failed = f"{rejected} of {len(files)} videos were rejected; the others have their answers" if rejected else ""
+    failed = f"{rejected} of {len(files)} videos were rejected" if rejected else ""
     return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
 
 

@@ -40,7 +40,7 @@ class Prediction:
 
 
 def open_trained(
-    folders: Mapping[str, str], weights: Sequence[float] | None, which: Which, device: torch.device
+    folders: Mapping[str, str], weights: Sequence[float], which: Which, device: torch.device
 ) -> dict[str, Trained]:
     """The runs by the stream that each is given for, with the weights of their last or best checkpoint.
 
@@ -48,7 +48,7 @@ def open_trained(
     runs of other classes and a run without a checkpoint."""
     if not folders:
         raise UsageError("give a run with --rgb, with --flow, or one with each")
-    if weights is not None and len(folders) < 2:
+    if len(folders) < 2 and set(weights) != {1.0}:
         raise UsageError("--weights are for two runs: give --rgb and --flow")
     runs = {stream: open_run(folder) for stream, folder in folders.items()}
     for stream, run in runs.items():
@@ -75,13 +75,13 @@ def predict(
     keys: Sequence[str],
     clips: int | None,
     crops: int,
-    weights: Sequence[float] | None,
+    weights: Sequence[float],
     device: torch.device,
 ) -> dict[str, Prediction]:
     """The predictions for the videos with these keys, which every dataset has in this split.
 
     datasets: by stream, made by the run's recipe. clips: uniform clips a video; by default as many as each run's
-    configuration says. crops: as in `Protocol`. weights: of the streams; equal by default."""
+    configuration says. crops: as in `Protocol`. weights: of the streams."""
     if not keys:
         return {}
     of_clips = {stream: _clips(each, datasets[stream], split, clips, crops, device) for stream, each in trained.items()}
@@ -90,7 +90,6 @@ def predict(
         for stream, found in of_clips.items()
     ]
     fused = (fuse(means, weights) if len(means) > 1 else means[0]).probabilities
-    shares = np.ones(len(means)) if weights is None else np.asarray(weights)
     rates = [float(datasets[stream].recipe(stream).settings["fps"]) for stream in trained]
     predictions = {}
     for row, key in enumerate(keys):
@@ -98,7 +97,7 @@ def predict(
         frame = np.arange(len(moments[0]))
         rows = [np.minimum(frame * rate // rates[0], len(each) - 1) for each, rate in zip(moments, rates, strict=True)]
         seen = [each[rows_of.astype(int)] for each, rows_of in zip(moments, rows, strict=True)]
-        over_time = np.average(seen, axis=0, weights=shares)
+        over_time = np.average(seen, axis=0, weights=weights[: len(seen)])
         streams = {stream: scores.probabilities[row] for stream, scores in zip(trained, means, strict=True)}
         predictions[key] = Prediction(fused[row], streams, over_time.astype(np.float32))
     return predictions
