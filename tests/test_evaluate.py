@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.dataset import Dataset, open_dataset, shard_name
+from pipeline.dataset import Dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.index import SCHEMA, Index, index_writer
 from pipeline.loader import uniform_loader
-from pipeline.reader import ClipReader, CorruptFrame
+from pipeline.reader import ClipReader
 from pipeline.storage import Storage
 from tests.processes import Marked, kill, run_lgd, run_lgd_until
 from training import checkpoint
@@ -35,25 +35,26 @@ CPU = torch.device("cpu")
 CONFIG = dataclasses.replace(recipe_named("nano-rgb"), test_clips=3)
 
 
-def saved(folder: Path, dataset: Dataset, config: TrainConfig = CONFIG) -> Run:
-    """A run whose best checkpoint, after step 1, and last one, after step 2, are of networks with random weights that
-    are sure of themselves."""
-    run = begin_run(str(folder), "nano-rgb", config, dataset)
-    writer = checkpoint.Writer(run)
-    for step, best in ((1, 0.5), (2, None)):
-        torch.manual_seed(step)
-        network = build(config.model, len(dataset.classes), 3)
-        for head in (network.local_head, network.global_head):
-            if head is not None:
-                torch.nn.init.normal_(head.weight, std=3.0)
-        writer.save(step, network, torch.optim.SGD(network.parameters(), lr=0.1), best)
-    writer.close()
-    return run
+def random_network(config: TrainConfig, seed: int) -> Network:
+    """With random weights, and sure of itself."""
+    torch.manual_seed(seed)
+    network = build(config.model, 6, 3)
+    for head in (network.local_head, network.global_head):
+        if head is not None:
+            torch.nn.init.normal_(head.weight, std=6.0)
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return saved(tmp_path_factory.mktemp("evaluate") / "run", dataset)
+    """Its best checkpoint is the one after step 1, its last the one after step 2."""
+    run = begin_run(str(tmp_path_factory.mktemp("evaluate") / "run"), "nano-rgb", CONFIG, dataset)
+    writer = checkpoint.Writer(run)
+    for step, best in ((1, 0.5), (2, None)):
+        network = random_network(CONFIG, step)
+        writer.save(step, network, torch.optim.SGD(network.parameters(), lr=0.1), best)
+    writer.close()
+    return run
 
 
 def network_of(run: Run, which="last") -> Network:
@@ -196,15 +197,16 @@ def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, 
             assert np.abs(np.diff(views[name][number], axis=0)).max() > 0.03 * float(value.abs().max())
 
 
-def test_features_are_those_of_a_direct_forward_and_networks_without_diffusion_have_no_global_ones(
-    dataset: Dataset, tmp_path: Path
-):
+def test_features_are_those_of_a_direct_forward_and_networks_without_diffusion_have_no_global_ones(dataset: Dataset):
     plain = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, variant="none"))
-    for name, config in (("lgd", CONFIG), ("none", plain)):
-        run = saved(tmp_path / name, dataset, config)
-        network = network_of(run)
-        videos = here(run, dataset, "val", Protocol(3, keep=("clips", "features")), batch=7)
-        loader = uniform_loader(dataset, "rgb", 3, config.sampling, config.transform, most_clips=3)
+    for config in (CONFIG, plain):
+        network = random_network(config, 0)
+
+        def score(protocol: Protocol, network: Network = network) -> list[VideoScores]:
+            return list(score_rows(network, CONFIG, dataset, "val", protocol, CPU, batch=3, part=1, parts=3))
+
+        videos = score(Protocol(2, keep=("clips", "features")))
+        loader = uniform_loader(dataset, "rgb", 2, CONFIG.sampling, most_clips=2, rank=1, workers=3)
         for video, batch in zip(videos, loader, strict=True):
             with torch.inference_mode():
                 output = network(batch.video)
@@ -213,23 +215,20 @@ def test_features_are_those_of_a_direct_forward_and_networks_without_diffusion_h
             np.testing.assert_allclose(video.local_features, output.local.mean((2, 3, 4)), rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(video.clip_probabilities, network.probabilities(output), atol=1e-5)
             np.testing.assert_allclose(video.probabilities, network.probabilities(output).mean(0), atol=1e-5)
+            assert (output.glob is None) == (config is plain)
             if output.glob is None:
                 assert video.global_features is None
             else:
                 np.testing.assert_allclose(video.global_features, output.glob, rtol=1e-4, atol=1e-5)
-        assert (videos[0].global_features is None) == (name == "none")
-        kept = here(run, dataset, "val", Protocol(3))[0]
-        assert (kept.clip_probabilities, kept.local_features, kept.global_features) == (None, None, None)
+    assert {video[2:] for video in score(Protocol(1))} == {(None, None, None)}
 
 
-def test_lgd_2d_is_tested_on_triples_and_long_clips_loop(dataset: Dataset, tmp_path: Path):
-    model = dataclasses.replace(CONFIG.model, name="lgd2d_r50")
-    config = dataclasses.replace(recipe_named("kinetics400-rgb-r50-lgd2d"), model=model, precision="float32")
-    protocol = Protocol(config.test_clips)
-    assert protocol.describe(config) == "10 uniform triples of whole frames"
-    run = saved(tmp_path / "run", dataset, config)
-    (video,) = here(run, dataset, "val", dataclasses.replace(protocol, keep=("clips",)), part=1, parts=6)
-    index, network = Index(dataset, "rgb"), network_of(run)
+def test_lgd_2d_is_tested_on_triples(dataset: Dataset):
+    recipe = recipe_named("kinetics400-rgb-r50-lgd2d")
+    protocol = Protocol(recipe.test_clips, keep=("clips",))
+    assert protocol.describe(recipe) == "10 uniform triples of whole frames"
+    network, index = random_network(recipe, 0), Index(dataset, "rgb")
+    (video,) = score_rows(network, recipe, dataset, "val", protocol, CPU, part=1, parts=6)
     assert video.row == index.rows("val")[1]
     assert video.clip_probabilities is not None
     assert video.clip_probabilities.shape == (10, 6)
@@ -237,12 +236,20 @@ def test_lgd_2d_is_tested_on_triples_and_long_clips_loop(dataset: Dataset, tmp_p
     numbers = [int((segment + (7 + 0.5) / 10) * length / 3) for segment in range(3)]
     jpegs = ClipReader(index).read(video.row, np.array(numbers))
     frames = np.stack([cv2.imdecode(jpeg, cv2.IMREAD_COLOR) for jpeg in jpegs])[..., ::-1]
-    clip = ((frames - np.array(config.transform.mean)) / np.array(config.transform.std)).transpose(3, 0, 1, 2)
+    clip = ((frames - np.array(recipe.transform.mean)) / np.array(recipe.transform.std)).transpose(3, 0, 1, 2)
     with torch.inference_mode():
         expected = network.probabilities(network(torch.tensor(clip[None], dtype=torch.float32)))[0]
     np.testing.assert_allclose(video.clip_probabilities[7], expected, atol=0.05)
-    long = recipe_named("kinetics400-rgb-r50-long")
-    assert Protocol(long.test_clips).describe(long) == "15 uniform clips of 128 whole frames"
+
+
+def test_protocols_in_words():
+    nano, long = recipe_named("nano-flow"), recipe_named("kinetics400-rgb-r50-long")
+    assert Protocol(15).describe(nano) == "15 uniform clips of 16 whole frames"
+    assert Protocol(10, 3).describe(nano) == "10 uniform clips of 16 frames, 3 square crops each"
+    assert Protocol(15).describe(long) == "15 uniform clips of 128 whole frames"
+    assert Protocol(1, 3).describe(dataclasses.replace(nano, stride=2)) == (
+        "1 uniform clips of 16 frames 2 apart, 3 square crops each"
+    )
 
 
 def without_labels(dataset: Dataset, folder: Path) -> Path:
@@ -276,18 +283,16 @@ def test_an_unlabelled_split_is_scored_into_a_store_without_metrics(
 def test_a_damaged_frame_is_named(run: Run, dataset: Dataset, tmp_path: Path):
     data = tmp_path / "data"
     shutil.copytree(dataset.storage.root, data)
-    shard = next(data.glob(shard_name("rgb", "val-*")))
+    index = Index(dataset, "rgb")
+    row = int(index.rows("val")[0])
+    shard, first = data / index.shard(row), int(index.frames(row, np.array([0])).start[0])
     content = bytearray(shard.read_bytes())
-    key = Index(dataset, "rgb").keys(Index(dataset, "rgb").rows("val"))[0]
-    at = content.index(b"\xff\xd8\xff") + 500
-    content[at] ^= 1
+    content[first + 500] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(CorruptFrame, match=key):
-        here(run, open_dataset(data), "val", Protocol(15))
-    done = run_lgd(*command(run, data, tmp_path / "x.parquet", "--clips", 15, "--workers", 1))
+    done = run_lgd(*command(run, data, tmp_path / "x.parquet", "--clips", 2, "--workers", 1))
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("lgd: ")]
-    assert f"of {key} is damaged: {shard} from byte" in line
+    assert f"frame 0 of {index.key(row)} is damaged: {shard} from byte {first} on" in line
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x.parquet").exists()
 
@@ -343,7 +348,7 @@ def test_checkpoints_that_are_missing_foreign_or_damaged_are_said_by_name(
     with pytest.raises(UserError, match=f"{best}, the best checkpoint, is gone: use --checkpoint last"):
         chosen_checkpoint(opened, "best")
     (copy / "best.json").write_text("{")
-    with pytest.raises(UserError, match="best.json does not name a checkpoint"):
+    with pytest.raises(UserError, match=r"best\.json does not name a checkpoint"):
         chosen_checkpoint(opened, "best")
     (copy / "best.json").unlink()
     with pytest.raises(UserError, match="has no best checkpoint, since nothing was validated: use --checkpoint last"):
