@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from benchmarks.verbs import BENCHES
-from pipeline.cache import Caching, opened_cache
+from pipeline.cache import Caching
 from pipeline.command_line import Answer, Json, Verbs, Walk, run
 from pipeline.errors import UsageError
 from pipeline.progress import say
@@ -196,30 +196,65 @@ def train(
 def evaluate(
     run: Annotated[Positional[str], arg(help="Folder of the run.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
-    out: Annotated[str, arg(help="The scores: a Parquet file.")],
+    out: Annotated[str, arg(help="The scores: a Parquet file, local or s3://...")],
     split: Annotated[str, arg(help="Split to score.")] = "val",
     clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as the run's recipe says.")] = None,
+    crops: Annotated[
+        int,
+        arg(help="1: whole frames, as in the paper. 3: squares of the short side at the longer one's ends and middle."),
+    ] = 1,
+    checkpoint: Annotated[
+        Literal["last", "best"], arg(help="The run's last checkpoint, or its best by validation top-1.")
+    ] = "last",
+    keep: Annotated[
+        tuple[Literal["clips", "features"], ...],
+        arg(help="Columns besides the mean: each view's probabilities (clips) and last representations (features)."),
+    ] = (),
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        arg(help="Arithmetic of the network. bfloat16 is quicker on GPUs; clips then depend a little on their batch."),
+    ] = "float32",
+    batch: Annotated[int, arg(help="Clips that a task computes at once. Changes no score.")] = 16,
+    workers: Annotated[
+        int | None, arg(help="Parts of the split scored at once. Default: as many as the cluster has room for.")
+    ] = None,
+    cpus_per_task: Annotated[
+        float | None, arg(help="CPUs that a task takes. Default: 1; beside a GPU up to 8, its share of the node's.")
+    ] = None,
     caching: Annotated[Caching, arg(name="")] = Caching(),
+    address: Address = None,
     json: Json = False,
 ) -> Answer:
-    """Score a split with a run's last checkpoint: class probabilities for every video."""
-    import torch
-
-    from training.evaluate import evaluate as evaluate_run
+    """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
+    from clusters.embedded import ensure_cluster
+    from training.evaluate import Protocol
+    from training.evaluation import Resources
+    from training.evaluation import evaluate as evaluate_run
     from training.fuse import metrics
+    from training.join import unlabelled
     from training.run import open_run
-    from training.scores import write_scores
+    from training.scores import read_scores
 
-    if not out.endswith(".parquet"):
+    if not out.partition("?")[0].endswith(".parquet"):
         raise UsageError(f"--out is a Parquet file, such as {Path(out).stem or 'scores'}.parquet, not {out}")
-    if clips is not None and clips < 1:
-        raise UsageError(f"--clips must be 1 or more, not {clips}")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with opened_cache(caching) as cache:
-        scores = evaluate_run(open_run(run), data, split, clips, device, cache)
-    write_scores(out, scores)
-    numbers = metrics(scores)
-    return Answer({"out": out, **numbers}, [f"{out}: {numbers['videos']} videos", accuracy_table({run: numbers})])
+    resources = Resources(workers, cpus_per_task, batch)
+    Protocol(1 if clips is None else clips, crops)  # before the run is read
+    opened = open_run(run)
+    protocol = Protocol(opened.config.test_clips if clips is None else clips, crops, precision, keep)
+    cpus = max(len(os.sched_getaffinity(0)), ceil((workers or 1) * (cpus_per_task or 1)))
+    outcome = evaluate_run(
+        opened, data, split, out, protocol, checkpoint, resources, lambda: ensure_cluster(cpus, address), caching
+    )
+    scores = read_scores(out)
+    document = dataclasses.asdict(outcome)
+    text: list[Any] = [f"{out}: {outcome.videos} videos, {outcome.protocol}"]
+    if without := unlabelled(scores):
+        text.append(f"{len(without)} of {outcome.videos} videos have no label: no accuracy is given")
+    else:
+        numbers = metrics(scores)
+        document |= numbers
+        text.append(accuracy_table({run: numbers}))
+    return Answer(document, text)
 
 
 def fuse(
@@ -274,6 +309,80 @@ def fuse(
         write_scores(out, fusion.fused)
     document = {**comparison(fusion), "out": out}
     return Answer(document, report(document, fusion))
+
+
+def predict(
+    videos: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="VIDEO", help="Video files on this machine; `-- VIDEO ...` at the end if names start with a dash."),
+    ],
+    rgb: Annotated[str | None, arg(metavar="RUN", help="Folder of a run of the rgb stream.")] = None,
+    flow: Annotated[
+        str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The flow is computed here.")
+    ] = None,
+    weights: Annotated[tuple[float, float], arg(help="Of rgb and of flow, where both are given.")] = (1.0, 1.0),
+    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
+    crops: Annotated[
+        int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
+    ] = 1,
+    checkpoint: Annotated[Literal["last", "best"], arg(help="Of each run: last, or best by validation.")] = "last",
+    top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
+    render: Annotated[
+        str | None,
+        arg(
+            metavar="OUT",
+            help="Draw the videos with the predictions, and beside them the flow if --flow is given: OUT.mp4 for one "
+            "video; otherwise a folder, with one mp4 a video.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """What runs say of video files of any kind: the most probable classes. No dataset is needed, and no cluster."""
+    import torch
+
+    from preprocessing.overlay import draw_video, drawn_names, predicted
+    from preprocessing.temporary import SPLIT, given_files, temporary_datasets
+    from training.evaluate import Protocol
+    from training.predict import most_probable, open_trained, prediction_line
+    from training.predict import predict as predict_videos
+
+    if not videos:
+        raise UsageError("give one or more video files")
+    if top < 1:
+        raise UsageError(f"--top must be 1 or more, not {top}")
+    Protocol(1 if clips is None else clips, crops)  # says what is wrong with them
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
+    trained = open_trained(runs, weights, checkpoint, device)
+    classes = next(iter(trained.values())).run.classes
+    drawn = drawn_names(render, videos) if render is not None else None
+    files = given_files(videos)
+    rows: list[dict[str, Any]] = []
+    with temporary_datasets(files, {s: t.run.stream_recipe for s, t in trained.items()}, classes) as made:
+        keys = [file.key for file in files if file.key not in made.rejected]
+        predictions = predict_videos(trained, made.datasets, SPLIT, keys, clips, crops, weights, device)
+        frames, fps = made.lengths()
+        for number, file in enumerate(files):
+            if file.key in made.rejected:
+                rejection = made.rejected[file.key]
+                rows.append({"path": file.shown, "rejected": rejection.reason, "detail": rejection.detail})
+                continue
+            said = predictions[file.key]
+            row = {
+                "path": file.shown,
+                "predictions": most_probable(classes, said.fused, top),
+                "streams": {stream: most_probable(classes, of, top) for stream, of in said.streams.items()},
+                "frames": frames[file.key],
+                "seconds": frames[file.key] / fps,
+            }
+            if drawn:
+                shown = predicted(classes, said.fused, said.over_time, top)
+                draw_video(Path(file.path), drawn[0], drawn[1][number], shown, made.datasets, file.key)
+                row["render"] = drawn[0].show(drawn[1][number])
+            rows.append(row)
+    rejected = len(made.rejected)
+    failed = f"{rejected} of {len(files)} videos were rejected" if rejected else ""
+    return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
 
 
 def models(
@@ -383,7 +492,10 @@ def submit(
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 VERBS: Verbs = {
-    **{verb.__name__: verb for verb in (preprocess, inspect, train, evaluate, fuse, models, recipes, reproduce)},
+    **{
+        verb.__name__: verb
+        for verb in (preprocess, inspect, train, evaluate, fuse, predict, models, recipes, reproduce)
+    },
     "bench": BENCHES,
     "submit": submit,
     "demo": demo,

@@ -145,7 +145,7 @@ def train(network: Network, dataset: Dataset, config: TrainConfig, steps: range)
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, videos)
-        with autocast(config, loader.device):
+        with autocast(config.precision, loader.device):
             output = network(batch.video)
         losses = network.loss(output, batch.label)
         optimizer.zero_grad(set_to_none=True)
@@ -161,8 +161,9 @@ def top1(network: Network, dataset: Dataset, config: TrainConfig) -> float:
     loader = uniform_loader(
         dataset, config.stream, config.test_clips, config.sampling, config.transform, most_clips=CLIPS_AT_ONCE
     )
-    rows, probabilities = zip(*predict(network, loader, config), strict=True)
-    return top_k(np.stack(probabilities), loader.index.labels[list(rows)], k=1)
+    videos = list(predict(network, loader, config.precision))
+    labels = loader.index.labels[[video.row for video in videos]]
+    return top_k(np.stack([video.probabilities for video in videos]), labels, k=1)
 
 
 def run_jobs(jobs: Sequence[Job], processes: int) -> list[Outcome]:

@@ -68,7 +68,7 @@ def _prepare(clips: ShardClips, positions: range) -> tuple[TensorListCPU, ...]:
     rows = [clip.row for clip in chosen]
     apart = clips.index.widths[rows] // max(clips.planes, 1)
     sizes = zip(chosen, clips.index.heights[rows].tolist(), apart.tolist(), strict=True)
-    windows = np.array([window(clips.transform, *one, whole=False) for one in sizes], np.int32)
+    windows = np.array([window(clips.transform, *one, "drawn") for one in sizes], np.int32)
     mirrors = np.array([clip.flip and clips.transform.flip for clip in chosen], np.int32)
     entries = [windows[:, :2], windows[:, 2:], mirrors]
     if clips.planes:

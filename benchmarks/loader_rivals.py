@@ -48,7 +48,7 @@ class ShardClips(Dataset[torch.Tensor]):
         clip = self.order.clip(position)
         height = int(self.index.heights[clip.row])
         width = int(self.index.widths[clip.row]) // max(self.planes, 1)
-        top, left, high, wide = window(self.transform, clip, height, width, whole=False)
+        top, left, high, wide = window(self.transform, clip, height, width, "drawn")
         pictures = []
         for jpeg in self.jpegs(clip):
             if self.planes:
@@ -90,7 +90,7 @@ class VideoClips(Dataset[torch.Tensor]):
         path = self.videos / self.paths[self.index.key(clip.row)]
         pictures = read_clip(path, min(int(clip.frames[0]) / free, 1), self.frames, self.short_side)
         height, width = pictures.shape[1:3]
-        top, left, high, wide = window(self.transform, clip, height, width, whole=False)
+        top, left, high, wide = window(self.transform, clip, height, width, "drawn")
         cut = pictures[:, top : top + high, left : left + wide]
         return _normalised(cut, clip.flip and self.transform.flip, self.transform.mean, self.transform.std)
 

@@ -23,7 +23,7 @@ from pipeline.index import Index
 from pipeline.order import Clip, Order, Sampling, TrainOrder, UniformOrder, share, uniform_batches
 from pipeline.progress import say
 from pipeline.reader import ClipReader, CorruptFrame, read_ahead
-from pipeline.transform import Transform, jitter, window
+from pipeline.transform import Part, Transform, jitter, window
 
 READ_THREADS = 4
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -67,7 +67,7 @@ class Delivery:
 class ClipLoader:
     """Batches of the clips at the positions given, each batch of frames of one size.
 
-    whole: whole frames, as in testing, instead of the crop, mirroring and augmentation that the clip order draws.
+    part: of each frame. Mirroring and augmentation go with the part that the clip order draws, and with no other.
     data_wait_s: seconds spent waiting in `next`. skipped: clips left out so far because they are damaged."""
 
     def __init__(
@@ -77,15 +77,16 @@ class ClipLoader:
         batches: Iterable[Sequence[int]],
         most_clips: int,
         transform: Transform,
-        whole: bool,
+        part: Part,
         delivery: Delivery = Delivery(),
     ):
         self.index, self.order, self.device = index, order, torch.device(delivery.device)
         self.stream = STREAMS[index.recipe.stream]
         self.reader = ClipReader(index, delivery.cache)
         self.data_wait_s, self.skipped = 0.0, 0
-        self._transform, self._whole, self._delivery = transform, whole, delivery
-        self._jitter = bool(transform.colour_jitter) and not whole and not self.stream.planes
+        self._transform, self._part, self._delivery = transform, part, delivery
+        drawn = part == "drawn"
+        self._jitter = bool(transform.colour_jitter) and drawn and not self.stream.planes
         self._started: deque[list[Clip]] = deque()  # of batches inside DALI
         self._reads = read_ahead(self._plans(batches), self._read, READ_THREADS, depth=delivery.ahead)
         self._pipeline: Pipeline | None = build_pipeline(
@@ -96,7 +97,7 @@ class ClipLoader:
             device_id=(self.device.index or 0) if self.device.type == "cuda" else None,
             threads=delivery.threads,
             half=delivery.dtype == torch.float16,
-            resize=None if whole or transform.resized_crop is None else transform.crop,
+            resize=transform.crop if drawn and transform.resized_crop is not None else None,
             jitter=self._jitter,
             prefetch=delivery.prefetch,
         )
@@ -125,10 +126,10 @@ class ClipLoader:
         planes = max(self.stream.planes, 1)
         widths = [int(self.index.widths[clip.row]) // planes for clip, _ in sound]
         windows = [
-            window(self._transform, clip, int(self.index.heights[clip.row]), width, self._whole)
+            window(self._transform, clip, int(self.index.heights[clip.row]), width, self._part)
             for (clip, _), width in zip(sound, widths, strict=True)
         ]
-        mirrors = [clip.flip and self._transform.flip and not self._whole for clip, _ in sound]
+        mirrors = [clip.flip and self._transform.flip and self._part == "drawn" for clip, _ in sound]
         places = np.array(windows, np.int32)
         entries = [places[:, :2], places[:, 2:], np.array(mirrors, np.int32)]
         if self.stream.planes:
@@ -192,7 +193,7 @@ def train_loader(
         )
     order = TrainOrder(rows, index.lengths[rows] if lengths is None else lengths, sampling, seed, clips)
     batches = (share(step, batch, rank, workers) for step in steps)
-    return ClipLoader(index, order, batches, -(-batch // workers), transform, whole=False, delivery=delivery)
+    return ClipLoader(index, order, batches, -(-batch // workers), transform, "drawn", delivery)
 
 
 def uniform_loader(
@@ -206,15 +207,18 @@ def uniform_loader(
     rank: int = 0,
     workers: int = 1,
     delivery: Delivery = Delivery(),
+    crops: int = 1,
+    index: Index | None = None,
 ) -> ClipLoader:
-    """Uniform clips of whole frames of the videos of worker `rank`, in order; the clips of a video follow each other.
+    """Uniform clips of the videos of worker `rank`, in order; the views of a video follow each other (`UniformOrder`).
 
-    most_clips: in a batch. Raises UserError for a missing split."""
-    index = Index(dataset, stream, delivery.cache)
+    most_clips: in a batch. crops: one is the whole frame, more are squares along its longer side. index: of the
+    stream, where it is open already. Raises UserError for a missing split."""
+    index = Index(dataset, stream, delivery.cache) if index is None else index
     rows = index.rows(split)
-    order = UniformOrder(rows, index.lengths[rows], sampling, clips)
+    order = UniformOrder(rows, index.lengths[rows], sampling, clips, crops)
     videos = share(0, len(rows), rank, workers)
-    positions = range(videos.start * clips, videos.stop * clips)
+    positions = range(videos.start * order.views, videos.stop * order.views)
     sizes = index.widths.astype(np.int64) << 32 | index.heights
     batches = uniform_batches(order, positions, sizes, most_clips)
-    return ClipLoader(index, order, batches, most_clips, transform, whole=True, delivery=delivery)
+    return ClipLoader(index, order, batches, most_clips, transform, "whole" if crops == 1 else "square", delivery)

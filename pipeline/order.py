@@ -104,18 +104,24 @@ class TrainOrder:
 
 
 class UniformOrder:
-    """`clips` uniform clips of every video, in order: positions v*clips .. v*clips+clips-1 are those of video v.
+    """The views of every video in testing: `clips` uniform clips, each seen through `crops` windows, in order.
 
-    Whole frames or the centre crop, never mirrored. One clip is the middle of its video; several reach from its first
-    to its last frame."""
+    The views of video v are the positions v*views .. v*views+views-1, views = clips*crops: the first clip's crops, then
+    the second's. One crop is the whole frame; several are squares along its longer side, the first and the last at its
+    ends (`transform.window`). Never mirrored. One clip is the middle of its video; several reach from its first to its
+    last frame."""
 
-    def __init__(self, rows: np.ndarray, lengths: np.ndarray, sampling: Sampling, clips: int = 15):
-        self.rows, self.lengths, self.sampling, self.clips = rows, lengths, sampling, clips
-        self.epoch_length = len(rows) * clips
+    def __init__(
+        self, rows: np.ndarray, lengths: np.ndarray, sampling: Sampling, clips: int = 15, crops: int = 1
+    ) -> None:
+        self.rows, self.lengths, self.sampling, self.clips, self.crops = rows, lengths, sampling, clips, crops
+        self.views = clips * crops
+        self.epoch_length = len(rows) * self.views
 
     def clip(self, position: int) -> Clip:
         """The clip at a position from 0 to epoch_length - 1."""
-        video, number = divmod(int(position), self.clips)
+        video, view = divmod(int(position), self.views)
+        number, crop = divmod(view, self.crops)
         length = int(self.lengths[video])
         if self.sampling.segments:
             inside = np.full(self.sampling.frames, (number + 0.5) / self.clips)
@@ -124,7 +130,8 @@ class UniformOrder:
             free = max(length - _span(self.sampling), 0)
             start = free // 2 if self.clips == 1 else (2 * number * free + self.clips - 1) // (2 * (self.clips - 1))
             frames = _consecutive(length, start, self.sampling)
-        return Clip(int(position), int(self.rows[video]), frames, 0.5, 0.5, False)
+        place = crop / (self.crops - 1) if self.crops > 1 else 0.5
+        return Clip(int(position), int(self.rows[video]), frames, place, place, False)
 
     def clips_at(self, positions: Sequence[int]) -> list[Clip]:
         """The clips at positions."""
@@ -146,14 +153,14 @@ def evenly(total: int, count: int) -> np.ndarray:
     return ((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.int64)
 
 
-def uniform_batches(order: Order, positions: Sequence[int], size: np.ndarray, most: int) -> list[list[int]]:
+def uniform_batches(order: UniformOrder, positions: Sequence[int], size: np.ndarray, most: int) -> list[list[int]]:
     """Cuts positions into batches of at most `most` clips whose videos have frames of one size.
 
     size: a number for each row of the index that is equal where the frame sizes are."""
     batches: list[list[int]] = []
     last = None
     for position in positions:
-        this = size[order.rows[position // order.clips]]
+        this = size[order.rows[position // order.views]]
         if batches and this == last and len(batches[-1]) < most:
             batches[-1].append(position)
         else:

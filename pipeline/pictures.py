@@ -89,10 +89,10 @@ def _sheets(dataset: Dataset, readers: Mapping[str, ClipReader], rows: np.ndarra
         pictures = {}
         full = bound = None
         if "rgb" in frames:
-            pictures["rgb"] = np.stack([_decoded(jpeg, cv2.IMREAD_COLOR)[..., ::-1] for jpeg in frames["rgb"]])
+            pictures["rgb"] = np.stack([decoded(jpeg, cv2.IMREAD_COLOR)[..., ::-1] for jpeg in frames["rgb"]])
         if "flow" in frames:
             bound = float(indexes["flow"].recipe.settings["bound"])
-            planes = np.stack([_decoded(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in frames["flow"]])
+            planes = np.stack([decoded(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in frames["flow"]])
             flow = flow_code.decode(planes, bound)
             full = full_speed(flow, bound)
             pictures["flow"] = flow_code.colour(flow, full)
@@ -105,7 +105,8 @@ def full_speed(flow: np.ndarray, bound: float) -> float:
     return max(float(np.quantile(speed, 1 - FASTEST)), LEAST_FULL * bound)
 
 
-def _decoded(jpeg: np.ndarray, kind: int) -> np.ndarray:
+def decoded(jpeg: np.ndarray, kind: int) -> np.ndarray:
+    """The pixels of a stored frame. kind: as OpenCV names it, cv2.IMREAD_COLOR (then BGR) or cv2.IMREAD_GRAYSCALE."""
     picture = cv2.imdecode(jpeg, kind)
     if picture is None:
         raise RuntimeError("OpenCV cannot decode a JPEG that has the checksum with which it was written")
@@ -119,18 +120,18 @@ def draw(sheet: Sheet) -> np.ndarray:
     body_width = len(sheet.moments) * (width + MARGIN) - MARGIN
     wheel = WHEEL if sheet.full is not None else 0
     captions = _captions(sheet)
-    text_width = max(_text_width(line, size) for line, size, _ in captions)
-    sheet_width = max(body_width, text_width + wheel + MARGIN) + 2 * MARGIN
+    widest = max(text_width(line, size) for line, size, _ in captions)
+    sheet_width = max(body_width, widest + wheel + MARGIN) + 2 * MARGIN
     top = MARGIN + max(len(captions) * LINE, wheel) + MARGIN
     canvas = np.full((top + LINE + len(rows) * (height + MARGIN), sheet_width, 3), PAPER, np.uint8)
     for number, (line, size, ink) in enumerate(captions):
-        _write(canvas, line, MARGIN, MARGIN + (number + 1) * LINE - 8, size, ink)
+        write(canvas, line, MARGIN, MARGIN + (number + 1) * LINE - 8, size, ink)
     if wheel:
         left = sheet_width - MARGIN - wheel
         canvas[MARGIN : MARGIN + wheel, left : left + wheel] = colour_wheel(wheel)
     for column, moment in enumerate(sheet.moments):
         left = MARGIN + column * (width + MARGIN)
-        _write(canvas, f"frame {moment}, {moment / sheet.fps:.2f} s", left, top + LINE - 8, 0.5, FAINT)
+        write(canvas, f"frame {moment}, {moment / sheet.fps:.2f} s", left, top + LINE - 8, 0.5, FAINT)
         for number, pictures in enumerate(rows):
             above = top + LINE + number * (height + MARGIN)
             canvas[above : above + height, left : left + width] = pictures[column]
@@ -182,11 +183,13 @@ def writable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _write(canvas: np.ndarray, line: str, left: int, baseline: int, size: float, ink: tuple[int, int, int]) -> None:
+def write(canvas: np.ndarray, line: str, left: int, baseline: int, size: float, ink: tuple[int, int, int]) -> None:
+    """Draws a line of `writable` text, in place. left, baseline: pixels."""
     cv2.putText(canvas, line, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
 
 
-def _text_width(line: str, size: float) -> int:
+def text_width(line: str, size: float) -> int:
+    """Pixels of a line as `write` draws it."""
     return int(cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, size, 1)[0][0])
 
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pipeline.errors import UsageError
 from pipeline.order import Clip
@@ -15,7 +15,7 @@ class Transform:
     """What happens to decoded frames on their way to the network."""
 
     crop: int = 112
-    """Side of the square crop in training, pixels. Testing takes whole frames."""
+    """Side of the square crop in training, pixels. Testing takes whole frames, or squares of their short side."""
     flip: bool = True
     """Mirror half of the training clips, negating the x component of flow."""
     resized_crop: float | None = None
@@ -48,11 +48,18 @@ class Window(NamedTuple):
     width: int
 
 
-def window(transform: Transform, clip: Clip, height: int, width: int, whole: bool) -> Window:
-    """The part of a frame of height x width pixels that a clip takes. whole: all of it, as in testing."""
-    if whole:
+Part = Literal["drawn", "whole", "square"]
+
+
+def window(transform: Transform, clip: Clip, height: int, width: int, part: Part) -> Window:
+    """The part of a frame of height x width pixels that a clip takes.
+
+    part: drawn, as in training; or, as in testing, whole: all of it; square: of its short side."""
+    if part == "whole":
         return Window(0, 0, height, width)
-    if transform.resized_crop is None:
+    if part == "square":
+        high = wide = min(height, width)
+    elif transform.resized_crop is None:
         high = wide = transform.crop
     else:
         area = height * width * (transform.resized_crop + (1 - transform.resized_crop) * clip.area)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -108,6 +109,27 @@ def decode(
     if len(rgb) < min_frames:
         raise Rejected("too-short", f"{len(rgb)} frames at {float(rate):g} frames per second, {min_frames} are needed")
     return Frames(rgb, float(rate), source.width, source.height, source.rotation, source.fps, source.codec, damaged)
+
+
+def play(
+    path: Path,
+    fps: float,
+    short_side: int,
+    show: Callable[[np.ndarray], None],
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+) -> None:
+    """Hands the frames that `decode` returns to `show` one after another, and keeps none: for a file that it took.
+
+    short_side: pixels; the number of frames does not depend on it. show: takes uint8 H x W x 3, RGB, in the time that
+    the limits leave. Raises Rejected."""
+    rate = Fraction(fps).limit_denominator(1001)
+    with open_video(path) as video:
+        source = probe(video, read_declared(video).durations_s, limits)
+        _check_sizes(source, short_side, limits)
+        log = Log()
+        command = _command(video, source, rate, short_side, None, None, limits)
+        if run(command, video, limits, log, Pictures(limits, show).feed):
+            raise Rejected("decoder-error", log.complaint())
 
 
 def _command(

@@ -20,12 +20,12 @@ from pipeline.dataset import (
 from pipeline.errors import UserError
 from pipeline.progress import say
 from pipeline.storage import TEMPORARY, Storage
+from pipeline.tasks import Task, run_tasks
 from preprocessing.account import account
 from preprocessing.manifest import Manifest
 from preprocessing.plan import NEW_FOLDER, continued, default_videos_per_shard, plan_shards, survey
 from preprocessing.settings import Resources, Settings
 from preprocessing.shard import Work, make_shard, retry_shard
-from preprocessing.tasks import Task, run_tasks
 
 CONNECTIONS = 16  # to the store at once: latency of an object store, not computing
 
@@ -85,12 +85,17 @@ def preprocess(
             for plan, have in zip(plans, there, strict=True)
         ]
         make = [
-            Task(plan.name, make_shard, (storage, videos, plan, settings, missing, other), len(plan.videos))
+            Task(f"shard {plan.name}", make_shard, (storage, videos, plan, settings, missing, other), len(plan.videos))
             for plan, missing, other in lacking
             if missing
         ]
         retry = [
-            Task(plan.name, retry_shard, (storage, videos, plan, settings, _both(dataset, have, new)), len(rejected))
+            Task(
+                f"shard {plan.name}",
+                retry_shard,
+                (storage, videos, plan, settings, _both(dataset, have, new)),
+                len(rejected),
+            )
             for (plan, new, _), have in zip(lacking, there, strict=True)
             if retry_rejected and (rejected := next(iter(have.values()), None))
         ]
@@ -105,11 +110,11 @@ def preprocess(
                 start_cluster()
             working = time.monotonic()
             if make:
-                work = run_tasks("preprocess", make, needs, resources.workers)
+                work = run_tasks("preprocess", make, needs, resources.workers, Work())
             if retry:
                 for stream in dataset.streams:  # their shards change: without an index they do not count as whole
                     storage.delete(index_name(stream))
-                again = run_tasks("retry rejected", retry, needs, resources.workers)
+                again = run_tasks("retry rejected", retry, needs, resources.workers, Work())
             _clean(dataset)
             account(dataset, manifest, plans, pool)
         work_s = time.monotonic() - working

@@ -1,6 +1,7 @@
 """Collecting the pictures that ffmpeg writes to a pipe."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -8,10 +9,13 @@ from preprocessing.ffmpeg_child import Limits, Rejected
 
 
 class Pictures:
-    """Collects portable pixmaps from a pipe into one buffer of pixels; enforces the limits on what is kept."""
+    """Collects portable pixmaps from a pipe into one buffer of pixels; enforces the limits on what is kept.
 
-    def __init__(self, limits: Limits) -> None:
+    show: takes each picture (uint8 H x W x 3) when it is complete; then none is kept."""
+
+    def __init__(self, limits: Limits, show: Callable[[np.ndarray], None] | None = None) -> None:
         self.limits = limits
+        self.show = show
         self.size: tuple[int, int] | None = None  # width, height
         self.pixels = bytearray()
         self.header = b""
@@ -25,6 +29,9 @@ class Pictures:
                 taken = min(len(view), self.wanted)
                 self.wanted -= taken
                 view = view[taken:]
+                if self.show and not self.wanted:
+                    self.show(self.frames()[0].copy())
+                    self.pixels = bytearray()
             else:
                 view = self._read_header(view)
 

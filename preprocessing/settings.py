@@ -1,13 +1,14 @@
 """What is done to every video, the recipe that it makes, and what it may take of a cluster."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 
 from pipeline.dataset import Recipe, Setting
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, UserError
 from pipeline.flow_code import default_bound
 from preprocessing.decode import ffmpeg_version
 from preprocessing.tvl1 import solver_version
@@ -84,6 +85,52 @@ class Settings:
                 "jpeg_quality": self.flow_jpeg_quality,
             },
         )
+
+
+VERSIONS = {"ffmpeg", "opencv", "solver"}  # settings of a recipe that are not chosen, but found on the machine
+
+
+def settings_of(recipes: Mapping[str, Recipe]) -> Settings:
+    """The settings that make streams by these recipes, of one rate and size, up to the versions of this machine's
+    programs: the inverse of `Settings.recipe`. Where there is no GPU, one that computed the flow is done without.
+
+    Raises UserError, naming what differs, for a recipe that these programs cannot follow."""
+    settings = Settings()
+    try:
+        for stream, recipe in recipes.items():
+            given: dict[str, Any] = dict(recipe.settings)
+            settings = dataclasses.replace(settings, fps=given["fps"], short_side=given["short_side"])
+            if stream == "rgb":
+                settings = dataclasses.replace(settings, jpeg_quality=given["jpeg_quality"])
+            else:
+                tvl1 = {name.removeprefix("tvl1."): v for name, v in given.items() if name.startswith("tvl1.")}
+                settings = dataclasses.replace(
+                    settings,
+                    bound=given["bound"],
+                    flow_jpeg_quality=given["jpeg_quality"],
+                    backend=given["backend"],
+                    device="cuda" if given["solver"].endswith(", cuda)") and _has_gpu() else "cpu",
+                    tvl1=TVL1Params(**tvl1),
+                )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"these programs do not know the recipe of the {stream} stream ({error})") from error
+    for stream, recipe in recipes.items():
+        own = settings.recipe(stream)
+        if [name for name in {*recipe.settings, *own.settings} - VERSIONS if _differs(name, recipe, own)]:
+            raise UserError(
+                f"these programs cannot follow the recipe of the {stream} stream: {'; '.join(recipe.differences(own))}"
+            )
+    return settings
+
+
+def _differs(name: str, recipe: Recipe, other: Recipe) -> bool:
+    return recipe.settings.get(name) != other.settings.get(name)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @dataclass(frozen=True)

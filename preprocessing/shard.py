@@ -49,6 +49,17 @@ class Work:
         yield
         self.seconds[stage] += time.perf_counter() - start
 
+    @property
+    def done(self) -> int:
+        """Videos that are dealt with."""
+        return self.videos + self.rejected
+
+    def note(self, seconds: float) -> str:
+        """Rates, so many seconds after the start."""
+        rate, pairs = self.done / seconds, self.flow_pairs / seconds
+        note = f"{self.rejected} rejected, {rate:.1f} videos/s"
+        return note + (f", {pairs:.0f} flow pairs/s" if pairs else "")
+
     def add(self, other: "Work") -> None:
         for count in ("videos", "rejected", "frames", "flow_pairs"):
             setattr(self, count, getattr(self, count) + getattr(other, count))

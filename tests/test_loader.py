@@ -200,7 +200,7 @@ def test_resized_crops_are_those_of_the_clip_order_and_the_same_for_all_frames(d
         assert batch.video.shape[2:] == (16, 32, 32)
         for video, position in zip(batch.video, batch.position, strict=True):
             clip = order.clip(position)
-            top, left, height, width = window(transform, clip, 64, 80, whole=False)
+            top, left, height, width = window(transform, clip, 64, 80, "drawn")
             areas.add(height * width)
             for number in (0, 15):
                 jpeg = ClipReader(index).read(clip.row, clip.frames)[number]

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UsageError
 from pipeline.order import Sampling, TrainOrder, UniformOrder, evenly, share, uniform_batches
+from pipeline.transform import Transform, window
 
 
 def order(videos: int = 7, length: int = 40, seed: int = 3, clips: int = 1, sampling: Sampling = Sampling()):
@@ -115,6 +116,31 @@ def test_uniform_clips_reach_from_the_first_to_the_last_frame_in_order():
     assert {tuple(this.clip(p).frames) for p in range(15, 30)} == {tuple(range(16))}
     assert not any(this.clip(p).flip for p in range(30))
     assert int(UniformOrder(np.array([0]), np.array([100]), Sampling(16), 1).clip(0).frames[0]) == 42
+
+
+def test_the_views_of_a_video_are_its_clips_and_of_each_clip_its_crops():
+    one, three = (UniformOrder(np.arange(5, 8), np.full(3, 50), Sampling(16), 4, crops) for crops in (1, 3))
+    assert (three.views, three.epoch_length) == (12, 36)
+    for position, clip in enumerate(three.clips_at(range(36))):
+        seen = one.clip(position // 3)
+        assert (clip.position, clip.row, clip.flip) == (position, seen.row, False)
+        assert (clip.frames == seen.frames).all()
+        assert clip.crop_x == clip.crop_y == (0, 0.5, 1)[position % 3]
+    batches = uniform_batches(three, range(36), np.array([0] * 5 + [1, 2, 2]), most=10)
+    assert [len(batch) for batch in batches] == [10, 2, 10, 10, 4]
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 160), (160, 120), (120, 161), (120, 120), (100, 101)])
+def test_squares_stand_at_both_ends_of_the_longer_side_and_in_the_middle(height: int, width: int):
+    short, free = min(height, width), abs(height - width)
+    order = UniformOrder(np.array([0]), np.array([16]), Sampling(16), 1, 3)
+    windows = [window(Transform(crop=200), order.clip(view), height, width, "square") for view in range(3)]
+    assert {seen[2:] for seen in windows} == {(short, short)}
+    along = [seen.left if width > height else seen.top for seen in windows]
+    across = [seen.top if width > height else seen.left for seen in windows]
+    assert along == [0, -(-free // 2), free]
+    assert across == [0, 0, 0]
+    assert window(Transform(crop=200), order.clip(0), height, width, "whole") == (0, 0, height, width)
 
 
 def test_uniform_batches_hold_one_frame_size_and_not_too_many_clips():

@@ -26,6 +26,7 @@ def test_a_run_is_read_back_with_every_field(tmp_path: Path, data: Dataset):
     config = replace(CONFIGURATION, transform=replace(CONFIGURATION.transform, mean=(1.0, 2.0, 3.0)), seed=9)
     begun = begin_run(str(tmp_path / "run"), "nano-rgb", config, data)
     assert open_run(str(tmp_path / "run")).config == config
+    assert open_run(str(tmp_path / "run")).stream_recipe == data.recipe("rgb")
     assert begin_run(str(tmp_path / "run"), "nano-rgb", config, data).config == begun.config
 
 
@@ -57,6 +58,7 @@ def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path, data: Datas
         ("{", "does not describe a run"),
         ("{}", "does not describe a run"),
         ('{"format": "lgd-run", "version": 9}', "version 9"),
+        ('{"format": "lgd-run", "version": 1}', "version 1, and this program reads version 2"),
     ],
 )
 def test_a_damaged_or_foreign_run_is_refused(tmp_path: Path, content: str, message: str):
@@ -72,4 +74,12 @@ def test_a_missing_field_is_refused(tmp_path: Path, data: Dataset):
     del description["config"]["batch"]
     path.write_text(json.dumps(description))
     with pytest.raises(UserError, match="batch"):
+        open_run(str(tmp_path / "run"))
+
+
+def test_settings_of_the_stream_that_were_changed_by_hand_are_refused(tmp_path: Path, data: Dataset):
+    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, data)
+    path = tmp_path / "run" / CONFIG
+    path.write_text(path.read_text().replace('"fps": 25.0', '"fps": 30.0'))
+    with pytest.raises(UserError, match="does not describe a run"):
         open_run(str(tmp_path / "run"))

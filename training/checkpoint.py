@@ -76,7 +76,7 @@ class Writer:
     def _write(self, content: dict[str, Any], best_top1: float | None) -> None:
         storage, buffer = self._run.storage, io.BytesIO()
         torch.save(content, buffer)
-        name = f"{FOLDER}/step-{content['step']:08d}.pt"
+        name = name_of(content["step"])
         storage.write(name, buffer.getvalue())
         if best_top1 is not None:
             storage.write(BEST, json.dumps({"checkpoint": name, "val_top1": best_top1}).encode() + b"\n")
@@ -98,6 +98,11 @@ def _copied(state: Any) -> Any:
     if isinstance(state, dict):
         return {key: _copied(value) for key, value in state.items()}
     return [_copied(value) for value in state] if isinstance(state, list) else state
+
+
+def name_of(step: int) -> str:
+    """Of the checkpoint after `step` steps, in its run."""
+    return f"{FOLDER}/step-{step:08d}.pt"
 
 
 def names(run: Run) -> list[str]:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from training.fuse import metrics
 from training.metrics import confusion, per_class
-from training.scores import METADATA, Scores, folder_and_name
+from training.scores import METADATA, Scores, placed
 
 FORMAT = "lgd-classes"
 VERSION = 1
@@ -57,7 +57,7 @@ def write_class_table(path: str, scores: Scores) -> None:
         }
     )
     columns = columns.replace_schema_metadata({METADATA: json.dumps({**metadata, "metrics": numbers})})
-    folder, name = folder_and_name(path)
+    folder, name = placed(path)
     folder.make_folder()
     with folder.writer(name) as file:
         pq.write_table(columns, file)

@@ -203,7 +203,7 @@ def _gradients(
         last = first + size >= len(batch.key)
         alone = contextlib.nullcontext() if last or workers == 1 else model.no_sync()
         with alone:
-            with autocast(config, batch.video.device):
+            with autocast(config.precision, batch.video.device):
                 output = model(batch.video[part])
             losses = network.loss(output, batch.label[part], weight[part])
             (losses.total * workers).backward()  # DistributedDataParallel takes the mean over workers; the sum is meant
@@ -262,8 +262,8 @@ def _validate(
         delivery=Delivery(device, cache=cache),
     )
     counts = torch.zeros(3, dtype=torch.float64)
-    for row, probabilities in predict(network, loader, run.config):
-        better = int((probabilities > probabilities[loader.index.labels[row]]).sum())
+    for video in predict(network, loader, run.config.precision):
+        better = int((video.probabilities > video.probabilities[loader.index.labels[video.row]]).sum())
         counts += torch.tensor([better < 1, better < 5, 1], dtype=torch.float64)
     counts = counts.to(device)
     if workers > 1:

@@ -1,7 +1,8 @@
 """A run folder: what was asked for, the checkpoints, the metrics and the result.
 
 RUN/
-  config.json        the recipe's name, every field of the configuration, and the data that it belongs to
+  config.json        the recipe's name, every field of the configuration, and the data that it belongs to: its classes,
+                     and everything that decides the bytes of its stream, so that other videos can be made alike
   checkpoints/       step-00000150.pt ...
   best.json          which of them was best on the validation split
   metrics.jsonl      a line each few seconds, and one a validation
@@ -13,13 +14,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, Recipe
 from pipeline.errors import UserError
 from pipeline.storage import Storage
 from training.recipes import TrainConfig, flatten, unflatten
 
 FORMAT = "lgd-run"
-VERSION = 1
+VERSION = 2
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"  # what workers tell the driver, and each other
 
@@ -28,14 +29,19 @@ ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"  # what wor
 class Run:
     """An opened run folder.
 
-    data_recipe: hash of the recipe of the dataset's stream. fingerprint: of the dataset's videos."""
+    stream_recipe: of the dataset's stream that it was trained on. fingerprint: of the dataset's videos."""
 
     storage: Storage
     recipe: str
     config: TrainConfig
     classes: tuple[str, ...]
-    data_recipe: str
+    stream_recipe: Recipe
     fingerprint: str
+
+    @property
+    def data_recipe(self) -> str:
+        """Hash of the recipe of the dataset's stream."""
+        return self.stream_recipe.hash
 
     def result(self) -> dict[str, Any] | None:
         """What the finished run reached; None while it is not finished."""
@@ -47,7 +53,12 @@ class Run:
             "version": VERSION,
             "recipe": self.recipe,
             "config": flatten(self.config),
-            "data": {"recipe": self.data_recipe, "fingerprint": self.fingerprint, "classes": list(self.classes)},
+            "data": {
+                "hash": self.data_recipe,
+                "recipe": dict(self.stream_recipe.settings),
+                "fingerprint": self.fingerprint,
+                "classes": list(self.classes),
+            },
         }
 
 
@@ -56,8 +67,8 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, dataset: Dataset) -
 
     Raises UserError if it belongs to another configuration or other data, naming what differs."""
     storage = Storage(folder)
-    hash_ = dataset.recipe(config.stream).hash
-    run = Run(storage, recipe, config, dataset.classes, hash_, dataset.fingerprint)
+    data = dataset.recipe(config.stream)
+    run = Run(storage, recipe, config, dataset.classes, data, dataset.fingerprint)
     if storage.exists(CONFIG):
         there = open_run(folder)
         differences = [
@@ -65,7 +76,7 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, dataset: Dataset) -
             for name, there_value in flatten(there.config).items()
             if there_value != flatten(config)[name]
         ]
-        if (there.data_recipe, there.fingerprint, there.classes) != (hash_, dataset.fingerprint, dataset.classes):
+        if (there.data_recipe, there.fingerprint, there.classes) != (data.hash, dataset.fingerprint, dataset.classes):
             differences.append("another dataset")
         if differences:
             raise UserError(
@@ -94,6 +105,9 @@ def open_run(folder: str) -> Run:
             )
         data = description["data"]
         config = unflatten(TrainConfig(), description["config"])
-        return Run(storage, description["recipe"], config, tuple(data["classes"]), data["recipe"], data["fingerprint"])
+        made = Recipe(config.stream, dict(data["recipe"]))
+        if made.hash != data["hash"]:
+            raise ValueError("the settings of its stream do not have the hash beside them")
+        return Run(storage, description["recipe"], config, tuple(data["classes"]), made, data["fingerprint"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{storage.show(CONFIG)} does not describe a run ({error!r}): choose another --run") from error

@@ -1,6 +1,22 @@
-"""Scores: one Parquet table, a row a video: its key, label and class probabilities. Joined by key, never by row."""
+"""Scores: one Parquet table, a row a video, joined by key, never by row.
+
+| column | type | what |
+|---|---|---|
+| key | string | the video's, unique |
+| label | int32 | number of its class; null where there is none |
+| probabilities | classes x float32 | mean over the video's views |
+| clip_probabilities | views x classes x float32 | of each view: clip by clip, and of each clip crop by crop |
+| local_features | views x C x float32 | GAP(x_L), the last local representation |
+| global_features | views x C x float32 | g_L, the last global one; networks without LGD have none |
+
+The last three are there when they were asked for. The schema's metadata, JSON under the key `lgd`, has format, version,
+classes, split, `about` (stream, model, recipe, run, step, checkpoint, protocol, clips, crops, frames, precision, data,
+data_recipe, fingerprint) and what `lgd evaluate` knows its finished work by, `identity`.
+"""
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +26,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.storage import Storage
+from pipeline.store_faults import persist
 
 FORMAT = "lgd-scores"
 VERSION = 1
 METADATA = b"lgd"
 UNLABELLED = -1
+COLUMNS = ["key", "label", "probabilities"]
+ROW_GROUP_BYTES = 64 << 20
 SHOWN = 3  # keys that an error names
 
 
@@ -34,34 +53,87 @@ class Scores:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def write_scores(path: str, scores: Scores) -> None:
-    """Writes a table with columns key, label (null where there is none) and probabilities (a list of classes floats).
+def score_table(
+    keys: Sequence[str], labels: np.ndarray, probabilities: np.ndarray, views: Mapping[str, np.ndarray]
+) -> pa.Table:
+    """Rows of the table. labels: N, UNLABELLED where there is none. probabilities: N x classes. views: by the names of
+    the columns that there are, N x views x classes or C."""
+    columns = {
+        "key": pa.array(keys, pa.string()),
+        "label": pa.array(labels, pa.int32(), mask=np.asarray(labels) == UNLABELLED),
+        "probabilities": _lists(probabilities),
+    }
+    return pa.table(columns | {name: _lists(values) for name, values in views.items()})
 
-    The schema's metadata has classes, split and `about`."""
-    metadata = {"format": FORMAT, "version": VERSION, "classes": scores.classes, "split": scores.split}
-    labels = pa.array(scores.labels, pa.int32(), mask=scores.labels == UNLABELLED)
-    flat = pa.array(np.ascontiguousarray(scores.probabilities, np.float32).ravel())
-    table = pa.table(
-        {
-            "key": pa.array(scores.keys, pa.string()),
-            "label": labels,
-            "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(scores.classes)),
-        }
-    ).replace_schema_metadata({METADATA: json.dumps({**metadata, "about": scores.about})})
-    folder, name = folder_and_name(path)
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """N x ... as a column of lists of fixed lengths, of float32."""
+    column = pa.array(np.ascontiguousarray(values, np.float32).ravel())
+    for length in reversed(values.shape[1:]):
+        column = pa.FixedSizeListArray.from_arrays(column, length)
+    return column
+
+
+@contextmanager
+def scores_writer(
+    path: str, classes: Sequence[str], split: str, about: Mapping[str, Any], identity: str | None = None
+) -> Iterator[Callable[[pa.Table], None]]:
+    """What takes the rows of a table, piece by piece in order, which appears when the block ends well."""
+    described = {"format": FORMAT, "version": VERSION, "classes": list(classes), "split": split, "about": dict(about)}
+    metadata = {METADATA: json.dumps(described if identity is None else {**described, "identity": identity})}
+    folder, name = placed(path)
     folder.make_folder()
     with folder.writer(name) as file:
-        pq.write_table(table, file)
+        writer: pq.ParquetWriter | None = None
+        waiting: list[pa.Table] = []
+
+        def flush() -> None:
+            nonlocal writer
+            table = pa.concat_tables(waiting).replace_schema_metadata(metadata)
+            writer = writer or pq.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+            waiting.clear()
+
+        def write(table: pa.Table) -> None:
+            waiting.append(table)
+            if sum(piece.nbytes for piece in waiting) > ROW_GROUP_BYTES:
+                flush()
+
+        yield write
+        if waiting:
+            flush()
+        if writer:
+            writer.close()
+
+
+def write_scores(path: str, scores: Scores) -> None:
+    """Writes a table without views."""
+    with scores_writer(path, scores.classes, scores.split, scores.about) as write:
+        write(score_table(scores.keys, scores.labels, scores.probabilities, {}))
+
+
+def identity_of(path: str) -> str | None:
+    """What `scores_writer` was given with a finished table; None for anything else."""
+    folder, name = placed(path)
+    if folder.size(name) is None:
+        return None
+    try:
+        with folder.open(name) as file:
+            return json.loads(pq.read_schema(file).metadata[METADATA]).get("identity")
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def read_scores(path: str) -> Scores:
-    """Raises UserError for a file that is missing, not scores, of another version, or whose rows are not sound."""
-    folder, name = folder_and_name(path)
+    """Keys, labels and probabilities of a table; other columns are left alone.
+
+    Raises UserError for a file that is missing, not scores, of another version, or whose rows are not sound."""
+    folder, name = placed(path)
     if not folder.exists(name):
         raise UserError(f"there is no file {path}: make it with `lgd evaluate RUN --data DATASET --out {path}`")
     try:
-        with folder.open_whole(name) as file:
-            table = pq.read_table(file)
+        # A remote file is not taken into memory whole, for the sake of views: a read that faults begins anew.
+        table = persist(folder.show(name), lambda: pq.read_table(folder.open(name), columns=COLUMNS))
         metadata = json.loads(table.schema.metadata[METADATA])
         if metadata["format"] != FORMAT:
             raise KeyError("format")
@@ -118,3 +190,22 @@ def _check(scores: Scores) -> None:
     outside = scores.labels[(scores.labels < UNLABELLED) | (scores.labels >= len(scores.classes))]
     if len(outside):
         raise UserError(f"{scores.name} has the label {outside[0]}, but only {len(scores.classes)} classes")
+
+
+def placed(path: str) -> tuple[Storage, str]:
+    """The folder of a file and its name there."""
+    path, query = _cut(path)
+    folder, _, name = path.rpartition("/")
+    return Storage((folder or ("/" if path.startswith("/") else ".")) + query), name
+
+
+def placed_beside(path: str, suffix: str) -> Storage:
+    """The folder that has the file's name with a suffix."""
+    path, query = _cut(path)
+    return Storage(path + suffix + query)
+
+
+def _cut(path: str) -> tuple[str, str]:
+    """An address, and the options after it."""
+    path, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    return path, mark + query

@@ -1,12 +1,11 @@
-"""Shards as tasks of a Ray cluster: as many at once as there is room for, spread over the nodes, repeated when lost."""
+"""Tasks on a Ray cluster: as many at once as there is room for, spread over the nodes, repeated when they are lost."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.progress import Progress, say
-from preprocessing.shard import Work
 
 TASK_RETRIES = 10  # of a task whose worker or node died
 WAIT_S = 1.0  # between two looks at the progress
@@ -14,24 +13,43 @@ LOOK_S = 5.0  # between two looks at the size of the cluster
 PATIENCE_S = 15.0  # without a node that has room, until that is said
 
 
+class Tally(Protocol):
+    """What tasks have done: their sum, and how a person sees it."""
+
+    @property
+    def done(self) -> int:
+        """Videos."""
+
+    def add(self, other: Self) -> None:
+        """Takes in what a task has done since it last said so."""
+
+    def note(self, seconds: float) -> str:
+        """What is shown beside the bar, so many seconds after the start."""
+
+
+Sum = TypeVar("Sum", bound=Tally)
+
+
 class Task(NamedTuple):
-    """make: yields Work, and is called with `arguments`. videos: how many the Work of all its steps adds up to."""
+    """name: in messages. make: is called with `arguments` and yields what it has done since it last yielded, as often
+    when it is repeated. videos: how many all of that adds up to."""
 
     name: str
-    make: Callable[..., Iterator[Work]]
+    make: Callable[..., Iterator[Any]]
     arguments: tuple[Any, ...]
     videos: int
 
 
-def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], workers: int | None) -> Work:
-    """Does the tasks on the cluster that this process is connected to; returns all that they did.
+def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], workers: int | None, total: Sum) -> Sum:
+    """Does the tasks on the cluster that this process is connected to; returns `total` with all that they did.
 
-    A task whose worker or node dies is done again. Raises the UserError of a task, after the others are cancelled,
-    and UserError for a task whose workers die again and again."""
+    needs: of a task, by Ray's names. workers: tasks at once; by default as many as there is room for. A task whose
+    worker or node dies is done again. Raises the UserError of a task, after the others are cancelled, and UserError
+    for a task whose workers die again and again."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    total, waiting = Work(), list(reversed(tasks))
+    waiting = list(reversed(tasks))
     running: dict[Any, Task] = {}
     remote: dict[Any, Any] = {make: _remote(make, needs) for make in {task.make for task in tasks}}
     room = _Room(needs, workers)
@@ -57,20 +75,20 @@ def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], workers
                         raise
                     except RayError as error:
                         raise UserError(
-                            f"shard {running[generator].name} cannot be made: its worker died {TASK_RETRIES + 1} times "
+                            f"{running[generator].name} cannot be made: its worker died {TASK_RETRIES + 1} times "
                             f"({type(error).__name__}); give tasks more room with --cpus-per-task, and see Ray's log"
                         ) from error
-                progress.update(total.videos + total.rejected, _note(total, time.monotonic() - started))
+                progress.update(total.done, total.note(time.monotonic() - started))
     finally:
         for generator in running:
             ray.cancel(generator)
     return total
 
 
-def _remote(make: Callable[..., Iterator[Work]], needs: dict[str, float]) -> Any:
+def _remote(make: Callable[..., Iterator[Any]], needs: dict[str, float]) -> Any:
     import ray
 
-    # A store that falters or an ffmpeg that somebody kills says nothing about the video: the shard is made again.
+    # A store that falters or an ffmpeg that somebody kills says nothing about the video: the task is done again.
     transient: Any = [OSError, RuntimeError]
     options: dict[str, Any] = {
         "num_cpus": needs["CPU"],
@@ -79,6 +97,7 @@ def _remote(make: Callable[..., Iterator[Work]], needs: dict[str, float]) -> Any
         "scheduling_strategy": "SPREAD",
         "max_retries": TASK_RETRIES,
         "retry_exceptions": transient,
+        "max_calls": 0,  # a worker goes on to the next task with what it has loaded; with a GPU Ray would start another
     }
     return ray.remote(**options)(make)
 
@@ -114,9 +133,3 @@ class _Room:
 
 def _in_words(needs: dict[str, float]) -> str:
     return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
-
-
-def _note(total: Work, seconds: float) -> str:
-    rate, pairs = (total.videos + total.rejected) / seconds, total.flow_pairs / seconds
-    note = f"{total.rejected} rejected, {rate:.1f} videos/s"
-    return note + (f", {pairs:.0f} flow pairs/s" if pairs else "")

@@ -1,0 +1,224 @@
+"""Scores of a split on a cluster: Ray tasks that score a part of it each, and one table of them all in the end.
+
+OUT.parts/<identity>-000012.parquet     while it goes on
+OUT                                     when all parts are in; then they are removed
+
+The split alone decides the parts, so that they are the same whatever the cluster. `identity` is a hash of all that
+decides the scores: a part that is there under it is not computed again, and finished scores that have it are left
+alone. Neither the number of workers nor the batch is in it: they change float32's rounding at most.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.cache import Caching
+from pipeline.dataset import open_dataset
+from pipeline.errors import UsageError, UserError
+from pipeline.order import share
+from pipeline.progress import say
+from pipeline.storage import Storage
+from pipeline.tasks import Task, run_tasks
+from training import checkpoint
+from training.evaluate import (
+    CLIPS_AT_ONCE,
+    Protocol,
+    Which,
+    chosen_checkpoint,
+    fitting_recipe,
+    trained_network,
+)
+from training.recipes import flatten
+from training.run import Run
+from training.score_part import Job, Scored, part_name, score_part
+from training.scores import identity_of, placed, placed_beside, scores_writer
+
+VERSION = 1  # of what is computed: another one makes other identities
+LEAST_PARTS = 16  # of a split, where it has so many videos: something for every worker, and little lost with one
+MOST_VIDEOS = 64  # in a part
+MOST_CPUS = 8  # that a task with a GPU takes unless it is told otherwise
+PART = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the tasks, each of which scores a part of the split, may take of the cluster.
+
+    workers: parts scored at once; by default as many as there is room for. cpus_per_task: by default 1, with a GPU up
+    to 8 of those that its node has for each. batch: clips that a task computes at once."""
+
+    workers: int | None = None
+    cpus_per_task: float | None = None
+    batch: int = CLIPS_AT_ONCE
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if self.cpus_per_task is not None and not self.cpus_per_task > 0:
+            raise UsageError(f"--cpus-per-task must be more than 0, not {self.cpus_per_task:g}")
+        if self.batch < 1:
+            raise UsageError(f"--batch must be 1 or more, not {self.batch}")
+
+    def of_task(self) -> dict[str, float]:
+        """What one task takes, by Ray's names, of the cluster that this process is in: a GPU, if it has any."""
+        import ray
+
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for_each_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
+        if not for_each_gpu:
+            return {"CPU": self.cpus_per_task or 1}
+        return {"CPU": self.cpus_per_task or min(max(min(for_each_gpu), 1), MOST_CPUS), "GPU": 1}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """protocol: in words. parts_made, parts_there: that this run made, and found."""
+
+    out: str
+    protocol: str
+    videos: int
+    parts_made: int
+    parts_there: int
+    wall_s: float
+
+
+def evaluate(
+    run: Run,
+    data: str,
+    split: str,
+    out: str,
+    protocol: Protocol,
+    which: Which,
+    resources: Resources,
+    start_cluster: Callable[[], None],
+    caching: Caching = Caching(),
+) -> Outcome:
+    """Scores a split of a dataset with a run's checkpoint, or what is missing of it, and writes the table `out`.
+
+    Raises UserError for a run without a sound checkpoint, a dataset with other classes, another recipe or without the
+    split, a damaged frame, a full disk and a store that does not answer; what was scored before that stays."""
+    started = time.monotonic()
+    dataset = open_dataset(data)
+    recipe = fitting_recipe(run, dataset)
+    splits = dataset.summary["splits"]
+    if not (videos := splits.get(split)):
+        has = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
+        raise UserError(f"{dataset.storage.show()} has no split {split!r}: it has {has}")
+    above, name = placed(out)
+    if above.exists(name) and above.size(name) is None:
+        raise UsageError(f"--out {out} is a folder: give the name of a file in it")
+    content = chosen_checkpoint(run, which)
+    file = checkpoint.name_of(content["step"])
+    trained_network(run, content["model"], torch.device("cpu"), run.storage.show(file))  # or one line says why not
+    about = {
+        "stream": run.config.stream,
+        "model": run.config.model.name,
+        "recipe": run.recipe,
+        "run": _public(run.storage),
+        "step": content["step"],
+        "checkpoint": file,
+        "protocol": protocol.describe(run.config),
+        "clips": protocol.clips,
+        "crops": protocol.crops,
+        "frames": run.config.sampling.frames,
+        "precision": protocol.precision,
+        "data": _public(dataset.storage),
+        "data_recipe": recipe.hash,
+        "fingerprint": dataset.fingerprint,
+    }
+    count = parts_of(videos)
+    decides = [VERSION, about, flatten(run.config), _digest(content["model"]), split, count, sorted(protocol.keep)]
+    identity = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    folder = placed_beside(out, ".parts")
+    if identity_of(out) == identity:
+        say(f"{out} is finished already: {about['protocol']} of {videos} videos; nothing to do")
+        _discard(folder)
+        return Outcome(out, about["protocol"], videos, 0, count, time.monotonic() - started)
+
+    folder.make_folder()
+    folder.clean()
+    there = set(folder.names())
+    missing = [part for part in range(count) if part_name(identity, part) not in there]
+    say(f"scoring {videos} videos of {split} by step {content['step']} of {run.storage.show()}: {about['protocol']}")
+    if len(missing) < count:
+        say(f"{count - len(missing)} of {count} parts are there already")
+    if others := sum(bool(PART.fullmatch(name)) and not name.startswith(identity) for name in there):
+        say(f"{folder.show()} has {others} parts of another evaluation, which go when this one is finished")
+    if missing:
+        start_cluster()
+        import ray
+
+        needs = resources.of_task()
+        weights = ray.put({key: value.numpy() for key, value in content["model"].items()})
+        threads, device = max(int(needs["CPU"]), 1), "cuda" if "GPU" in needs else "cpu"
+        job = Job(
+            run, weights, dataset, split, protocol, folder, identity, count, resources.batch, threads, device, caching
+        )
+        tasks = [Task(f"part {part}", score_part, (job, part), len(share(0, videos, part, count))) for part in missing]
+        run_tasks("evaluate", tasks, needs, resources.workers, Scored())
+    with scores_writer(out, dataset.classes, split, about, identity) as write:
+        for part in range(count):
+            write(_read_part(folder, part_name(identity, part), len(share(0, videos, part, count))))
+    _discard(folder)
+    return Outcome(out, about["protocol"], videos, len(missing), count - len(missing), time.monotonic() - started)
+
+
+def parts_of(videos: int) -> int:
+    """How many parts a split of so many videos is cut into."""
+    return min(videos, max(LEAST_PARTS, -(-videos // MOST_VIDEOS)))
+
+
+def _read_part(folder: Storage, name: str, videos: int) -> pa.Table:
+    """The rows of a part. Raises UserError where it is gone or damaged, and then removes it."""
+    shown = folder.show(name)
+    try:
+        with folder.open_whole(name) as file:
+            table = pq.read_table(file, page_checksum_verification=True)
+        if table.num_rows == videos:
+            return table
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{shown} is gone: its folder must be the same on every node of the cluster, and no other evaluation may "
+            "write the same --out; run the same command again to go on"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+    folder.delete(name)
+    raise UserError(f"{shown} was damaged and is removed: run the same command again to have it scored anew")
+
+
+def _discard(folder: Storage) -> None:
+    """Removes the parts of finished evaluations, and their folder if there is nothing else in it."""
+    folder.clean()
+    for name in folder.names():
+        if PART.fullmatch(name):
+            with contextlib.suppress(FileNotFoundError):
+                folder.delete(name)
+    if folder.local:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder.base)
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    """Of the weights by name: other ones have another."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.numpy()).data)
+    return digest.hexdigest()
+
+
+def _public(storage: Storage) -> str:
+    """What opens a folder from anywhere, without the password that its address may hold."""
+    return storage.base if storage.local else storage.show()
