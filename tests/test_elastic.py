@@ -38,7 +38,7 @@ def counted(lines: list[dict]) -> list[dict]:
     return kept
 
 
-def train(data: Path, run: Path, *more: object) -> tuple[object, ...]:
+def train(data: Path, run: Path | str, *more: object) -> tuple[object, ...]:
     return ("train", "nano-rgb", "--data", data, "--run", run, *SMALL, *more)
 
 

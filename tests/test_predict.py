@@ -28,7 +28,8 @@ from preprocessing.tvl1_params import TVL1Params
 from tests.processes import run_lgd
 from training.checkpoint import Writer
 from training.evaluate import Protocol, chosen_checkpoint, score_rows, trained_network
-from training.fuse import fuse
+from training.fuse import fuse, given_rule
+from training.join import join
 from training.models.zoo import build
 from training.predict import ClipScores, most_probable, prediction_line
 from training.recipes import recipe_named
@@ -80,14 +81,14 @@ def evaluated(run: Run, dataset: Dataset) -> Scores:
     index = Index(dataset, run.config.stream)
     rows = [video.row for video in found]
     probabilities = np.stack([video.probabilities for video in found])
-    return Scores("val", index.keys(rows), index.labels[rows].astype(int), probabilities, run.classes, "val")
+    return Scores(run.storage.root, index.keys(rows), index.labels[rows].astype(int), probabilities, run.classes, "val")
 
 
 def test_predictions_are_those_of_evaluate_and_fuse_for_a_video_of_a_dataset(
     videos: Path, dataset: Dataset, runs: dict[str, str], temporary: Path
 ):
     scores = [evaluated(open_run(run), dataset) for run in runs.values()]
-    fused = fuse(scores, (1.0, 3.0))
+    fused = fuse(join(scores), given_rule(2, (1.0, 3.0)))
     path_of = dict(zip(*dataset.videos(["key", "path"]).to_pydict().values(), strict=True))
     rows = predict([videos / path_of[key] for key in fused.keys], **runs, weights=(1.0, 3.0), top=99)["videos"]
     assert len(rows) == len(fused.keys) == 6

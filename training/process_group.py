@@ -23,7 +23,7 @@ class NodeTorchConfig(TorchConfig):
 
 
 class _NodeBackend(_TorchBackend):
-    def on_start(self, worker_group: Any, backend_config: TorchConfig) -> None:
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
         """Joins the workers of a group: NCCL where each has a GPU, gloo otherwise."""
         gpus = worker_group.get_resources_per_worker().get("GPU", 0)
         backend = backend_config.backend or ("nccl" if gpus else "gloo")
