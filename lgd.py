@@ -357,7 +357,11 @@ VERBS: Verbs = {
 
 def defaults(name: str, words: list[str]) -> dict[str, Any]:
     """What the first word after `train`, the recipe, makes of the defaults of the options after it."""
-    return {"config": recipe_named(words[0])} if name == "train" and words and not words[0].startswith("-") else {}
+    if name not in ("train", "bench train") or not words or words[0] in ("-h", "--help"):
+        return {}
+    if words[0].startswith("-"):
+        raise UsageError(f"the recipe comes first: lgd {name} RECIPE {words[0]} ...")
+    return {"config": recipe_named(words[0])}
 
 
 def main() -> None:
