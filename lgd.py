@@ -18,7 +18,7 @@ from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
 from training.metrics import accuracy_table
-from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_named
+from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
 from training.reproduce import two_streams, walk_report
 
 Address = Annotated[
@@ -356,12 +356,8 @@ VERBS: Verbs = {
 
 
 def defaults(name: str, words: list[str]) -> dict[str, Any]:
-    """What the first word after `train`, the recipe, makes of the defaults of the options after it."""
-    if name not in ("train", "bench train") or not words or words[0] in ("-h", "--help"):
-        return {}
-    if words[0].startswith("-"):
-        raise UsageError(f"the recipe comes first: lgd {name} RECIPE {words[0]} ...")
-    return {"config": recipe_named(words[0])}
+    """The options after the recipe of `train` have its values."""
+    return recipe_defaults(words) if name in ("train", "bench train") else {}
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ def test_the_recipe_is_the_commands_and_its_fields_are_options(dataset_folder: P
     for words, complaint in (
         (("nano-rgb", "--steps", 0), "--steps must be 1 or more, not 0"),
         (("nano",), "no recipe is called 'nano'"),
-        (("--steps", 3, "nano-rgb"), "the recipe comes first: lgd bench train RECIPE --steps ..."),
+        (("--steps", 3, "nano-rgb"), "the recipe comes first: RECIPE --steps ..."),
     ):
         done = run_lgd("bench", "train", *words)
         assert (done.returncode, done.stdout) == (2, "")
