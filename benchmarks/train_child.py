@@ -14,6 +14,7 @@ import torch
 from pipeline.command_line import stdout_for_the_answer
 from pipeline.dataset import STREAMS, open_dataset
 from pipeline.loader import Batch, Delivery, train_loader
+from training.compile import compiled
 from training.loop import fresh, train_step
 from training.recipes import TrainConfig, flatten, unflatten
 
@@ -44,10 +45,10 @@ def measure(job: Job) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     network, optimizer = fresh(config, job.classes, device)
     if job.plain:
-        network.to(memory_format=torch.contiguous_format)
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         # The network takes its input in channels-last.
         network.stem.register_forward_pre_hook(lambda _, inputs: tuple(clip.contiguous() for clip in inputs))
-    model: Any = torch.compile(network) if config.compile else network
+    model: Any = compiled(network, device) if config.compile else network
     warm_up = WARM_UP_STEPS + (QUEUED_BATCHES if job.data else 0)
     batches = _loaded(job, device, warm_up) if job.data else _random(job, device)
     step_s, waits = [], []

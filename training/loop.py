@@ -24,6 +24,7 @@ from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import UserError
 from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from training import checkpoint
+from training.compile import compiled
 from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.log import Log, Window
 from training.models.lgd import Network
@@ -96,7 +97,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     torch.manual_seed(config.seed)
     network, optimizer = fresh(config, len(dataset.classes), device)
     first_step, origin = _resume(run, network, optimizer, rank, workers)
-    model = torch.compile(network) if config.compile else network
+    model = compiled(network, device) if config.compile else network
     if workers > 1:
         model = DistributedDataParallel(model)
 
