@@ -18,7 +18,7 @@ from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
 from training.metrics import accuracy_table
-from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_named
+from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
 from training.reproduce import two_streams, walk_report
 
 Address = Annotated[
@@ -503,8 +503,8 @@ VERBS: Verbs = {
 
 
 def defaults(name: str, words: list[str]) -> dict[str, Any]:
-    """What the first word after `train`, the recipe, makes of the defaults of the options after it."""
-    return {"config": recipe_named(words[0])} if name == "train" and words and not words[0].startswith("-") else {}
+    """The options after the recipe of `train` have its values."""
+    return recipe_defaults(words) if name in ("train", "bench train") else {}
 
 
 def main() -> None:

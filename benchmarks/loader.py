@@ -16,11 +16,8 @@ Claimed are 8 times PyAV's speed, 85 % of bare DALI's, and a mean error below 1 
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -29,6 +26,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from benchmarks.apart import answer_of
 from benchmarks.loader_child import Case, Job, encoded
 from benchmarks.preprocess import chosen
 from clusters.embedded import ensure_cluster
@@ -133,25 +131,8 @@ def measure_apart(job: Job) -> dict[str, dict[str, dict[str, float]]]:
     """In a process that has one core from its start, the last of those that there are.
 
     Raises UserError with what it said last where it fails."""
-    mine = os.sched_getaffinity(0)
-    root = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    os.sched_setaffinity(0, {max(mine)})
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.loader_child", encoded(job)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-    finally:
-        os.sched_setaffinity(0, mine)
-    answer, said = child.communicate()
-    if child.returncode:
-        last = said.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-        raise UserError(f"{job.loader} could not be measured: {last[0]}")
-    return json.loads(answer)
+    last_core = {max(os.sched_getaffinity(0))}
+    return answer_of("benchmarks.loader_child", encoded(job), what=job.loader, cores=last_core)
 
 
 def _other_cores() -> set[int]:

@@ -8,6 +8,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from pipeline.command_line import Answer, Json, Verb
 from pipeline.errors import UsageError
 from preprocessing.settings import Settings
+from training.recipes import TrainConfig
 
 
 def bench_flow(
@@ -79,4 +80,32 @@ def bench_loader(
     return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
 
 
-BENCHES: dict[str, Verb] = {"flow": bench_flow, "loader": bench_loader, "preprocess": bench_preprocess}
+def bench_train(
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help="One of `lgd recipes`.")],
+    data: Annotated[
+        str | None, arg(help="Folder of a dataset: training on its clips is measured as well. Default: random clips.")
+    ] = None,
+    steps: Annotated[int, arg(help="Steps measured at a time.")] = 10,
+    rounds: Annotated[int, arg(help="Times that each way is measured, in turn.")] = 3,
+    threads: Annotated[int, arg(help="Of the arithmetic on a CPU; a worker of `lgd train` has 1.")] = 1,
+    config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
+    json: Json = False,
+) -> Answer:
+    """A recipe's training step beside the plain one: clips and multiply-accumulates a second, data wait, memory."""
+    from benchmarks.train import report
+    from benchmarks.train import run as run_benchmark
+
+    for option, number in (("--steps", steps), ("--rounds", rounds), ("--threads", threads)):
+        if number < 1:
+            raise UsageError(f"{option} must be 1 or more, not {number}")
+    result = run_benchmark(recipe, config, data, steps, rounds, threads)
+    failed = "; ".join(result["failed"])
+    return Answer(result, report(result), f"claims that do not hold: {failed}" if failed else "")
+
+
+BENCHES: dict[str, Verb] = {
+    "flow": bench_flow,
+    "loader": bench_loader,
+    "preprocess": bench_preprocess,
+    "train": bench_train,
+}

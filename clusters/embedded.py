@@ -19,7 +19,6 @@ SECURITY = {
 }
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "120",  # on a busy machine; Ray itself gives up sooner
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
 }
 
@@ -78,11 +77,18 @@ def _start(cpus: int | None) -> None:
         raise RuntimeError("ray was imported before ensure_cluster(): it can no longer be confined to this machine")
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=cpus or len(os.sched_getaffinity(0)),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus or len(os.sched_getaffinity(0)),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+    except Exception as error:  # of no narrower kind: Ray's node did not come up within its 30 s
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"the cluster of this machine does not start ({reason}): is it very busy, or its memory or /tmp full? Run "
+            "the same command again to go on"
+        ) from error

@@ -133,11 +133,17 @@ def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
 
 
 def run(words: list[str], verbs: Verbs, defaults: Defaults) -> None:
-    """The `lgd` command: exit 0 done, 1 failed, 2 wrong usage; with --json stdout is one JSON document."""
+    """The `lgd` command."""
+    answered(words, lambda: dispatch(words, verbs, defaults))
+
+
+def answered(words: list[str], call: Callable[[], Answer]) -> None:
+    """Makes the call that the words ask for and prints its answer: exit 0 done, 1 failed, 2 wrong usage; with --json
+    stdout is one JSON document."""
     as_json = "--json" in words
     try:
         with stdout_for_the_answer(alone=as_json) as output:
-            answer = dispatch(words, verbs, defaults)
+            answer = call()
             if as_json:
                 output.write(json.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
             else:

@@ -1,5 +1,6 @@
 """Ray Train around the loop: as many workers as there are resources for, between a minimum and a maximum."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -132,9 +133,18 @@ class NodeWatch:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
             if seen is not None and alive != seen:
                 say(f"the cluster has {len(alive)} nodes now, {len(alive - seen)} new and {len(seen - alive)} gone")
-                coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-                ray.get(coordinator.get_reserved_resources.remote("lgd", recompute=True))
+                _renew_room()
             seen = alive
+
+
+def _renew_room() -> None:
+    """Has Ray Train's coordinator look anew at what the cluster has. A run of a fixed number of workers has none, and
+    one that is about to end may be gone: nothing has to be told then."""
+    import ray
+
+    with contextlib.suppress(ValueError, ray.exceptions.RayError):
+        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+        ray.get(coordinator.get_reserved_resources.remote("lgd", recompute=True))
 
 
 class Watcher:

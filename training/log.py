@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.errors import UserError
 from training import checkpoint
@@ -138,6 +137,8 @@ class Log:
     before it and is of a later step does not count."""
 
     def __init__(self, run: Run, step: int):
+        from torch.utils.tensorboard import SummaryWriter  # here, because only one of the workers needs it
+
         self._storage = run.storage
         self._folder = Path(run.storage.path() if run.storage.local else tempfile.mkdtemp(prefix="lgd-metrics-"))
         if not run.storage.local and run.storage.exists(METRICS):

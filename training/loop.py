@@ -24,6 +24,7 @@ from pipeline.dataset import Dataset, open_dataset
 from pipeline.errors import UserError
 from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from training import checkpoint
+from training.compile import compiled
 from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.log import Log, Window
 from training.models.lgd import Network
@@ -94,17 +95,9 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
 
     # Every worker builds the same network, then takes over what rank 0 found in the run folder.
     torch.manual_seed(config.seed)
-    index_classes = len(dataset.classes)
-    network = build(config.model, index_classes, channels=3 if config.stream == "rgb" else 2)
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.optimizer.rate,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
+    network, optimizer = fresh(config, len(dataset.classes), device)
     first_step, origin = _resume(run, network, optimizer, rank, workers)
-    model = torch.compile(network) if config.compile else network
+    model = compiled(network, device) if config.compile else network
     if workers > 1:
         model = DistributedDataParallel(model)
 
@@ -131,16 +124,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     accuracy: dict[str, float] = {}
 
     for step, batch in enumerate(loader, first_step):
-        network.train()
-        if config.freeze_normalisation:
-            freeze_normalisation(network)
-        for group in optimizer.param_groups:
-            group["lr"] = config.rate(step, videos)
-        optimizer.zero_grad(set_to_none=True)
-        paths, right = _gradients(model, network, batch, config, workers)
-        if config.optimizer.clip is not None:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
-        optimizer.step()
+        paths, right = train_step(model, network, optimizer, batch, config, config.rate(step, videos), workers)
         window.add(paths, right, batch.key, batch.position)
 
         done = step + 1
@@ -188,12 +172,48 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
         log.close()
 
 
+def fresh(config: TrainConfig, classes: int, device: torch.device) -> tuple[Network, torch.optim.Optimizer]:
+    """The configuration's network, not trained yet, and what trains it."""
+    network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=config.optimizer.rate,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    return network, optimizer
+
+
+def train_step(
+    model: Any,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: TrainConfig,
+    rate: float,
+    workers: int,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """One step on this worker's part of a global batch. model: the network as it is called, compiled or distributed.
+
+    Returns the losses by path and the share of right answers, each this worker's part of the global batch's mean."""
+    network.train()
+    if config.freeze_normalisation:
+        freeze_normalisation(network)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    paths, right = _gradients(model, network, batch, config, workers)
+    if config.optimizer.clip is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
+    optimizer.step()
+    return paths, right
+
+
 def _gradients(
     model: Any, network: Network, batch: Batch, config: TrainConfig, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers.
-
-    Returns the losses by path and the share of right answers, each this worker's part of the global batch's mean."""
+    """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers."""
     weight = torch.full((len(batch.key),), 1 / config.batch, device=batch.video.device)
     size = config.micro_batch or len(batch.key)
     paths: dict[str, torch.Tensor] = {}

@@ -219,6 +219,17 @@ def recipe_named(name: str) -> TrainConfig:
     return RECIPES[name]
 
 
+def recipe_defaults(words: list[str]) -> dict[str, Any]:
+    """What the first of the words of a command, its recipe, makes of the defaults of the options after it.
+
+    Raises UsageError where something else comes first."""
+    if not words or words[0] in ("-h", "--help"):
+        return {}
+    if words[0].startswith("-"):
+        raise UsageError(f"the recipe comes first: RECIPE {words[0]} ...")
+    return {"config": recipe_named(words[0])}
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """The fields of a configuration by the names that the command line gives them, `optimizer.rate`."""
     flat: dict[str, Any] = {}

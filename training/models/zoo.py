@@ -65,8 +65,10 @@ def check(config: ModelConfig, classes: int, channels: int) -> None:
         raise UsageError(f"the sketch dimension must be at least 1, not {config.sketch_dimension}")
 
 
-def count(config: ModelConfig, classes: int, channels: int) -> ModelSize:
+def count(config: ModelConfig, classes: int, channels: int, size: int | None = None) -> ModelSize:
     """Parameters and GMACs of one training clip, counted from a network without storage (meta device).
+
+    size: height and width of the clip, pixels; by default the family's.
 
     Raises UsageError as `build` does.
     """
@@ -74,7 +76,8 @@ def count(config: ModelConfig, classes: int, channels: int) -> ModelSize:
     with torch.device("meta"):
         network = Network(dataclasses.replace(config, checkpoint_activations=False), classes, channels)
     network.to("meta").eval()
-    shape = (channels, config.clip_frames, config.family.size, config.family.size)
+    size = size or config.family.size
+    shape = (channels, config.clip_frames, size, size)
     macs = 0
 
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
