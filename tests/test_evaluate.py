@@ -134,7 +134,7 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
         return {path.name: path.stat().st_ino for path in parts.glob("[0-9a-f]*.parquet")}
 
     def wait(ready: Callable[[], object], process: Marked) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not ready():
             assert process.process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < deadline
@@ -154,7 +154,7 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
     then = there()
     assert len(then) < 12
     assert then.items() >= kept.items()  # the same files
-    wait(lambda: second.process.poll() is not None, second) if second.process.poll() is None else None
+    second.process.wait(timeout=300)
     log = (tmp_path / "log").read_text()
     assert second.process.returncode == 0, log
     assert f"{len(kept)} of 12 parts are there already" in log
@@ -183,7 +183,7 @@ def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, 
         crops = []
         for start in (0, index.lengths[row] - 16):
             jpegs = ClipReader(index).read(row, np.arange(start, start + 16))
-            frames = [cv2.imdecode(jpeg, cv2.IMREAD_COLOR) for jpeg in jpegs]
+            frames = [np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) for jpeg in jpegs]
             video = (np.stack(frames)[..., ::-1] - mean) / std  # T x H x W x C
             crops += [video[:, :, left : left + 64].transpose(3, 0, 1, 2) for left in (0, 8, 16)]
         with torch.inference_mode():
@@ -216,9 +216,8 @@ def test_features_are_those_of_a_direct_forward_and_networks_without_diffusion_h
             np.testing.assert_allclose(video.clip_probabilities, network.probabilities(output), atol=1e-5)
             np.testing.assert_allclose(video.probabilities, network.probabilities(output).mean(0), atol=1e-5)
             assert (output.glob is None) == (config is plain)
-            if output.glob is None:
-                assert video.global_features is None
-            else:
+            assert (video.global_features is None) == (config is plain)
+            if output.glob is not None and video.global_features is not None:
                 np.testing.assert_allclose(video.global_features, output.glob, rtol=1e-4, atol=1e-5)
     assert {video[2:] for video in score(Protocol(1))} == {(None, None, None)}
 
@@ -235,7 +234,7 @@ def test_lgd_2d_is_tested_on_triples(dataset: Dataset):
     length = int(index.lengths[video.row])
     numbers = [int((segment + (7 + 0.5) / 10) * length / 3) for segment in range(3)]
     jpegs = ClipReader(index).read(video.row, np.array(numbers))
-    frames = np.stack([cv2.imdecode(jpeg, cv2.IMREAD_COLOR) for jpeg in jpegs])[..., ::-1]
+    frames = np.stack([np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) for jpeg in jpegs])[..., ::-1]
     clip = ((frames - np.array(recipe.transform.mean)) / np.array(recipe.transform.std)).transpose(3, 0, 1, 2)
     with torch.inference_mode():
         expected = network.probabilities(network(torch.tensor(clip[None], dtype=torch.float32)))[0]
