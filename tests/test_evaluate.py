@@ -24,7 +24,7 @@ from pipeline.storage import Storage
 from tests.processes import Marked, kill, run_lgd, run_lgd_until
 from training import checkpoint
 from training.evaluate import Protocol, VideoScores, chosen_checkpoint, score_rows, trained_network
-from training.evaluation import parts_of
+from training.evaluation import Resources, parts_of
 from training.models.lgd import Network
 from training.models.zoo import build
 from training.recipes import TrainConfig, recipe_named
@@ -299,13 +299,8 @@ def test_a_damaged_frame_is_named(run: Run, dataset: Dataset, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--clips", 0), 2, "--clips must be 1 or more, not 0"),
         (("--crops", 2), 2, "--crops is 1 (whole frames) or 3 (squares along the longer side), not 2"),
-        (("--batch", 0), 2, "--batch must be 1 or more, not 0"),
-        (("--workers", 0), 2, "--workers must be 1 or more, not 0"),
-        (("--cpus-per-task", 0), 2, "--cpus-per-task must be more than 0, not 0"),
         (("--keep", "frames"), 2, "invalid choice 'frames'"),
-        (("--checkpoint", "first"), 2, "invalid choice 'first'"),
         (("--split", "test"), 1, "has no split 'test': it has train, val"),
     ],
 )
@@ -317,6 +312,20 @@ def test_a_mistake_is_one_line(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Protocol(0), "--clips must be 1 or more, not 0"),
+        (lambda: Resources(workers=0), "--workers must be 1 or more, not 0"),
+        (lambda: Resources(cpus_per_task=0), "--cpus-per-task must be more than 0, not 0"),
+        (lambda: Resources(batch=0), "--batch must be 1 or more, not 0"),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(make: Callable[[], object], message: str):
+    with pytest.raises(UsageError, match=message):
+        make()
 
 
 def test_an_output_that_is_a_folder_is_refused_before_anything_is_scored(run: Run, dataset: Dataset, tmp_path: Path):
