@@ -86,11 +86,11 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
             assert driver.process.poll() is None, log.read_text()
             time.sleep(0.2)
         nodes.kill(next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker")))
-        nodes.add(cpus=1)
         resumed = sum("resumed" in line for line in metrics(disturbed))
         while sum("resumed" in line for line in metrics(disturbed)) == resumed:
             assert driver.process.poll() is None, log.read_text()
             time.sleep(0.2)
+        nodes.add(cpus=1)
     assert driver.process.wait(timeout=300) == 0, log.read_text()
 
     lines = metrics(disturbed)
