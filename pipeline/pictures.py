@@ -1,7 +1,7 @@
 """Pictures of what a dataset holds, for people: one sheet a video, its moments side by side, flow below RGB."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,7 @@ def draw_videos(dataset: Dataset, folder: str, videos: int = VIDEOS) -> list[dic
     Returns a row for each: file, key, split, class, the frames shown (numbers from 0) and full_colour_px (None without
     flow). Raises UserError for a dataset none of whose streams is finished, a damaged frame, and a folder that cannot
     be written."""
-    if not dataset.streams:
-        dataset.recipe(next(iter(dataset.recipes), "rgb"))  # says what is missing
-    readers = {stream: ClipReader(Index(dataset, stream)) for stream in STREAMS if stream in dataset.streams}
+    readers = _readers(dataset)
     index = next(iter(readers.values())).index
     rows = evenly(len(index), videos)
     storage = Storage(folder)
@@ -73,6 +71,23 @@ def draw_videos(dataset: Dataset, folder: str, videos: int = VIDEOS) -> list[dic
             drawn.append({"file": storage.show(name), **about, "frames": frames, "full_colour_px": sheet.full})
             progress.update(count)
     return drawn
+
+
+def sheets(dataset: Dataset, keys: Sequence[str]) -> Iterator[Sheet]:
+    """The videos with these keys as they are drawn, in the order of the index; those that it lacks are left out.
+
+    Raises UserError for a dataset none of whose streams is finished, and a damaged frame."""
+    readers = _readers(dataset)
+    wanted, index = set(keys), next(iter(readers.values())).index
+    rows = [row for row in range(len(index)) if index.key(row) in wanted]
+    return _sheets(dataset, readers, np.array(rows, np.int64))
+
+
+def _readers(dataset: Dataset) -> dict[str, ClipReader]:
+    """By stream, of those that are whole. Raises UserError where none is."""
+    if not dataset.streams:
+        dataset.recipe(next(iter(dataset.recipes), "rgb"))  # says what is missing
+    return {stream: ClipReader(Index(dataset, stream)) for stream in STREAMS if stream in dataset.streams}
 
 
 def _sheets(dataset: Dataset, readers: Mapping[str, ClipReader], rows: np.ndarray) -> Iterator[Sheet]:

@@ -236,6 +236,12 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
     return fs, path
 
 
+def folder_and_name(path: str) -> tuple[Storage, str]:
+    """A file's folder and its name there. path: local, or an address such as s3://bucket/folder/name."""
+    folder, _, name = path.rpartition("/")
+    return Storage(folder or ("/" if path.startswith("/") else ".")), name
+
+
 def sync_folder(folder: str) -> None:
     """Makes a rename in a local folder durable."""
     handle = os.open(folder, os.O_RDONLY)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage import Storage
+from pipeline.storage import folder_and_name
 
 FORMAT = "lgd-scores"
 VERSION = 1
@@ -48,7 +48,7 @@ def write_scores(path: str, scores: Scores) -> None:
             "probabilities": pa.FixedSizeListArray.from_arrays(flat, len(scores.classes)),
         }
     ).replace_schema_metadata({METADATA: json.dumps({**metadata, "about": scores.about})})
-    folder, name = _split_path(path)
+    folder, name = folder_and_name(path)
     folder.make_folder()
     with folder.writer(name) as file:
         pq.write_table(table, file)
@@ -56,7 +56,7 @@ def write_scores(path: str, scores: Scores) -> None:
 
 def read_scores(path: str) -> Scores:
     """Raises UserError for a file that is missing, not scores, of another version, or whose rows are not sound."""
-    folder, name = _split_path(path)
+    folder, name = folder_and_name(path)
     if not folder.exists(name):
         raise UserError(f"there is no file {path}: make it with `lgd evaluate RUN --data DATASET --out {path}`")
     try:
@@ -112,8 +112,3 @@ def _check(scores: Scores) -> None:
     outside = scores.labels[(scores.labels < UNLABELLED) | (scores.labels >= len(scores.classes))]
     if len(outside):
         raise UserError(f"{scores.name} has the label {outside[0]}, but only {len(scores.classes)} classes")
-
-
-def _split_path(path: str) -> tuple[Storage, str]:
-    folder, _, name = path.rpartition("/")
-    return Storage(folder or ("/" if path.startswith("/") else ".")), name
