@@ -94,7 +94,7 @@ def _sheets(dataset: Dataset, readers: Mapping[str, ClipReader], rows: np.ndarra
     indexes = {stream: reader.index for stream, reader in readers.items()}
     keys = next(iter(indexes.values())).keys(rows)
     table = dataset.videos()
-    about = {row["key"]: row for row in table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()}
+    about = {row["key"]: row for row in table.filter(pc.is_in(table["key"], pa.array(keys, pa.string()))).to_pylist()}
     for row, key in zip(rows, keys, strict=True):
         if key not in about or any(index.key(row) != key for index in indexes.values()):
             raise UserError(f"{dataset.storage.root}: the streams do not list the same videos: `lgd inspect --verify`")

@@ -113,7 +113,7 @@ def _datasets(scores: Sequence[Scores], data: str | None) -> tuple[list[NamedDat
             notes.append(f"The dataset of these scores cannot be opened, so nothing of it is shown: {error}.")
     if not addresses:
         notes.append(
-            "Nothing here says where the dataset is, so it is not described and there are no examples: "
+            "Nothing here says where the dataset is, so it is not described and the examples have no pictures: "
             "add --data DATASET to the command."
         )
     return datasets, notes

@@ -11,7 +11,8 @@ from training.report.inputs import Inputs
 from training.report.results import Group, Predictions, most_confused
 
 CELLS = 40  # classes up to which the confusion is a table with numbers; of more it is a picture
-HEAT = (46, 134, 193)  # of that picture
+HEAT, SIDE = (46, 134, 193), 180  # of that picture: its colour, and its cells a side at most
+EXTREMES = 6  # classes that fusing changed most, either way
 FEW = 30  # videos whose predictions are listed where there are no labels
 
 
@@ -74,16 +75,21 @@ def _classes(group: Group) -> list[dict[str, Any]]:
 
 
 def _gains(group: Group) -> dict[str, Any] | None:
-    if group.gain is None:
+    gain = group.gain
+    if gain is None:
         return None
-    known = group.gain[np.isfinite(group.gain)]
-    better, worse = int((known > 0).sum()), int((known < 0).sum())
-    about = f"Gain of fusion by class: {better} better, {worse} worse, {len(known) - better - worse} the same"
+    known = np.flatnonzero(np.isfinite(gain))
+    up, down = (int((sign * gain[known] > 0).sum()) for sign in (1, -1))
+    same = len(known) - up - down
+    order = known[np.argsort(-gain[known], kind="stable")].tolist()
+    most = [[(group.classes[row], float(gain[row])) for row in rows[:EXTREMES]] for rows in (order, order[::-1])]
     return {
-        "plot": plots.gains(group.gain, about),
-        "better": better,
-        "worse": worse,
-        "same": len(known) - better - worse,
+        "plot": plots.gains(gain, f"Gain of fusion by class: {up} better, {down} worse, {same} the same"),
+        "better": up,
+        "worse": down,
+        "same": same,
+        "most_gained": [row for row in most[0] if row[1] > 0],
+        "most_lost": [row for row in most[1] if row[1] < 0],
     }
 
 
@@ -91,13 +97,21 @@ def _confusion(predictions: Predictions) -> dict[str, Any]:
     matrix = predictions.confusion
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     many = len(matrix) > CELLS
+    block = -(-len(matrix) // SIDE)
     return {
         "predictions": predictions,
         "counts": [] if many else matrix.tolist(),
         "shares": [] if many else shares.round(3).tolist(),
-        "picture": shares_picture(shares, HEAT) if many else None,
+        "picture": shares_picture(_largest(shares, block), HEAT) if many else None,
+        "block": block,
         "pairs": most_confused(predictions),
     }
+
+
+def _largest(shares: np.ndarray, block: int) -> np.ndarray:
+    """The largest number in each `block` x `block` cells of a square matrix; single pixels would not be seen."""
+    starts = np.arange(0, len(shares), block)
+    return np.maximum.reduceat(np.maximum.reduceat(shares, starts, axis=0), starts, axis=1)
 
 
 def _calibration(predictions: Predictions) -> dict[str, Any]:
