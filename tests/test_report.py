@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,7 +26,7 @@ from training.recipes import flatten, recipe_named
 from training.report import plots
 from training.report.examples import chosen
 from training.report.history import history, read_history
-from training.report.inputs import short_names
+from training.report.inputs import read_inputs, short_names
 from training.report.page import write_report
 from training.report.results import grouped, most_confused
 from training.run import begin_run
@@ -273,6 +274,18 @@ def test_scores_are_joined_by_key_whatever_their_rows():
     ]
     assert sum(pair["videos"] for pair in pairs) == len(wrong)
     assert all(wrong.count((pair["true"], pair["taken_for"])) == pair["videos"] for pair in pairs)
+
+
+def test_scores_look_like_their_run_also_where_it_was_moved(things: list[str], tmp_path: Path):
+    rgb, flow, *files = things
+    assert read_inputs([flow, rgb, *files], None).series() == [1, 0, 2]
+    assert read_inputs([flow, *files], None).series() == [1, 0, 2]
+    moved = tmp_path / "moved"
+    shutil.copytree(flow, moved)
+    scores = read_scores(files[1])
+    recipe = {**scores.about, "recipe": "nano-flow"}
+    write_scores(str(tmp_path / "s.parquet"), dataclasses.replace(scores, about=recipe))
+    assert read_inputs([rgb, str(moved), str(tmp_path / "s.parquet")], None).series() == [1]
 
 
 def test_scores_of_other_videos_have_a_part_each(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +55,23 @@ class Inputs:
     def series(self) -> list[int]:
         """For each score file the number that decides how it is drawn: its run's (they are 0, 1, ...), if that is here
         and no file has it yet, and else one of its own."""
-        run_of = {named.run.storage.address: number for number, named in enumerate(self.runs)}
-        numbers: list[int] = []
+        waiting = dict(enumerate(self.runs))
         free = itertools.count(len(self.runs))
+        numbers: list[int] = []
         for scores in self.scores:
-            run = scores.about.get("run")
-            number = run_of.pop(Storage(run).address, None) if run and scores.about.get("stream") != "fused" else None
-            numbers.append(next(free) if number is None else number)
+            number = _run_of(scores, {number: named.run for number, named in waiting.items()})
+            waiting.pop(number, None)
+            numbers.append(next(free) if number < 0 else number)
         return numbers
+
+
+def _run_of(scores: Scores, runs: Mapping[int, Run]) -> int:
+    """Which of the runs scores are of, -1 for none. A run that was moved since is known by its recipe and data."""
+    about = scores.about
+    same = [number for number, run in runs.items() if about.get("run") in (run.storage.root, run.storage.address)]
+    made = (about.get("recipe"), about.get("fingerprint"))
+    alike = [number for number, run in runs.items() if made == (run.recipe, run.fingerprint)]
+    return [*same, *(alike if len(alike) == 1 else []), -1][0]
 
 
 def read_inputs(things: Sequence[str], data: str | None) -> Inputs:

@@ -199,7 +199,7 @@ def percent(value: float, digits: int = 1) -> str:
 
 def points(value: float) -> str:
     """A difference of fractions, in points, with its sign."""
-    return "–" if math.isnan(value) else f"{100 * value:+.1f}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{100 * value:+.1f}".replace("-", "−") if value else "0.0"
 
 
 def number(value: float) -> str:

@@ -145,6 +145,8 @@ def curves(lines: Sequence[tuple[int, np.ndarray, np.ndarray]], about: str, kind
                 axes.yaxis.set_major_formatter(PERCENT)
         axes.set_xlabel("epoch")
         axes.margins(x=0.02)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         return _svg(figure, about)
 
 
