@@ -216,7 +216,8 @@ def test_its_numbers_are_those_of_the_scores_and_runs(report: tuple[Page, dict],
 
 def test_examples_show_frames_and_flow_of_the_videos_that_they_name(report: tuple[Page, dict], things: list[str]):
     page, document = report
-    pictures = [each["src"] for each in page.all("img")]
+    wheel, *pictures = [each["src"] for each in page.all("img")]
+    assert picture(wheel).shape[:2] == (112, 112)
     shown = sum(document["scores"][0]["examples"].values())
     assert len(pictures) == shown * 2 * 4  # both streams, four moments
     for uri in pictures:

@@ -13,14 +13,18 @@ from markupsafe import Markup
 
 from pipeline.dataset import Dataset
 from pipeline.errors import UsageError, UserError
+from pipeline.pictures import colour_wheel
 from pipeline.storage import folder_and_name
 from training.models.zoo import count
 from training.recipes import flatten
 from training.report import plots
+from training.report.examples import picture_uri
 from training.report.holdings import Holdings, holdings
 from training.report.inputs import Inputs, NamedRun, as_text, fingerprint_of, read_inputs
 from training.report.parts import result_part
 from training.report.results import grouped
+
+WHEEL = 112  # diameter of the wheel that explains the colours of flow, pixels
 
 # Curve -> its heading, and how its values are shown.
 PANELS = {
@@ -79,6 +83,7 @@ def render(inputs: Inputs) -> tuple[str, dict[str, Any]]:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         look=plots.look,
+        wheel=picture_uri(colour_wheel(WHEEL)),
         runs=[_run(number_, named, inputs) for number_, named in enumerate(inputs.runs)],
         panels=_panels(inputs.runs),
         differences=_differences(inputs.runs),
