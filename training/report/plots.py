@@ -199,7 +199,12 @@ def ranked(counts: Sequence[tuple[int, np.ndarray]], about: str) -> Markup:
 def histogram(values: np.ndarray, unit: str, about: str, percent: bool = False) -> Markup:
     """How many videos have which value. unit: of the values, for the axis. percent: they are fractions of 1."""
     with _axes() as (figure, axes):
-        axes.hist(values, bins=min(40, max(len(np.unique(values)), 1)), color=series(0).colour, alpha=0.75)
+        different = len(np.unique(values))
+        middle = float(values.mean()) if len(values) else 0.0
+        span = None if different > 1 else (middle * 0.9, middle * 1.1 or 1.0)  # one value: a bar in the middle
+        axes.hist(
+            values, bins=min(40, different) if different > 1 else 5, range=span, color=series(0).colour, alpha=0.75
+        )
         axes.set(xlabel=unit, ylabel="videos")
         if percent:
             axes.xaxis.set_major_formatter(PERCENT)
