@@ -19,7 +19,7 @@ from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
 from training.metrics import accuracy_table
 from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
-from training.reproduce import two_streams, walk_report
+from training.reproduce import REPORT, two_streams, walk_report
 
 Address = Annotated[
     str | None,
@@ -385,6 +385,24 @@ def predict(
     return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
 
 
+def report(
+    out: Annotated[Positional[str], arg(metavar="OUT.html", help="The report: one HTML file, local or s3://...")],
+    things: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="RUN|SCORES ...", help="Run folders and score files (.parquet), in any order and number."),
+    ] = (),
+    data: Annotated[
+        str | None, arg(help="Folder of the dataset, for its description and examples. Default: what the scores name.")
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """Runs and scores -> one HTML file: curves, accuracies, confusion, gain of fusion, calibration, examples."""
+    from training.report.page import write_report
+
+    document = write_report(out, things, data)
+    return Answer(document, [*document["notes"], f"{out}: {document['bytes'] / 1e6:.1f} MB"])
+
+
 def models(
     classes: Annotated[int, arg(help="Classes that the networks tell apart.")] = 400, json: Json = False
 ) -> Answer:
@@ -432,12 +450,13 @@ def reproduce(
     epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipes say.")] = None,
     json: Json = False,
 ) -> Answer:
-    """A two-stream result: train each stream by its recipes in turn, evaluate, fuse. Run again, it goes on."""
+    """A two-stream result: train each stream by its recipes in turn, evaluate, fuse, report. Run again, it goes on."""
     if name not in REPRODUCTIONS:
         raise UsageError(f"nothing is called {name!r}: choose from {', '.join(REPRODUCTIONS)}")
     walk = Walk(VERBS, defaults)
     rows = two_streams(walk, REPRODUCTIONS[name], data, out, split, epochs)
-    return Answer({**rows, "seconds": walk.seconds, "out": str(out)}, walk_report(walk, rows, out))
+    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
+    return Answer(document, walk_report(walk, rows, out))
 
 
 def demo(
@@ -447,7 +466,7 @@ def demo(
     epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipe says.")] = None,
     json: Json = False,
 ) -> Answer:
-    """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse."""
+    """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse, report."""
     from preprocessing.render import render_set
 
     walk = Walk(VERBS, defaults)
@@ -459,7 +478,8 @@ def demo(
     grouped: list[object] = ["--group", group] if group else []
     walk.do("preprocess", "preprocess", videos, "--out", out / "data", "--short-side", DEMO_SHORT_SIDE, *grouped)
     rows = two_streams(walk, REPRODUCTIONS["nano"], out / "data", out, "val", epochs)
-    return Answer({**rows, "seconds": walk.seconds, "out": str(out)}, walk_report(walk, rows, out))
+    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
+    return Answer(document, walk_report(walk, rows, out))
 
 
 def submit(
@@ -494,7 +514,7 @@ DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 VERBS: Verbs = {
     **{
         verb.__name__: verb
-        for verb in (preprocess, inspect, train, evaluate, fuse, predict, models, recipes, reproduce)
+        for verb in (preprocess, inspect, train, evaluate, fuse, predict, report, models, recipes, reproduce)
     },
     "bench": BENCHES,
     "submit": submit,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 SHIPPED = ("lgd", "pipeline", "preprocessing", "training", "clusters", "benchmarks")
+CODE = (".py", ".html", ".css", ".js")  # besides Python, what the report's page is made of
 CHATTY = (  # about what they pack and upload
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -157,7 +158,7 @@ def connect(address: str) -> "JobSubmissionClient":
 
 
 def copy_code(folder: Path) -> None:
-    """The Python files of our own packages, and nothing that lies beside them."""
+    """The files that our own packages are made of, and nothing that lies beside them."""
     for name in SHIPPED:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
@@ -165,7 +166,7 @@ def copy_code(folder: Path) -> None:
         source = Path(spec.origin)
         if source.name == "__init__.py":
             root = source.parent
-            for file in root.rglob("*.py"):
+            for file in (each for each in root.rglob("*") if each.suffix in CODE):
                 copy = folder / name / file.relative_to(root)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, copy)

@@ -1,7 +1,7 @@
 """Pictures of what a dataset holds, for people: one sheet a video, its moments side by side, flow below RGB."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +56,7 @@ def draw_videos(dataset: Dataset, folder: str, videos: int = VIDEOS) -> list[dic
     Returns a row for each: file, key, split, class, the frames shown (numbers from 0) and full_colour_px (None without
     flow). Raises UserError for a dataset none of whose streams is finished, a damaged frame, and a folder that cannot
     be written."""
-    if not dataset.streams:
-        dataset.recipe(next(iter(dataset.recipes), "rgb"))  # says what is missing
-    readers = {stream: ClipReader(Index(dataset, stream)) for stream in STREAMS if stream in dataset.streams}
+    readers = _readers(dataset)
     index = next(iter(readers.values())).index
     rows = evenly(len(index), videos)
     storage = Storage(folder)
@@ -75,11 +73,28 @@ def draw_videos(dataset: Dataset, folder: str, videos: int = VIDEOS) -> list[dic
     return drawn
 
 
+def sheets(dataset: Dataset, keys: Sequence[str]) -> Iterator[Sheet]:
+    """The videos with these keys as they are drawn, in the order of the index; those that it lacks are left out.
+
+    Raises UserError for a dataset none of whose streams is finished, and a damaged frame."""
+    readers = _readers(dataset)
+    wanted, index = set(keys), next(iter(readers.values())).index
+    rows = [row for row in range(len(index)) if index.key(row) in wanted]
+    return _sheets(dataset, readers, np.array(rows, np.int64))
+
+
+def _readers(dataset: Dataset) -> dict[str, ClipReader]:
+    """By stream, of those that are whole. Raises UserError where none is."""
+    if not dataset.streams:
+        dataset.recipe(next(iter(dataset.recipes), "rgb"))  # says what is missing
+    return {stream: ClipReader(Index(dataset, stream)) for stream in STREAMS if stream in dataset.streams}
+
+
 def _sheets(dataset: Dataset, readers: Mapping[str, ClipReader], rows: np.ndarray) -> Iterator[Sheet]:
     indexes = {stream: reader.index for stream, reader in readers.items()}
     keys = next(iter(indexes.values())).keys(rows)
     table = dataset.videos()
-    about = {row["key"]: row for row in table.filter(pc.is_in(table["key"], pa.array(keys))).to_pylist()}
+    about = {row["key"]: row for row in table.filter(pc.is_in(table["key"], pa.array(keys, pa.string()))).to_pylist()}
     for row, key in zip(rows, keys, strict=True):
         if key not in about or any(index.key(row) != key for index in indexes.values()):
             raise UserError(f"{dataset.storage.root}: the streams do not list the same videos: `lgd inspect --verify`")

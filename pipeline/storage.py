@@ -236,6 +236,25 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
     return fs, path
 
 
+def folder_and_name(path: str) -> tuple[Storage, str]:
+    """A file's folder and its name there. path: local, or an address such as s3://bucket/folder/name."""
+    path, options = _options_apart(path)
+    folder, _, name = path.rpartition("/")
+    return Storage((folder or ("/" if path.startswith("/") else ".")) + options), name
+
+
+def folder_beside(path: str, suffix: str) -> Storage:
+    """The folder that has a file's name with a suffix."""
+    path, options = _options_apart(path)
+    return Storage(path + suffix + options)
+
+
+def _options_apart(path: str) -> tuple[str, str]:
+    """An address, and the ?options after it."""
+    path, mark, options = path.partition("?") if "://" in path else (path, "", "")
+    return path, mark + options
+
+
 def sync_folder(folder: str) -> None:
     """Makes a rename in a local folder durable."""
     handle = os.open(folder, os.O_RDONLY)

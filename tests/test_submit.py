@@ -97,7 +97,8 @@ def test_our_code_and_nothing_else_is_shipped(tmp_path: Path):
     assert {path.parts[0] for path in files} == {
         "lgd.py", "pipeline", "preprocessing", "training", "clusters", "benchmarks",
     }  # fmt: skip
-    assert {path.suffix for path in files} == {".py"}
+    assert {path.suffix for path in files} == {".py", ".html", ".css", ".js"}
+    assert {path.parent for path in files if path.suffix != ".py"} == {Path("training/report")}
     assert Path("training/models/zoo.py") in files
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.storage import folder_and_name
 from training.fuse import metrics
 from training.metrics import confusion, per_class
-from training.scores import METADATA, Scores, placed
+from training.scores import METADATA, Scores
 
 FORMAT = "lgd-classes"
 VERSION = 1
@@ -57,7 +58,7 @@ def write_class_table(path: str, scores: Scores) -> None:
         }
     )
     columns = columns.replace_schema_metadata({METADATA: json.dumps({**metadata, "metrics": numbers})})
-    folder, name = placed(path)
+    folder, name = folder_and_name(path)
     folder.make_folder()
     with folder.writer(name) as file:
         pq.write_table(columns, file)

@@ -27,7 +27,7 @@ from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.order import share
 from pipeline.progress import say
-from pipeline.storage import Storage
+from pipeline.storage import Storage, folder_and_name, folder_beside
 from pipeline.tasks import Task, run_tasks
 from training import checkpoint
 from training.evaluate import (
@@ -41,7 +41,7 @@ from training.evaluate import (
 from training.recipes import flatten
 from training.run import Run
 from training.score_part import Job, Scored, part_name, score_part
-from training.scores import identity_of, placed, placed_beside, scores_writer
+from training.scores import identity_of, scores_writer
 
 VERSION = 1  # of what is computed: another one makes other identities
 LEAST_PARTS = 16  # of a split, where it has so many videos: something for every worker, and little lost with one
@@ -114,7 +114,7 @@ def evaluate(
     if not (videos := splits.get(split)):
         has = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
         raise UserError(f"{dataset.storage.show()} has no split {split!r}: it has {has}")
-    above, name = placed(out)
+    above, name = folder_and_name(out)
     if above.exists(name) and above.size(name) is None:
         raise UsageError(f"--out {out} is a folder: give the name of a file in it")
     content = chosen_checkpoint(run, which)
@@ -139,7 +139,7 @@ def evaluate(
     count = parts_of(videos)
     decides = [VERSION, about, flatten(run.config), _digest(content["model"]), split, count, sorted(protocol.keep)]
     identity = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    folder = placed_beside(out, ".parts")
+    folder = folder_beside(out, ".parts")
     if identity_of(out) == identity:
         say(f"{out} is finished already: {about['protocol']} of {videos} videos; nothing to do")
         _discard(folder)

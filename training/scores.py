@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage import Storage
+from pipeline.storage import folder_and_name
 from pipeline.store_faults import persist
 
 FORMAT = "lgd-scores"
@@ -81,7 +81,7 @@ def scores_writer(
     """What takes the rows of a table, piece by piece in order, which appears when the block ends well."""
     described = {"format": FORMAT, "version": VERSION, "classes": list(classes), "split": split, "about": dict(about)}
     metadata = {METADATA: json.dumps(described if identity is None else {**described, "identity": identity})}
-    folder, name = placed(path)
+    folder, name = folder_and_name(path)
     folder.make_folder()
     with folder.writer(name) as file:
         writer: pq.ParquetWriter | None = None
@@ -114,7 +114,7 @@ def write_scores(path: str, scores: Scores) -> None:
 
 def identity_of(path: str) -> str | None:
     """What `scores_writer` was given with a finished table; None for anything else."""
-    folder, name = placed(path)
+    folder, name = folder_and_name(path)
     if folder.size(name) is None:
         return None
     try:
@@ -128,7 +128,7 @@ def read_scores(path: str) -> Scores:
     """Keys, labels and probabilities of a table; other columns are left alone.
 
     Raises UserError for a file that is missing, not scores, of another version, or whose rows are not sound."""
-    folder, name = placed(path)
+    folder, name = folder_and_name(path)
     if not folder.exists(name):
         raise UserError(f"there is no file {path}: make it with `lgd evaluate RUN --data DATASET --out {path}`")
     try:
@@ -169,12 +169,6 @@ def named(keys: list[str]) -> str:
     return few if len(keys) <= SHOWN else f"{few} and {len(keys) - SHOWN} more"
 
 
-def folder_and_name(path: str) -> tuple[Storage, str]:
-    """The storage that a file's path or address lies in, and its name there."""
-    folder, _, name = path.rpartition("/")
-    return Storage(folder or ("/" if path.startswith("/") else ".")), name
-
-
 def _check(scores: Scores) -> None:
     if not scores.keys:
         raise UserError(f"{scores.name} is empty: evaluate again")
@@ -190,22 +184,3 @@ def _check(scores: Scores) -> None:
     outside = scores.labels[(scores.labels < UNLABELLED) | (scores.labels >= len(scores.classes))]
     if len(outside):
         raise UserError(f"{scores.name} has the label {outside[0]}, but only {len(scores.classes)} classes")
-
-
-def placed(path: str) -> tuple[Storage, str]:
-    """The folder of a file and its name there."""
-    path, query = _cut(path)
-    folder, _, name = path.rpartition("/")
-    return Storage((folder or ("/" if path.startswith("/") else ".")) + query), name
-
-
-def placed_beside(path: str, suffix: str) -> Storage:
-    """The folder that has the file's name with a suffix."""
-    path, query = _cut(path)
-    return Storage(path + suffix + query)
-
-
-def _cut(path: str) -> tuple[str, str]:
-    """An address, and the options after it."""
-    path, mark, query = path.partition("?") if "://" in path else (path, "", "")
-    return path, mark + query

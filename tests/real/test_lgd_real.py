@@ -61,11 +61,12 @@ def test_the_demo_runs_on_real_videos_and_tells_two_actions_of_a_new_person_apar
     done = run_lgd("demo", *words, timeout_s=500)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert {"rgb", "flow", "fused", "seconds", "out"} == result.keys()
-    for verb in ("preprocess", "train nano-rgb", "train nano-flow", "evaluate", "fuse"):
+    assert {"rgb", "flow", "fused", "seconds", "out", "report"} == result.keys()
+    for verb in ("preprocess", "train nano-rgb", "train nano-flow", "evaluate", "fuse", "report"):
         assert f"$ lgd {verb}" in done.stderr
     assert result["fused"]["videos"] == 4
     assert result["fused"]["top1"] >= 0.75
+    assert "data:image/jpeg" in Path(result["report"]).read_text(encoding="utf-8")
     splits = pq.read_table(out / "data" / "videos.parquet", columns=["path", "split"]).to_pylist()
     subjects = {
         split: {row["path"].split("/")[1][:3] for row in splits if row["split"] == split} for split in ("train", "val")
