@@ -227,13 +227,13 @@ def evaluate(
 ) -> Answer:
     """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
     from clusters.embedded import ensure_cluster
-    from training.evaluate import Protocol
-    from training.evaluation import Resources
-    from training.evaluation import evaluate as evaluate_run
+    from training.evaluate import Resources
+    from training.evaluate import evaluate as evaluate_run
     from training.fuse import metrics
     from training.join import unlabelled
     from training.run import open_run
     from training.scores import read_scores
+    from training.scoring import Protocol
 
     if not out.partition("?")[0].endswith(".parquet"):
         raise UsageError(f"--out is a Parquet file, such as {Path(out).stem or 'scores'}.parquet, not {out}")
@@ -342,9 +342,9 @@ def predict(
 
     from preprocessing.overlay import draw_video, drawn_names, predicted
     from preprocessing.temporary import SPLIT, given_files, temporary_datasets
-    from training.evaluate import Protocol
     from training.predict import most_probable, open_trained, prediction_line
     from training.predict import predict as predict_videos
+    from training.scoring import Protocol
 
     if not videos:
         raise UsageError("give one or more video files")

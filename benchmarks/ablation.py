@@ -38,13 +38,13 @@ from pipeline.dataset import Dataset, open_dataset, stream_named
 from pipeline.errors import UsageError, UserError
 from pipeline.loader import train_loader, uniform_loader
 from pipeline.progress import say
-from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.metrics import top_k
 from training.models.config import Variant
 from training.models.lgd import Network
 from training.models.weights import transfer
 from training.models.zoo import build
 from training.recipes import TrainConfig, flatten, recipe_named
+from training.scoring import CLIPS_AT_ONCE, autocast, predict
 
 VARIANTS: tuple[Variant, ...] = ("none", "v1", "v2", "lgd")
 COMBINATION = "lgd + Com"  # the name in the paper's ablation

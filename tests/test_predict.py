@@ -27,7 +27,6 @@ from preprocessing.temporary import given_files, temporary_datasets
 from preprocessing.tvl1_params import TVL1Params
 from tests.processes import run_lgd
 from training.checkpoint import Writer
-from training.evaluate import Protocol, chosen_checkpoint, score_rows, trained_network
 from training.fuse import fuse, given_rule
 from training.join import join
 from training.models.zoo import build
@@ -35,6 +34,7 @@ from training.predict import ClipScores, most_probable, prediction_line
 from training.recipes import recipe_named
 from training.run import CONFIG, Run, begin_run, open_run
 from training.scores import Scores
+from training.scoring import Protocol, chosen_checkpoint, score_rows, trained_network
 
 CLIPS = 3
 CPU = torch.device("cpu")

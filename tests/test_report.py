@@ -18,7 +18,8 @@ from pipeline.errors import UsageError, UserError
 from pipeline.index import Index
 from pipeline.storage import Storage
 from tests.processes import run_lgd
-from training.fuse import fuse
+from training.fuse import fuse, given_rule
+from training.join import join
 from training.log import Log
 from training.metrics import summary
 from training.models.zoo import count
@@ -140,7 +141,7 @@ def things(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[s
         scores.append(dataclasses.replace(each, about={**about, "data": dataset.storage.address}))
         write_scores(each.name, scores[-1])
     together = str(folder / "fused-val.parquet")
-    write_scores(together, fuse([read_scores(each.name) for each in scores]))
+    write_scores(together, fuse(join([read_scores(each.name) for each in scores]), given_rule(2)))
     return [*runs, *(each.name for each in scores), together]
 
 

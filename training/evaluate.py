@@ -1,225 +1,224 @@
-"""Predictions for videos: the mean of the class probabilities of uniform clips (the paper's 4.1), in this process.
+"""Scores of a split on a cluster: Ray tasks that score a part of it each, and one table of them all in the end.
 
-content = chosen_checkpoint(run)
-network = trained_network(run, content, device)
-for video in score_rows(network, run.config, dataset, "val", Protocol(clips=15), device):
-    video.row, video.probabilities
+OUT.parts/<identity>-000012.parquet     while it goes on
+OUT                                     when all parts are in; then they are removed
 
-`training/evaluation.py` does this on a cluster.
+The split alone decides the parts, so that they are the same whatever the cluster. `identity` is a hash of all that
+decides the scores: a part that is there under it is not computed again, and finished scores that have it are left
+alone. Neither the number of workers nor the batch is in it: they change float32's rounding at most.
 """
 
 import contextlib
-from collections.abc import Iterator
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
-from pipeline.cache import ShardCache
-from pipeline.dataset import STREAMS, Dataset, Recipe
+from pipeline.cache import Caching
+from pipeline.dataset import open_dataset
 from pipeline.errors import UsageError, UserError
-from pipeline.index import Index
-from pipeline.loader import ClipLoader, Delivery, uniform_loader
-from pipeline.order import UniformOrder
+from pipeline.order import share
+from pipeline.progress import say
+from pipeline.storage import Storage, folder_and_name, folder_beside
+from pipeline.tasks import Task, run_tasks
 from training import checkpoint
-from training.models.lgd import Network, Output, pool
-from training.models.zoo import build
-from training.recipes import TrainConfig
+from training.recipes import flatten
 from training.run import Run
+from training.score_part import Job, Scored, part_name, score_part
+from training.scores import identity_of, scores_writer
+from training.scoring import (
+    CLIPS_AT_ONCE,
+    Protocol,
+    Which,
+    chosen_checkpoint,
+    fitting_recipe,
+    trained_network,
+)
 
-CLIPS_AT_ONCE = 16  # in a batch while testing
-CROPS = (1, 3)
-
-Precision = Literal["float32", "bfloat16"]
-Keep = Literal["clips", "features"]
-Which = Literal["last", "best"]
+VERSION = 1  # of what is computed: another one makes other identities
+LEAST_PARTS = 16  # of a split, where it has so many videos: something for every worker, and little lost with one
+MOST_VIDEOS = 64  # in a part
+MOST_CPUS = 8  # that a task with a GPU takes unless it is told otherwise
+PART = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """How a video is seen in testing: its views are `clips` uniform clips, each through `crops` windows.
+class Resources:
+    """What the tasks, each of which scores a part of the split, may take of the cluster.
 
-    crops: 1 for whole frames, fully convolutional; 3 for squares of the short side at both ends and in the middle of
-    the longer side. precision: of the network; in bfloat16 a clip's probabilities depend a little on its batch.
-    keep: besides the mean probabilities, those of each view (clips) and the last representations (features)."""
+    workers: parts scored at once; by default as many as there is room for. cpus_per_task: by default 1, with a GPU up
+    to 8 of those that its node has for each. batch: clips that a task computes at once."""
 
-    clips: int = 15
-    crops: int = 1
-    precision: Precision = "float32"
-    keep: tuple[Keep, ...] = ()
+    workers: int | None = None
+    cpus_per_task: float | None = None
+    batch: int = CLIPS_AT_ONCE
 
     def __post_init__(self) -> None:
-        if self.clips < 1:
-            raise UsageError(f"--clips must be 1 or more, not {self.clips}")
-        if self.crops not in CROPS:
-            raise UsageError(f"--crops is 1 (whole frames) or 3 (squares along the longer side), not {self.crops}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if self.cpus_per_task is not None and not self.cpus_per_task > 0:
+            raise UsageError(f"--cpus-per-task must be more than 0, not {self.cpus_per_task:g}")
+        if self.batch < 1:
+            raise UsageError(f"--batch must be 1 or more, not {self.batch}")
 
-    def describe(self, config: TrainConfig) -> str:
-        """The protocol in words, for a run of this configuration."""
-        sampling = config.sampling
-        what = "triples" if (sampling.segments, sampling.frames) == (True, 3) else "clips"
-        frames = "" if what == "triples" else f" {sampling.frames}"
-        apart = f" {sampling.stride} apart" if sampling.stride > 1 else ""
-        seen = "whole frames" if self.crops == 1 else f"frames{apart}, {self.crops} square crops each"
-        return f"{self.clips} uniform {what} of{frames} {seen}" + (apart if self.crops == 1 else "")
+    def of_task(self) -> dict[str, float]:
+        """What one task takes, by Ray's names, of the cluster that this process is in: a GPU, if it has any."""
+        import ray
 
-
-class VideoScores(NamedTuple):
-    """What a network says about one video. Of each view, where they are kept: probabilities, N x classes, and the last
-    representations, N x C: GAP(x_L) and g_L, which networks without LGD do not have. All float32."""
-
-    row: int
-    """Of the index."""
-    probabilities: np.ndarray
-    """Mean over the views, classes."""
-    clip_probabilities: np.ndarray | None
-    local_features: np.ndarray | None
-    global_features: np.ndarray | None
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        for_each_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
+        if not for_each_gpu:
+            return {"CPU": self.cpus_per_task or 1}
+        return {"CPU": self.cpus_per_task or min(max(min(for_each_gpu), 1), MOST_CPUS), "GPU": 1}
 
 
-@contextlib.contextmanager
-def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Float32 without the short cut that GPUs take, TF32, or bfloat16 as in training."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        with autocast(precision, device):
-            yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+@dataclass(frozen=True)
+class Outcome:
+    """protocol: in words. parts_made, parts_there: that this run made, and found."""
+
+    out: str
+    protocol: str
+    videos: int
+    parts_made: int
+    parts_there: int
+    wall_s: float
 
 
-def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """The arithmetic that a configuration asks for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-@torch.inference_mode()
-def predict(
-    network: Network, loader: ClipLoader, precision: Precision, keep: tuple[Keep, ...] = ()
-) -> Iterator[VideoScores]:
-    """What the network says about each video that the loader serves, in order. The network is put into evaluation mode.
-
-    The loader's order must be a UniformOrder, and no clip may be left out."""
-    network.eval()
-    order = loader.order
-    assert isinstance(order, UniformOrder)
-    waiting: list[list[np.ndarray | None]] = []  # of each view
-    for batch in loader:
-        with arithmetic(precision, loader.device):
-            output = network(batch.video)
-        columns = [column if column is None else column.float().cpu().numpy() for column in _kept(output, keep)]
-        for n, position in enumerate(batch.position):
-            waiting.append([column if column is None else column[n] for column in columns])
-            if len(waiting) == order.views:
-                views = [None if parts[0] is None else np.stack(parts) for parts in zip(*waiting, strict=True)]
-                probabilities = views[0]
-                assert probabilities is not None
-                mean = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
-                clips = probabilities if "clips" in keep else None
-                yield VideoScores(int(order.rows[position // order.views]), mean, clips, *views[1:])
-                waiting = []
-
-
-def _kept(output: Output, keep: tuple[Keep, ...]) -> list[torch.Tensor | None]:
-    """Probabilities and representations of the clips of a batch."""
-    features = "features" in keep
-    local = pool(output.local.float()) if features else None
-    return [Network.probabilities(output), local, output.glob if features else None]
-
-
-def chosen_checkpoint(run: Run, which: Which = "last") -> dict[str, Any]:
-    """A run's newest sound checkpoint, or the best by validation top-1. Raises UserError if there is none, and for a
-    best one that is gone or damaged."""
-    if which not in get_args(Which):
-        raise UsageError(f"--checkpoint is last or best, not {which}")
-    folder = run.storage.show()
-    if which == "last":
-        content = checkpoint.load_latest(run)
-        if content is None:
-            raise UserError(f"{folder} has no sound checkpoint yet: train it first")
-        return content
-    try:
-        best = checkpoint.best(run)
-        name = str(best["checkpoint"]) if best else ""
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.storage.show(checkpoint.BEST)} does not name a checkpoint ({error!r}): use --checkpoint last"
-        ) from error
-    if not name:
-        raise UserError(f"{folder} has no best checkpoint, since nothing was validated: use --checkpoint last")
-    try:
-        return checkpoint.load(run, name)
-    except FileNotFoundError as error:
-        raise UserError(f"{run.storage.show(name)}, the best checkpoint, is gone: use --checkpoint last") from error
-
-
-def trained_network(
-    run: Run, weights: dict[str, torch.Tensor], device: torch.device, shown: str = "its checkpoint"
-) -> Network:
-    """The run's network with these weights (`content["model"]`), in evaluation mode.
-
-    shown: what the error for weights that do not fit calls them."""
-    config = run.config
-    network = build(config.model, len(run.classes), STREAMS[config.stream].channels)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{shown} does not fit the network that {run.storage.show()} describes") from error
-    return network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
-
-
-def fitting_recipe(run: Run, dataset: Dataset) -> Recipe:
-    """The recipe of the dataset's stream that the run is for. Raises UserError for a dataset with other classes or
-    another recipe."""
-    recipe, stream = dataset.recipe(run.config.stream), run.config.stream
-    data, trained = dataset.storage.show(), run.storage.show()
-    if dataset.classes != run.classes:
-        raise UserError(f"{data} has other classes than {trained} was trained on: evaluate on such a dataset")
-    if recipe.hash != run.data_recipe:
-        raise UserError(
-            f"the {stream} stream of {data} was made by another recipe than {trained} was trained on: preprocess it "
-            "with the same options"
-        )
-    return recipe
-
-
-def score_rows(
-    network: Network,
-    config: TrainConfig,
-    dataset: Dataset,
+def evaluate(
+    run: Run,
+    data: str,
     split: str,
+    out: str,
     protocol: Protocol,
-    device: torch.device,
-    batch: int = CLIPS_AT_ONCE,
-    part: int = 0,
-    parts: int = 1,
-    threads: int = 1,
-    cache: ShardCache | None = None,
-    index: Index | None = None,
-) -> Iterator[VideoScores]:
-    """Scores of the videos of a split, or of one of the equal parts that it is cut into, in the index's order.
+    which: Which,
+    resources: Resources,
+    start_cluster: Callable[[], None],
+    caching: Caching = Caching(),
+) -> Outcome:
+    """Scores a split of a dataset with a run's checkpoint, or what is missing of it, and writes the table `out`.
 
-    batch: clips at once. threads: that decode. cache, index: see `uniform_loader`.
-    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and a GPU without room."""
-    loader = uniform_loader(
-        dataset,
-        config.stream,
-        protocol.clips,
-        config.sampling,
-        config.transform,
-        split=split,
-        most_clips=batch,
-        rank=part,
-        workers=parts,
-        delivery=Delivery(device, threads=threads, cache=cache),
-        crops=protocol.crops,
-        index=index,
-    )
+    Raises UserError for a run without a sound checkpoint, a dataset with other classes, another recipe or without the
+    split, a damaged frame, a full disk and a store that does not answer; what was scored before that stays."""
+    started = time.monotonic()
+    dataset = open_dataset(data)
+    recipe = fitting_recipe(run, dataset)
+    splits = dataset.summary["splits"]
+    if not (videos := splits.get(split)):
+        has = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
+        raise UserError(f"{dataset.storage.show()} has no split {split!r}: it has {has}")
+    above, name = folder_and_name(out)
+    if above.exists(name) and above.size(name) is None:
+        raise UsageError(f"--out {out} is a folder: give the name of a file in it")
+    content = chosen_checkpoint(run, which)
+    file = checkpoint.name_of(content["step"])
+    trained_network(run, content["model"], torch.device("cpu"), run.storage.show(file))  # or one line says why not
+    about = {
+        "stream": run.config.stream,
+        "model": run.config.model.name,
+        "recipe": run.recipe,
+        "run": _public(run.storage),
+        "step": content["step"],
+        "checkpoint": file,
+        "protocol": protocol.describe(run.config),
+        "clips": protocol.clips,
+        "crops": protocol.crops,
+        "frames": run.config.sampling.frames,
+        "precision": protocol.precision,
+        "data": _public(dataset.storage),
+        "data_recipe": recipe.hash,
+        "fingerprint": dataset.fingerprint,
+    }
+    count = parts_of(videos)
+    decides = [VERSION, about, flatten(run.config), _digest(content["model"]), split, count, sorted(protocol.keep)]
+    identity = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+    folder = folder_beside(out, ".parts")
+    if identity_of(out) == identity:
+        say(f"{out} is finished already: {about['protocol']} of {videos} videos; nothing to do")
+        _discard(folder)
+        return Outcome(out, about["protocol"], videos, 0, count, time.monotonic() - started)
+
+    folder.make_folder()
+    folder.clean()
+    there = set(folder.names())
+    missing = [part for part in range(count) if part_name(identity, part) not in there]
+    say(f"scoring {videos} videos of {split} by step {content['step']} of {run.storage.show()}: {about['protocol']}")
+    if len(missing) < count:
+        say(f"{count - len(missing)} of {count} parts are there already")
+    if others := sum(bool(PART.fullmatch(name)) and not name.startswith(identity) for name in there):
+        say(f"{folder.show()} has {others} parts of another evaluation, which go when this one is finished")
+    if missing:
+        start_cluster()
+        import ray
+
+        needs = resources.of_task()
+        weights = ray.put({key: value.numpy() for key, value in content["model"].items()})
+        threads, device = max(int(needs["CPU"]), 1), "cuda" if "GPU" in needs else "cpu"
+        job = Job(
+            run, weights, dataset, split, protocol, folder, identity, count, resources.batch, threads, device, caching
+        )
+        tasks = [Task(f"part {part}", score_part, (job, part), len(share(0, videos, part, count))) for part in missing]
+        run_tasks("evaluate", tasks, needs, resources.workers, Scored())
+    with scores_writer(out, dataset.classes, split, about, identity) as write:
+        for part in range(count):
+            write(_read_part(folder, part_name(identity, part), len(share(0, videos, part, count))))
+    _discard(folder)
+    return Outcome(out, about["protocol"], videos, len(missing), count - len(missing), time.monotonic() - started)
+
+
+def parts_of(videos: int) -> int:
+    """How many parts a split of so many videos is cut into."""
+    return min(videos, max(LEAST_PARTS, -(-videos // MOST_VIDEOS)))
+
+
+def _read_part(folder: Storage, name: str, videos: int) -> pa.Table:
+    """The rows of a part. Raises UserError where it is gone or damaged, and then removes it."""
+    shown = folder.show(name)
     try:
-        yield from predict(network, loader, protocol.precision, protocol.keep)
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"{batch} clips do not fit into the GPU's memory: give a smaller --batch") from error
-    finally:
-        loader.close()
+        with folder.open_whole(name) as file:
+            table = pq.read_table(file, page_checksum_verification=True)
+        if table.num_rows == videos:
+            return table
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{shown} is gone: its folder must be the same on every node of the cluster, and no other evaluation may "
+            "write the same --out; run the same command again to go on"
+        ) from error
+    except (pa.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
+    folder.delete(name)
+    raise UserError(f"{shown} was damaged and is removed: run the same command again to have it scored anew")
+
+
+def _discard(folder: Storage) -> None:
+    """Removes the parts of finished evaluations, and their folder if there is nothing else in it."""
+    folder.clean()
+    for name in folder.names():
+        if PART.fullmatch(name):
+            with contextlib.suppress(FileNotFoundError):
+                folder.delete(name)
+    if folder.local:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder.base)
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    """Of the weights by name: other ones have another."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.numpy()).data)
+    return digest.hexdigest()
+
+
+def _public(storage: Storage) -> str:
+    """What opens a folder from anywhere, without the password that its address may hold."""
+    return storage.base if storage.local else storage.show()

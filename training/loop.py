@@ -25,12 +25,12 @@ from pipeline.errors import UserError
 from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from training import checkpoint
 from training.compile import compiled
-from training.evaluate import CLIPS_AT_ONCE, autocast, predict
 from training.log import Log, Window
 from training.models.lgd import Network
 from training.models.zoo import build
 from training.recipes import TrainConfig
 from training.run import ERROR, FAILURE, RESULT, STARTS, Run, open_run
+from training.scoring import CLIPS_AT_ONCE, autocast, predict
 from training.start import start_weights
 
 MOST_STARTS = 8  # of the workers without a new checkpoint

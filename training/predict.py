@@ -12,12 +12,12 @@ from pipeline.errors import UsageError
 from pipeline.index import Index
 from pipeline.order import UniformOrder
 from pipeline.progress import Progress
-from training.evaluate import Protocol, Which, chosen_checkpoint, score_rows, trained_network
 from training.fuse import fuse, given_rule
 from training.join import join
 from training.models.lgd import Network
 from training.run import Run, open_run
 from training.scores import UNLABELLED, Scores
+from training.scoring import Protocol, Which, chosen_checkpoint, score_rows, trained_network
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.command_line import Walk
-from pipeline.progress import say
 from training.metrics import accuracy_table
 
 REPORT = "report.html"
@@ -27,10 +26,6 @@ def two_streams(
             walk.do(f"train {recipe}", "train", recipe, "--data", data, "--run", run_folder, *fewer, *more)
             more = ["--init-from", run_folder]
         files[stream] = out / f"{stream}-{split}.parquet"
-        result = run_folder / "result.json"
-        if files[stream].exists() and files[stream].stat().st_mtime >= result.stat().st_mtime:
-            say(f"{files[stream]} is there already")
-            continue
         words = ("--data", data, "--split", split, "--out", files[stream])
         walk.do(f"evaluate {stream}", "evaluate", run_folder, *words)
     together = out / f"fused-{split}.parquet"

@@ -15,10 +15,10 @@ from pipeline.errors import UserError
 from pipeline.index import Index
 from pipeline.order import share
 from pipeline.storage import Storage
-from training.evaluate import Protocol, VideoScores, score_rows, trained_network
 from training.models.lgd import Network
 from training.run import Run
 from training.scores import score_table
+from training.scoring import Protocol, VideoScores, score_rows, trained_network
 
 REPORTS = 16  # of its progress that a task makes: a count, not a time, so that a repeated task makes the same ones
 

@@ -1,0 +1,225 @@
+"""Predictions for videos: the mean of the class probabilities of uniform clips (the paper's 4.1), in this process.
+
+content = chosen_checkpoint(run)
+network = trained_network(run, content, device)
+for video in score_rows(network, run.config, dataset, "val", Protocol(clips=15), device):
+    video.row, video.probabilities
+
+`training/evaluate.py` does this on a cluster.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+
+from pipeline.cache import ShardCache
+from pipeline.dataset import STREAMS, Dataset, Recipe
+from pipeline.errors import UsageError, UserError
+from pipeline.index import Index
+from pipeline.loader import ClipLoader, Delivery, uniform_loader
+from pipeline.order import UniformOrder
+from training import checkpoint
+from training.models.lgd import Network, Output, pool
+from training.models.zoo import build
+from training.recipes import TrainConfig
+from training.run import Run
+
+CLIPS_AT_ONCE = 16  # in a batch while testing
+CROPS = (1, 3)
+
+Precision = Literal["float32", "bfloat16"]
+Keep = Literal["clips", "features"]
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a video is seen in testing: its views are `clips` uniform clips, each through `crops` windows.
+
+    crops: 1 for whole frames, fully convolutional; 3 for squares of the short side at both ends and in the middle of
+    the longer side. precision: of the network; in bfloat16 a clip's probabilities depend a little on its batch.
+    keep: besides the mean probabilities, those of each view (clips) and the last representations (features)."""
+
+    clips: int = 15
+    crops: int = 1
+    precision: Precision = "float32"
+    keep: tuple[Keep, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise UsageError(f"--clips must be 1 or more, not {self.clips}")
+        if self.crops not in CROPS:
+            raise UsageError(f"--crops is 1 (whole frames) or 3 (squares along the longer side), not {self.crops}")
+
+    def describe(self, config: TrainConfig) -> str:
+        """The protocol in words, for a run of this configuration."""
+        sampling = config.sampling
+        what = "triples" if (sampling.segments, sampling.frames) == (True, 3) else "clips"
+        frames = "" if what == "triples" else f" {sampling.frames}"
+        apart = f" {sampling.stride} apart" if sampling.stride > 1 else ""
+        seen = "whole frames" if self.crops == 1 else f"frames{apart}, {self.crops} square crops each"
+        return f"{self.clips} uniform {what} of{frames} {seen}" + (apart if self.crops == 1 else "")
+
+
+class VideoScores(NamedTuple):
+    """What a network says about one video. Of each view, where they are kept: probabilities, N x classes, and the last
+    representations, N x C: GAP(x_L) and g_L, which networks without LGD do not have. All float32."""
+
+    row: int
+    """Of the index."""
+    probabilities: np.ndarray
+    """Mean over the views, classes."""
+    clip_probabilities: np.ndarray | None
+    local_features: np.ndarray | None
+    global_features: np.ndarray | None
+
+
+@contextlib.contextmanager
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Float32 without the short cut that GPUs take, TF32, or bfloat16 as in training."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with autocast(precision, device):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
+    """The arithmetic that a configuration asks for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@torch.inference_mode()
+def predict(
+    network: Network, loader: ClipLoader, precision: Precision, keep: tuple[Keep, ...] = ()
+) -> Iterator[VideoScores]:
+    """What the network says about each video that the loader serves, in order. The network is put into evaluation mode.
+
+    The loader's order must be a UniformOrder, and no clip may be left out."""
+    network.eval()
+    order = loader.order
+    assert isinstance(order, UniformOrder)
+    waiting: list[list[np.ndarray | None]] = []  # of each view
+    for batch in loader:
+        with arithmetic(precision, loader.device):
+            output = network(batch.video)
+        columns = [column if column is None else column.float().cpu().numpy() for column in _kept(output, keep)]
+        for n, position in enumerate(batch.position):
+            waiting.append([column if column is None else column[n] for column in columns])
+            if len(waiting) == order.views:
+                views = [None if parts[0] is None else np.stack(parts) for parts in zip(*waiting, strict=True)]
+                probabilities = views[0]
+                assert probabilities is not None
+                mean = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
+                clips = probabilities if "clips" in keep else None
+                yield VideoScores(int(order.rows[position // order.views]), mean, clips, *views[1:])
+                waiting = []
+
+
+def _kept(output: Output, keep: tuple[Keep, ...]) -> list[torch.Tensor | None]:
+    """Probabilities and representations of the clips of a batch."""
+    features = "features" in keep
+    local = pool(output.local.float()) if features else None
+    return [Network.probabilities(output), local, output.glob if features else None]
+
+
+def chosen_checkpoint(run: Run, which: Which = "last") -> dict[str, Any]:
+    """A run's newest sound checkpoint, or the best by validation top-1. Raises UserError if there is none, and for a
+    best one that is gone or damaged."""
+    if which not in get_args(Which):
+        raise UsageError(f"--checkpoint is last or best, not {which}")
+    folder = run.storage.show()
+    if which == "last":
+        content = checkpoint.load_latest(run)
+        if content is None:
+            raise UserError(f"{folder} has no sound checkpoint yet: train it first")
+        return content
+    try:
+        best = checkpoint.best(run)
+        name = str(best["checkpoint"]) if best else ""
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{run.storage.show(checkpoint.BEST)} does not name a checkpoint ({error!r}): use --checkpoint last"
+        ) from error
+    if not name:
+        raise UserError(f"{folder} has no best checkpoint, since nothing was validated: use --checkpoint last")
+    try:
+        return checkpoint.load(run, name)
+    except FileNotFoundError as error:
+        raise UserError(f"{run.storage.show(name)}, the best checkpoint, is gone: use --checkpoint last") from error
+
+
+def trained_network(
+    run: Run, weights: dict[str, torch.Tensor], device: torch.device, shown: str = "its checkpoint"
+) -> Network:
+    """The run's network with these weights (`content["model"]`), in evaluation mode.
+
+    shown: what the error for weights that do not fit calls them."""
+    config = run.config
+    network = build(config.model, len(run.classes), STREAMS[config.stream].channels)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{shown} does not fit the network that {run.storage.show()} describes") from error
+    return network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+
+
+def fitting_recipe(run: Run, dataset: Dataset) -> Recipe:
+    """The recipe of the dataset's stream that the run is for. Raises UserError for a dataset with other classes or
+    another recipe."""
+    recipe, stream = dataset.recipe(run.config.stream), run.config.stream
+    data, trained = dataset.storage.show(), run.storage.show()
+    if dataset.classes != run.classes:
+        raise UserError(f"{data} has other classes than {trained} was trained on: evaluate on such a dataset")
+    if recipe.hash != run.data_recipe:
+        raise UserError(
+            f"the {stream} stream of {data} was made by another recipe than {trained} was trained on: preprocess it "
+            "with the same options"
+        )
+    return recipe
+
+
+def score_rows(
+    network: Network,
+    config: TrainConfig,
+    dataset: Dataset,
+    split: str,
+    protocol: Protocol,
+    device: torch.device,
+    batch: int = CLIPS_AT_ONCE,
+    part: int = 0,
+    parts: int = 1,
+    threads: int = 1,
+    cache: ShardCache | None = None,
+    index: Index | None = None,
+) -> Iterator[VideoScores]:
+    """Scores of the videos of a split, or of one of the equal parts that it is cut into, in the index's order.
+
+    batch: clips at once. threads: that decode. cache, index: see `uniform_loader`.
+    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and a GPU without room."""
+    loader = uniform_loader(
+        dataset,
+        config.stream,
+        protocol.clips,
+        config.sampling,
+        config.transform,
+        split=split,
+        most_clips=batch,
+        rank=part,
+        workers=parts,
+        delivery=Delivery(device, threads=threads, cache=cache),
+        crops=protocol.crops,
+        index=index,
+    )
+    try:
+        yield from predict(network, loader, protocol.precision, protocol.keep)
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"{batch} clips do not fit into the GPU's memory: give a smaller --batch") from error
+    finally:
+        loader.close()
