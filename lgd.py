@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import sys
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,8 @@ from pipeline.progress import say
 from pipeline.storage import Storage
 from preprocessing.settings import Resources, Settings
 from training.metrics import accuracy_table
+from training.protocol import Protocol, Which
+from training.protocol import Resources as TestResources
 from training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
 from training.reproduce import REPORT, two_streams, walk_report
 
@@ -26,6 +29,13 @@ Address = Annotated[
     arg(
         help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
         "Default: RAY_ADDRESS, or a cluster of this machine alone."
+    ),
+]
+PerClass = Annotated[
+    str | None,
+    arg(
+        metavar="FILE.parquet",
+        help="Where to write the accuracy of each class and the confusion matrix: a Parquet file.",
     ),
 ]
 
@@ -198,59 +208,35 @@ def evaluate(
     data: Annotated[str, arg(help="Folder of the dataset.")],
     out: Annotated[str, arg(help="The scores: a Parquet file, local or s3://...")],
     split: Annotated[str, arg(help="Split to score.")] = "val",
-    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as the run's recipe says.")] = None,
-    crops: Annotated[
-        int,
-        arg(help="1: whole frames, as in the paper. 3: squares of the short side at the longer one's ends and middle."),
-    ] = 1,
-    checkpoint: Annotated[
-        Literal["last", "best"], arg(help="The run's last checkpoint, or its best by validation top-1.")
-    ] = "last",
-    keep: Annotated[
-        tuple[Literal["clips", "features"], ...],
-        arg(help="Columns besides the mean: each view's probabilities (clips) and last representations (features)."),
-    ] = (),
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        arg(help="Arithmetic of the network. bfloat16 is quicker on GPUs; clips then depend a little on their batch."),
-    ] = "float32",
-    batch: Annotated[int, arg(help="Clips that a task computes at once. Changes no score.")] = 16,
-    workers: Annotated[
-        int | None, arg(help="Parts of the split scored at once. Default: as many as the cluster has room for.")
-    ] = None,
-    cpus_per_task: Annotated[
-        float | None, arg(help="CPUs that a task takes. Default: 1; beside a GPU up to 8, its share of the node's.")
-    ] = None,
+    checkpoint: Annotated[Which, arg(help="The run's last checkpoint, or its best by validation top-1.")] = "last",
+    per_class: PerClass = None,
+    protocol: Annotated[Protocol, arg(name="")] = Protocol(),
+    resources: Annotated[TestResources, arg(name="")] = TestResources(),
     caching: Annotated[Caching, arg(name="")] = Caching(),
     address: Address = None,
     json: Json = False,
 ) -> Answer:
     """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
     from clusters.embedded import ensure_cluster
-    from training.evaluate import Resources
+    from training.class_table import check_tables, write_class_table
     from training.evaluate import evaluate as evaluate_run
     from training.fuse import metrics
     from training.join import unlabelled
     from training.run import open_run
     from training.scores import read_scores
-    from training.scoring import Protocol
 
-    if not out.partition("?")[0].endswith(".parquet"):
-        raise UsageError(f"--out is a Parquet file, such as {Path(out).stem or 'scores'}.parquet, not {out}")
-    resources = Resources(workers, cpus_per_task, batch)
-    Protocol(1 if clips is None else clips, crops)  # before the run is read
-    opened = open_run(run)
-    protocol = Protocol(opened.config.test_clips if clips is None else clips, crops, precision, keep)
-    cpus = max(len(os.sched_getaffinity(0)), ceil((workers or 1) * (cpus_per_task or 1)))
-    outcome = evaluate_run(
-        opened, data, split, out, protocol, checkpoint, resources, lambda: ensure_cluster(cpus, address), caching
-    )
+    check_tables({"--out": out, "--per-class": per_class}, [])
+    cpus = max(len(os.sched_getaffinity(0)), ceil((resources.workers or 1) * (resources.cpus_per_task or 1)))
+    start = partial(ensure_cluster, cpus, address)
+    outcome = evaluate_run(open_run(run), data, split, out, protocol, checkpoint, resources, start, caching)
     scores = read_scores(out)
     document = dataclasses.asdict(outcome)
     text: list[Any] = [f"{out}: {outcome.videos} videos, {outcome.protocol}"]
     if without := unlabelled(scores):
         text.append(f"{len(without)} of {outcome.videos} videos have no label: no accuracy is given")
     else:
+        if per_class:
+            write_class_table(per_class, scores)
         numbers = metrics(scores)
         document |= numbers
         text.append(accuracy_table({run: numbers}))
@@ -280,28 +266,16 @@ def fuse(
         bool, FlagCreatePairsOff, arg(help="Go on with the videos that all files have; say how many were dropped.")
     ] = False,
     out: Annotated[str | None, arg(help="Where to write the fused scores: a Parquet file.")] = None,
-    per_class: Annotated[
-        str | None,
-        arg(
-            metavar="FILE.parquet",
-            help="Where to write the fused accuracy of each class and the confusion matrix: a Parquet file.",
-        ),
-    ] = None,
+    per_class: PerClass = None,
     json: Json = False,
 ) -> Answer:
     """Join predictions by key and average them; say what that changed. Fused scores can be fused again."""
-    from training.class_table import write_class_table
+    from training.class_table import check_tables, write_class_table
     from training.comparison import comparison, report
     from training.fuse_files import fuse_files
     from training.scores import write_scores
 
-    for option, path in (("--out", out), ("--per-class", per_class)):
-        if path is not None and not path.endswith(".parquet"):
-            raise UsageError(f"{option} is a Parquet file, such as fused.parquet, not {path}")
-        if path is not None and os.path.abspath(path) in map(os.path.abspath, (*scores, *(fit or ()))):
-            raise UsageError(f"{option} {path} would replace one of the score files: choose another name")
-    if out is not None and per_class is not None and os.path.abspath(out) == os.path.abspath(per_class):
-        raise UsageError(f"--out and --per-class are both {out}: choose two names")
+    check_tables({"--out": out, "--per-class": per_class}, [*scores, *(fit or ())])
     fusion = fuse_files(scores, weights, temperatures, fit, space, intersect)
     if per_class:
         write_class_table(per_class, fusion.fused)
@@ -325,7 +299,7 @@ def predict(
     crops: Annotated[
         int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
     ] = 1,
-    checkpoint: Annotated[Literal["last", "best"], arg(help="Of each run: last, or best by validation.")] = "last",
+    checkpoint: Annotated[Which, arg(help="Of each run: last, or best by validation.")] = "last",
     top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
     render: Annotated[
         str | None,
@@ -344,13 +318,12 @@ def predict(
     from preprocessing.temporary import SPLIT, given_files, temporary_datasets
     from training.predict import most_probable, open_trained, prediction_line
     from training.predict import predict as predict_videos
-    from training.scoring import Protocol
 
     if not videos:
         raise UsageError("give one or more video files")
     if top < 1:
         raise UsageError(f"--top must be 1 or more, not {top}")
-    Protocol(1 if clips is None else clips, crops)  # says what is wrong with them
+    Protocol(clips, crops)  # says what is wrong with them
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
     trained = open_trained(runs, weights, checkpoint, device)

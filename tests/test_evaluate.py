@@ -23,13 +23,14 @@ from pipeline.reader import ClipReader
 from pipeline.storage import Storage
 from tests.processes import Marked, kill, run_lgd, run_lgd_until
 from training import checkpoint
-from training.evaluate import Resources, parts_of
+from training.evaluate import parts_of
 from training.models.lgd import Network
 from training.models.zoo import build
+from training.protocol import Protocol, Resources
 from training.recipes import TrainConfig, recipe_named
 from training.run import Run, begin_run, open_run
 from training.scores import read_scores, scores_writer, write_scores
-from training.scoring import Protocol, VideoScores, chosen_checkpoint, score_rows, trained_network
+from training.scoring import VideoScores, chosen_checkpoint, score_rows, trained_network
 
 CPU = torch.device("cpu")
 CONFIG = dataclasses.replace(recipe_named("nano-rgb"), test_clips=3)

@@ -31,10 +31,11 @@ from training.fuse import fuse, given_rule
 from training.join import join
 from training.models.zoo import build
 from training.predict import ClipScores, most_probable, prediction_line
+from training.protocol import Protocol
 from training.recipes import recipe_named
 from training.run import CONFIG, Run, begin_run, open_run
 from training.scores import Scores
-from training.scoring import Protocol, chosen_checkpoint, score_rows, trained_network
+from training.scoring import chosen_checkpoint, score_rows, trained_network
 
 CLIPS = 3
 CPU = torch.device("cpu")

@@ -1,11 +1,15 @@
 """Per-class accuracies and the confusion matrix of a table of scores, as rows and as a Parquet file."""
 
 import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import UsageError
 from pipeline.storage import folder_and_name
 from training.fuse import metrics
 from training.metrics import confusion, per_class
@@ -62,3 +66,17 @@ def write_class_table(path: str, scores: Scores) -> None:
     folder.make_folder()
     with folder.writer(name) as file:
         pq.write_table(columns, file)
+
+
+def check_tables(written: Mapping[str, str | None], read: Sequence[str]) -> None:
+    """Raises UsageError for a file that is to be written, by its option, if it is no Parquet file by its name, one of
+    those that are read, or given twice."""
+    taken = {os.path.abspath(path): "one of the score files" for path in read}
+    for option, path in written.items():
+        if path is None:
+            continue
+        if not path.partition("?")[0].endswith(".parquet"):
+            raise UsageError(f"{option} is a Parquet file, such as {Path(path).stem or 'scores'}.parquet, not {path}")
+        if (what := taken.get(os.path.abspath(path))) is not None:
+            raise UsageError(f"{option} {path} would replace {what}: choose another name")
+        taken[os.path.abspath(path)] = f"what {option} writes"

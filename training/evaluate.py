@@ -30,54 +30,18 @@ from pipeline.progress import say
 from pipeline.storage import Storage, folder_and_name, folder_beside
 from pipeline.tasks import Task, run_tasks
 from training import checkpoint
+from training.protocol import Protocol, Resources, Which
 from training.recipes import flatten
 from training.run import Run
 from training.score_part import Job, Scored, part_name, score_part
 from training.scores import identity_of, scores_writer
-from training.scoring import (
-    CLIPS_AT_ONCE,
-    Protocol,
-    Which,
-    chosen_checkpoint,
-    fitting_recipe,
-    trained_network,
-)
+from training.scoring import chosen_checkpoint, fitting_recipe, trained_network
 
 VERSION = 1  # of what is computed: another one makes other identities
 LEAST_PARTS = 16  # of a split, where it has so many videos: something for every worker, and little lost with one
 MOST_VIDEOS = 64  # in a part
 MOST_CPUS = 8  # that a task with a GPU takes unless it is told otherwise
 PART = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What the tasks, each of which scores a part of the split, may take of the cluster.
-
-    workers: parts scored at once; by default as many as there is room for. cpus_per_task: by default 1, with a GPU up
-    to 8 of those that its node has for each. batch: clips that a task computes at once."""
-
-    workers: int | None = None
-    cpus_per_task: float | None = None
-    batch: int = CLIPS_AT_ONCE
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
-        if self.cpus_per_task is not None and not self.cpus_per_task > 0:
-            raise UsageError(f"--cpus-per-task must be more than 0, not {self.cpus_per_task:g}")
-        if self.batch < 1:
-            raise UsageError(f"--batch must be 1 or more, not {self.batch}")
-
-    def of_task(self) -> dict[str, float]:
-        """What one task takes, by Ray's names, of the cluster that this process is in: a GPU, if it has any."""
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        for_each_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
-        if not for_each_gpu:
-            return {"CPU": self.cpus_per_task or 1}
-        return {"CPU": self.cpus_per_task or min(max(min(for_each_gpu), 1), MOST_CPUS), "GPU": 1}
 
 
 @dataclass(frozen=True)
@@ -128,7 +92,7 @@ def evaluate(
         "step": content["step"],
         "checkpoint": file,
         "protocol": protocol.describe(run.config),
-        "clips": protocol.clips,
+        "clips": protocol.clips_of(run.config),
         "crops": protocol.crops,
         "frames": run.config.sampling.frames,
         "precision": protocol.precision,
@@ -158,7 +122,7 @@ def evaluate(
         start_cluster()
         import ray
 
-        needs = resources.of_task()
+        needs = needs_of(resources)
         weights = ray.put({key: value.numpy() for key, value in content["model"].items()})
         threads, device = max(int(needs["CPU"]), 1), "cuda" if "GPU" in needs else "cpu"
         job = Job(
@@ -171,6 +135,17 @@ def evaluate(
             write(_read_part(folder, part_name(identity, part), len(share(0, videos, part, count))))
     _discard(folder)
     return Outcome(out, about["protocol"], videos, len(missing), count - len(missing), time.monotonic() - started)
+
+
+def needs_of(resources: Resources) -> dict[str, float]:
+    """What one task takes, by Ray's names, of the cluster that this process is in: a GPU, if it has any."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for_each_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
+    if not for_each_gpu:
+        return {"CPU": resources.cpus_per_task or 1}
+    return {"CPU": resources.cpus_per_task or min(max(min(for_each_gpu), 1), MOST_CPUS), "GPU": 1}
 
 
 def parts_of(videos: int) -> int:

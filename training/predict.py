@@ -15,9 +15,10 @@ from pipeline.progress import Progress
 from training.fuse import fuse, given_rule
 from training.join import join
 from training.models.lgd import Network
+from training.protocol import Protocol, Which
 from training.run import Run, open_run
 from training.scores import UNLABELLED, Scores
-from training.scoring import Protocol, Which, chosen_checkpoint, score_rows, trained_network
+from training.scoring import chosen_checkpoint, score_rows, trained_network
 
 
 @dataclass(frozen=True)
@@ -139,10 +140,10 @@ def _clips(
 ) -> dict[str, ClipScores]:
     """Every video's views by key."""
     config = trained.run.config
-    protocol = Protocol(clips or config.test_clips, crops, keep=("clips",))
+    protocol = Protocol(clips, crops, keep=("clips",))
     index = Index(dataset, config.stream)
     rows = index.rows(split)
-    order = UniformOrder(rows, index.lengths[rows], config.sampling, protocol.clips, protocol.crops)
+    order = UniformOrder(rows, index.lengths[rows], config.sampling, protocol.clips_of(config), protocol.crops)
     place = {int(row): number for number, row in enumerate(rows)}
     found: dict[str, ClipScores] = {}
     with Progress(f"predict {config.stream}", len(rows), "videos") as progress:

@@ -16,9 +16,10 @@ from pipeline.index import Index
 from pipeline.order import share
 from pipeline.storage import Storage
 from training.models.lgd import Network
+from training.protocol import Protocol
 from training.run import Run
 from training.scores import score_table
-from training.scoring import Protocol, VideoScores, score_rows, trained_network
+from training.scoring import VideoScores, score_rows, trained_network
 
 REPORTS = 16  # of its progress that a task makes: a count, not a time, so that a repeated task makes the same ones
 

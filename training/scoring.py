@@ -10,8 +10,7 @@ for video in score_rows(network, run.config, dataset, "val", Protocol(clips=15),
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -25,44 +24,11 @@ from pipeline.order import UniformOrder
 from training import checkpoint
 from training.models.lgd import Network, Output, pool
 from training.models.zoo import build
+from training.protocol import Keep, Precision, Protocol, Which
 from training.recipes import TrainConfig
 from training.run import Run
 
 CLIPS_AT_ONCE = 16  # in a batch while testing
-CROPS = (1, 3)
-
-Precision = Literal["float32", "bfloat16"]
-Keep = Literal["clips", "features"]
-Which = Literal["last", "best"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a video is seen in testing: its views are `clips` uniform clips, each through `crops` windows.
-
-    crops: 1 for whole frames, fully convolutional; 3 for squares of the short side at both ends and in the middle of
-    the longer side. precision: of the network; in bfloat16 a clip's probabilities depend a little on its batch.
-    keep: besides the mean probabilities, those of each view (clips) and the last representations (features)."""
-
-    clips: int = 15
-    crops: int = 1
-    precision: Precision = "float32"
-    keep: tuple[Keep, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.clips < 1:
-            raise UsageError(f"--clips must be 1 or more, not {self.clips}")
-        if self.crops not in CROPS:
-            raise UsageError(f"--crops is 1 (whole frames) or 3 (squares along the longer side), not {self.crops}")
-
-    def describe(self, config: TrainConfig) -> str:
-        """The protocol in words, for a run of this configuration."""
-        sampling = config.sampling
-        what = "triples" if (sampling.segments, sampling.frames) == (True, 3) else "clips"
-        frames = "" if what == "triples" else f" {sampling.frames}"
-        apart = f" {sampling.stride} apart" if sampling.stride > 1 else ""
-        seen = "whole frames" if self.crops == 1 else f"frames{apart}, {self.crops} square crops each"
-        return f"{self.clips} uniform {what} of{frames} {seen}" + (apart if self.crops == 1 else "")
 
 
 class VideoScores(NamedTuple):
@@ -206,7 +172,7 @@ def score_rows(
     loader = uniform_loader(
         dataset,
         config.stream,
-        protocol.clips,
+        protocol.clips_of(config),
         config.sampling,
         config.transform,
         split=split,
