@@ -64,7 +64,10 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("fuse", "a.parquet", "b.parquet", "--weights", "1"), "2 score files need as many --weights, not 1"),
         (("fuse", "a.parquet", "b.parquet", "--space", "odds"), "--space"),
         (("fuse", "a.parquet", "b.parquet", "--per-class", "c.csv"), "--per-class is a Parquet file"),
-        (("fuse", "a.parquet", "b.parquet", "--out", "c.parquet", "--per-class", "./c.parquet"), "would replace what --out writes"),
+        (
+            ("fuse", "a.parquet", "b.parquet", "--out", "c.parquet", "--per-class", "./c.parquet"),
+            "would replace what --out writes",
+        ),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
         (("bench", "flaw"), "choose from flow, loader, preprocess"),
         (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),
