@@ -20,6 +20,7 @@ from pipeline.storage import Storage
 from preprocessing.render import render_set
 from tests.falterer import Between, Falterer, at
 from tests.processes import free_port, run_lgd
+from tests.ray_nodes import RayNodes, ray_nodes
 
 
 @pytest.fixture
@@ -109,3 +110,17 @@ def remote(dataset_folder: Path, s3: str, falterer: Between) -> Dataset:
         if path.is_file():
             storage.write(path.relative_to(dataset_folder).as_posix(), path.read_bytes())
     return open_dataset(at(falterer[1], s3.removeprefix("s3://")))
+
+
+@pytest.fixture
+def nodes() -> Iterator[RayNodes]:
+    """A cluster of a head and two nodes of one CPU."""
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with (
+        tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder,
+        ray_nodes(Path(folder)) as nodes,
+    ):
+        for _ in range(2):
+            nodes.add(cpus=1)
+        nodes.wait_for(cpus=2)
+        yield nodes

@@ -1,0 +1,75 @@
+"""Training on a cluster whose nodes are killed, replaced and preempted: each clip once, the losses of one worker."""
+
+import itertools
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Marked, run_lgd
+from tests.ray_nodes import RayNodes
+from tests.test_elastic import counted, losses, metrics, positions
+
+
+def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_has_the_losses_of_one_worker_alone(
+    nodes: RayNodes, dataset_folder: Path, tmp_path: Path
+):
+    # Frozen normalisation: what becomes of a clip depends on no other clip of its batch. A small rate: at the recipe's
+    # own the rounding of sums in another order grows tenfold in 30 steps, in two undisturbed runs as well.
+    options = ("--transform.crop", 48, "--batch", 4, "--epochs", 60, "--validation.every", 0, "--checkpoint.every-s", 1)
+    exact = ("--freeze-normalisation", "--optimizer.rate", 0.002)
+    words = ("train", "nano-rgb", "--data", dataset_folder, *options, *exact)
+    alone, disturbed, log = tmp_path / "alone", tmp_path / "disturbed", tmp_path / "log"
+    done = run_lgd(*words, "--run", alone, "--workers", 1, 1)
+    assert done.returncode == 0, done.stderr
+
+    env = {**nodes.env, "RAY_ADDRESS": nodes.address}
+    driver = Marked(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--workers", 1, 2), env=env, log=log)
+    for _ in range(3):
+        since = len(metrics(disturbed))
+        while sum("loss" in line for line in metrics(disturbed)[since:]) < 3:  # steps that the kill takes back
+            assert driver.process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        nodes.kill(next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker")))
+        resumed = sum("resumed" in line for line in metrics(disturbed))
+        while sum("resumed" in line for line in metrics(disturbed)) == resumed:
+            assert driver.process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        nodes.add(cpus=1)
+    assert driver.process.wait(timeout=300) == 0, log.read_text()
+
+    lines = metrics(disturbed)
+    workers = {line["workers"] for line in lines if "loss" in line}
+    assert workers == {1, 2}
+    assert sum("resumed" in line for line in lines) >= 3
+    assert positions(counted(lines)) == list(range(180 * 4))
+    assert losses(disturbed) == pytest.approx(losses(alone), abs=1e-4)
+
+
+def test_a_node_that_is_about_to_be_taken_away_is_answered_by_a_checkpoint(
+    nodes: RayNodes, dataset_folder: Path, tmp_path: Path
+):
+    options = ("--transform.crop", 48, "--batch", 4, "--epochs", 100, "--validation.every", 0)
+    run, log = tmp_path / "run", tmp_path / "log"
+    words = ("train", "nano-rgb", "--data", dataset_folder, "--run", run, *options, "--checkpoint.every-s", 1000)
+    env = {**nodes.env, "RAY_ADDRESS": nodes.address}
+    driver = Marked(sys.executable, "-m", "lgd", *words, "--workers", 1, 2, env=env, log=log)
+    while not any(line.get("workers") == 2 for line in metrics(run)):
+        assert driver.process.poll() is None, log.read_text()
+        time.sleep(0.2)
+    nodes.announce(nodes.nodes[1])
+    said = "a node is about to be taken away: writing a checkpoint"
+    while not any(line.get("say") == said for line in metrics(run)):
+        assert driver.process.poll() is None, log.read_text()
+        time.sleep(0.2)
+    lines = metrics(run)
+    step = next(before["step"] for before, line in itertools.pairwise(lines) if line.get("say") == said)
+    while not (run / "checkpoints" / f"step-{step:08d}.pt").exists():
+        assert driver.process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    nodes.kill(nodes.nodes[1])
+    assert driver.process.wait(timeout=300) == 0, log.read_text()
+    lines = metrics(run)
+    assert next(line["step"] for line in lines if "resumed" in line) >= step
+    assert positions(counted(lines)) == list(range(300 * 4))
