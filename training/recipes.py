@@ -171,11 +171,15 @@ def _of_the_paper() -> dict[str, TrainConfig]:
 
 
 def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
-    """A small network that learns small data sets from scratch on a laptop's processor within minutes."""
+    """A small network that learns small data sets from scratch on a laptop's processor within minutes.
+
+    Every second frame: an action of a second fits into 16 of them. Few people in few places: without the jitter the
+    RGB network learns their looks, and is sure of it on people that it has not seen."""
     return TrainConfig(
         stream=stream,
         model=ModelConfig(name="lgd3d_nano"),
-        transform=Transform(crop=64),
+        stride=2,
+        transform=Transform(crop=64, colour_jitter=0.4 if stream == "rgb" else 0.0),
         optimizer=OptimizerConfig(rate=0.02, warmup=5.0, drop_every=45.0),
         batch=16,
         epochs=60.0,
