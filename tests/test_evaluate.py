@@ -105,7 +105,7 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
         "run": run.storage.base,
         "step": 2,
         "checkpoint": "checkpoints/step-00000002.pt",
-        "protocol": "3 uniform clips of 16 whole frames",
+        "protocol": "3 uniform clips of 16 whole frames 2 apart",
         "clips": 3,
         "crops": 1,
         "frames": 16,
@@ -119,7 +119,7 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
     before = out.stat()
     again = run_lgd(*command(run, dataset.storage.root, out, "--split", "train", "--batch", 2, "--json"))
     assert again.returncode == 0, again.stderr
-    assert "is finished already: 3 uniform clips of 16 whole frames of 12 videos; nothing to do" in again.stderr
+    assert "is finished already: 3 uniform clips of 16 whole frames 2 apart of 12 videos; nothing to do" in again.stderr
     assert (json.loads(again.stdout)["top1"], json.loads(again.stdout)["parts_made"]) == (document["top1"], 0)
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
@@ -170,7 +170,7 @@ def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, 
     options = ("--clips", 2, "--crops", 3, "--keep", "clips", "features", "--checkpoint", "best", "--batch", 4)
     done = run_lgd(*command(run, dataset.storage.root, out, *options))
     assert done.returncode == 0, done.stderr
-    assert "2 uniform clips of 16 frames, 3 square crops each" in done.stdout
+    assert "2 uniform clips of 16 frames 2 apart, 3 square crops each" in done.stdout
     table, scores = pq.read_table(out), read_scores(str(out))
     assert scores.about["step"] == 1
     names = ("clip_probabilities", "local_features", "global_features")
@@ -243,11 +243,12 @@ def test_lgd_2d_is_tested_on_triples(dataset: Dataset):
 
 
 def test_protocols_in_words():
-    nano, long = recipe_named("nano-flow"), recipe_named("kinetics400-rgb-r50-long")
-    assert Protocol(15).describe(nano) == "15 uniform clips of 16 whole frames"
-    assert Protocol(10, 3).describe(nano) == "10 uniform clips of 16 frames, 3 square crops each"
+    paper, long = recipe_named("kinetics400-flow-r50"), recipe_named("kinetics400-rgb-r50-long")
+    assert Protocol(15).describe(paper) == "15 uniform clips of 16 whole frames"
+    assert Protocol().describe(paper) == "15 uniform clips of 16 whole frames"
+    assert Protocol(10, 3).describe(paper) == "10 uniform clips of 16 frames, 3 square crops each"
     assert Protocol(15).describe(long) == "15 uniform clips of 128 whole frames"
-    assert Protocol(1, 3).describe(dataclasses.replace(nano, stride=2)) == (
+    assert Protocol(1, 3).describe(recipe_named("nano-rgb")) == (
         "1 uniform clips of 16 frames 2 apart, 3 square crops each"
     )
 
