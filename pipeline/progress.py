@@ -46,11 +46,9 @@ class Progress:
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > LINE_EVERY_S:
             self._last_line = now
-            left = (self._total - count) * (now - self._started) / count if count else float("nan")
-            console.print(
-                f"{self._what}: {count:.0f} of {self._total:.0f} {self._unit}, {left:.0f} s left, {note}",
-                soft_wrap=True,
-            )
+            pace = (now - self._started) / count if count else None
+            left = "" if pace is None else f"{(self._total - count) * pace:.0f} s left, "
+            console.print(f"{self._what}: {count:.0f} of {self._total:.0f} {self._unit}, {left}{note}", soft_wrap=True)
 
 
 def say(line: str) -> None:
