@@ -1,3 +1,5 @@
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,14 @@ def with_label(label: int):
     return lambda table: table.set_column(1, "label", pa.array([label] * table.num_rows, pa.int32()))
 
 
+def with_about(about: object) -> Callable[[pa.Table], pa.Table]:
+    def how(table: pa.Table) -> pa.Table:
+        metadata = json.loads(table.schema.metadata[METADATA])
+        return table.replace_schema_metadata({METADATA: json.dumps({**metadata, "about": about})})
+
+    return how
+
+
 @pytest.mark.parametrize(
     ("how", "message"),
     [
@@ -69,6 +79,7 @@ def with_label(label: int):
         (with_label(3), r"label 3, but only 3 classes"),
         (lambda table: table.slice(0, 0), r"is empty"),
         (lambda table: table.drop_columns(["label"]), r"does not hold scores"),
+        (with_about(["not", "ours"]), r"does not hold scores"),
     ],
 )
 def test_unsound_rows_are_refused_by_name(tmp_path: Path, how, message: str):

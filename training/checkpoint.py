@@ -149,4 +149,6 @@ def load_latest(run: Run) -> dict[str, Any] | None:
             return load(run, name)
         except UserError as error:
             say(f"{error}: the checkpoint before it is used")
+        except FileNotFoundError:  # a training that goes on has just deleted it
+            continue
     return None

@@ -135,7 +135,7 @@ def read_scores(path: str) -> Scores:
         # A remote file is not taken into memory whole, for the sake of views: a read that faults begins anew.
         table = persist(folder.show(name), lambda: pq.read_table(folder.open(name), columns=COLUMNS))
         metadata = json.loads(table.schema.metadata[METADATA])
-        if metadata["format"] != FORMAT:
+        if metadata["format"] != FORMAT or not isinstance(metadata["about"], dict):
             raise KeyError("format")
         if metadata["version"] != VERSION:
             raise UserError(
