@@ -40,7 +40,8 @@ def test_row_groups_do_not_matter(tmp_path: Path):
 
 def change(path: str, how) -> None:
     table = pq.read_table(path)
-    pq.write_table(how(table).replace_schema_metadata(table.schema.metadata), path)
+    changed = how(table)
+    pq.write_table(changed.replace_schema_metadata(changed.schema.metadata or table.schema.metadata), path)
 
 
 def doubled(table: pa.Table) -> pa.Table:
