@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,28 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
 
     env = {**nodes.env, "RAY_ADDRESS": nodes.address}
     driver = Marked(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--workers", 1, 2), env=env, log=log)
-    for _ in range(3):
-        since = len(metrics(disturbed))
-        while sum("loss" in line for line in metrics(disturbed)[since:]) < 3:  # steps that the kill takes back
+
+    def count(kind: str) -> int:
+        return sum(kind in line for line in metrics(disturbed))
+
+    def wait(ready: Callable[[], bool]) -> None:
+        while not ready():
             assert driver.process.poll() is None, log.read_text()
-            time.sleep(0.2)
-        nodes.kill(next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker")))
-        resumed = sum("resumed" in line for line in metrics(disturbed))
-        while sum("resumed" in line for line in metrics(disturbed)) == resumed:
-            assert driver.process.poll() is None, log.read_text()
-            time.sleep(0.2)
+            time.sleep(0.1)
+
+    said = "a node is about to be taken away: writing a checkpoint"
+    for announced in (False, True, False):
+        wait(lambda enough=count("loss") + 3: count("loss") >= enough)  # steps that the kill takes back
+        victim = next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker"))
+        if announced:
+            nodes.announce(victim)
+            wait(lambda: any(line.get("say") == said for line in metrics(disturbed)))
+            lines = metrics(disturbed)
+            step = next(last["step"] for last, line in itertools.pairwise(lines) if line.get("say") == said)
+            wait((disturbed / "checkpoints" / f"step-{step:08d}.pt").exists)
+        before = count("resumed")
+        nodes.kill(victim)
+        wait(lambda before=before: count("resumed") > before)
         nodes.add(cpus=1)
     assert driver.process.wait(timeout=300) == 0, log.read_text()
 
@@ -45,31 +58,3 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
     assert sum("resumed" in line for line in lines) >= 3
     assert positions(counted(lines)) == list(range(180 * 4))
     assert losses(disturbed) == pytest.approx(losses(alone), abs=1e-4)
-
-
-def test_a_node_that_is_about_to_be_taken_away_is_answered_by_a_checkpoint(
-    nodes: RayNodes, dataset_folder: Path, tmp_path: Path
-):
-    options = ("--transform.crop", 48, "--batch", 4, "--epochs", 100, "--validation.every", 0)
-    run, log = tmp_path / "run", tmp_path / "log"
-    words = ("train", "nano-rgb", "--data", dataset_folder, "--run", run, *options, "--checkpoint.every-s", 1000)
-    env = {**nodes.env, "RAY_ADDRESS": nodes.address}
-    driver = Marked(sys.executable, "-m", "lgd", *words, "--workers", 1, 2, env=env, log=log)
-    while not any(line.get("workers") == 2 for line in metrics(run)):
-        assert driver.process.poll() is None, log.read_text()
-        time.sleep(0.2)
-    nodes.announce(nodes.nodes[1])
-    said = "a node is about to be taken away: writing a checkpoint"
-    while not any(line.get("say") == said for line in metrics(run)):
-        assert driver.process.poll() is None, log.read_text()
-        time.sleep(0.2)
-    lines = metrics(run)
-    step = next(before["step"] for before, line in itertools.pairwise(lines) if line.get("say") == said)
-    while not (run / "checkpoints" / f"step-{step:08d}.pt").exists():
-        assert driver.process.poll() is None, log.read_text()
-        time.sleep(0.05)
-    nodes.kill(nodes.nodes[1])
-    assert driver.process.wait(timeout=300) == 0, log.read_text()
-    lines = metrics(run)
-    assert next(line["step"] for line in lines if "resumed" in line) >= step
-    assert positions(counted(lines)) == list(range(300 * 4))

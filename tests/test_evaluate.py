@@ -33,7 +33,7 @@ from training.scores import read_scores, scores_writer, write_scores
 from training.scoring import VideoScores, chosen_checkpoint, score_rows, trained_network
 
 CPU = torch.device("cpu")
-CONFIG = dataclasses.replace(recipe_named("nano-rgb"), test_clips=3)
+CONFIG = dataclasses.replace(recipe_named("nano-rgb"), stride=1, test_clips=3)
 
 
 def random_network(config: TrainConfig, seed: int) -> Network:
@@ -105,7 +105,7 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
         "run": run.storage.base,
         "step": 2,
         "checkpoint": "checkpoints/step-00000002.pt",
-        "protocol": "3 uniform clips of 16 whole frames 2 apart",
+        "protocol": "3 uniform clips of 16 whole frames",
         "clips": 3,
         "crops": 1,
         "frames": 16,
@@ -119,7 +119,7 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
     before = out.stat()
     again = run_lgd(*command(run, dataset.storage.root, out, "--split", "train", "--batch", 2, "--json"))
     assert again.returncode == 0, again.stderr
-    assert "is finished already: 3 uniform clips of 16 whole frames 2 apart of 12 videos; nothing to do" in again.stderr
+    assert "is finished already: 3 uniform clips of 16 whole frames of 12 videos; nothing to do" in again.stderr
     assert (json.loads(again.stdout)["top1"], json.loads(again.stdout)["parts_made"]) == (document["top1"], 0)
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
@@ -170,7 +170,7 @@ def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, 
     options = ("--clips", 2, "--crops", 3, "--keep", "clips", "features", "--checkpoint", "best", "--batch", 4)
     done = run_lgd(*command(run, dataset.storage.root, out, *options))
     assert done.returncode == 0, done.stderr
-    assert "2 uniform clips of 16 frames 2 apart, 3 square crops each" in done.stdout
+    assert "2 uniform clips of 16 frames, 3 square crops each" in done.stdout
     table, scores = pq.read_table(out), read_scores(str(out))
     assert scores.about["step"] == 1
     names = ("clip_probabilities", "local_features", "global_features")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, Recipe
 from pipeline.errors import UsageError, UserError
 from pipeline.index import Index
 from pipeline.storage import Storage
@@ -30,7 +30,7 @@ from training.report.history import history, read_history
 from training.report.inputs import read_inputs, short_names
 from training.report.page import write_report
 from training.report.results import grouped, most_confused
-from training.run import begin_run
+from training.run import VERSION, begin_run
 from training.scores import UNLABELLED, Scores, read_scores, write_scores
 
 NASTY = (
@@ -312,10 +312,12 @@ def test_every_name_from_a_file_is_text_and_nothing_else(tmp_path: Path):
     config = recipe_named("nano-rgb")
     folder = tmp_path / "run <script>alert(1)<script>"
     data = Dataset(Storage(tmp_path), NASTY[0], NASTY, 1, {})
-    description = {"format": "lgd-run", "version": 1, "recipe": NASTY[1]}
+    description = {"format": "lgd-run", "version": VERSION, "recipe": NASTY[1]}
+    made = Recipe(config.stream, {NASTY[2]: NASTY[0]})
     settings = flatten(dataclasses.replace(config, init_from=NASTY[2]))
     folder.mkdir()
-    description |= {"config": settings, "data": {"recipe": NASTY[2], "fingerprint": NASTY[0], "classes": data.classes}}
+    about_data = {"hash": made.hash, "recipe": made.settings, "fingerprint": NASTY[0], "classes": data.classes}
+    description |= {"config": settings, "data": about_data}
     (folder / "config.json").write_text(json.dumps(description))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 0, "say": NASTY[1]}) + "\n")
     write_report(str(tmp_path / "r.html"), [path, str(folder)])

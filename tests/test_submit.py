@@ -81,7 +81,7 @@ def test_an_interrupted_terminal_leaves_the_job_running(head: Head, videos: Path
 
 def test_only_named_variables_are_shipped(head: Head):
     env = {**head.env, "NAMED": "told", "OTHER": "secret"}
-    words = ("submit", "--address", head.dashboard, "--env", "NAMED", "--", "fuse", "none.parquet")
+    words = ("submit", "--address", head.dashboard, "--env", "NAMED", "--", "fuse", "none.parquet", "nothing.parquet")
     done = run_lgd(*words, env=env, timeout_s=120)
     assert done.returncode == 1
     job = done.stderr.split()[0]
