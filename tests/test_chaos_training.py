@@ -36,9 +36,13 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
             assert driver.process.poll() is None, log.read_text()
             time.sleep(0.1)
 
+    def wait_for_more(kind: str, more: int) -> None:
+        enough = count(kind) + more
+        wait(lambda: count(kind) >= enough)
+
     said = "a node is about to be taken away: writing a checkpoint"
     for announced in (False, True, False):
-        wait(lambda enough=count("loss") + 3: count("loss") >= enough)  # steps that the kill takes back
+        wait_for_more("loss", 3)  # steps that the kill takes back
         victim = next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker"))
         if announced:
             nodes.announce(victim)
@@ -46,9 +50,8 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
             lines = metrics(disturbed)
             step = next(last["step"] for last, line in itertools.pairwise(lines) if line.get("say") == said)
             wait((disturbed / "checkpoints" / f"step-{step:08d}.pt").exists)
-        before = count("resumed")
         nodes.kill(victim)
-        wait(lambda before=before: count("resumed") > before)
+        wait_for_more("resumed", 1)
         nodes.add(cpus=1)
     assert driver.process.wait(timeout=300) == 0, log.read_text()
 
