@@ -113,9 +113,9 @@ def measure(options: Options) -> dict[str, Any]:
         if kills:
             with training(options.data.absolute(), program, environment) as disturbed:
                 for number in range(kills):
-                    say(f"{way}: kill {number + 1} of {kills}")
                     for times, seconds in zip((back, taken_in), disturbed.kill(), strict=True):
                         times.append(round(seconds, 1))
+                    say(f"{way}: kill {number + 1} of {kills}: {back[-1]} s to the next step")
         document[way] = {"to_next_step_s": back, "to_both_training_s": taken_in}
     document["median_s"] = median(document["ours"]["to_next_step_s"])
     return document

@@ -19,6 +19,7 @@ SECURITY = {
 }
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody announces that this machine will be taken away
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
 }
 

@@ -50,10 +50,9 @@ def fit(
     import ray
     import ray.train
     from ray.train import TrainingFailedError
-    from ray.train.torch import TorchTrainer
 
     from training.loop import Job, train_worker
-    from training.process_group import NodeTorchConfig
+    from training.trainer import NodeTorchConfig, Trainer
 
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
@@ -65,7 +64,7 @@ def fit(
     launch = uuid.uuid4().hex
     job = Job(run.storage.address, dataset.storage.address, launch, caching)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_worker,
             train_loop_config=vars(job),
             torch_config=NodeTorchConfig(),

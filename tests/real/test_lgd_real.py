@@ -57,7 +57,7 @@ def weizmann(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demo_runs_on_real_videos_and_tells_two_actions_of_a_new_person_apart(weizmann: Path, tmp_path: Path):
     out = tmp_path / "demo"
-    words = ("--videos", weizmann, "--group", r"s\d+", "--out", out, "--epochs", 30, "--json")
+    words = ("--videos", weizmann, "--group", r"s\d+", "--out", out, "--json")
     done = run_lgd("demo", *words, timeout_s=500)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
