@@ -20,7 +20,8 @@ class Trainer(TorchTrainer):
     two of every start."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [each for each in super()._create_default_callbacks() if not isinstance(each, DatasetsCallback)]
+        made = super()._create_default_callbacks()  # type: ignore[misc]  # not public
+        return [each for each in made if not isinstance(each, DatasetsCallback)]
 
 
 @dataclass
