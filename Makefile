@@ -1,6 +1,7 @@
 # make setup   a virtual environment in .venv with everything, by pip
 # make demo    the whole job on a small set of videos    (VIDEOS=folder of class folders, GROUP=regex, OUT=folder)
 # make test    linter, type checker, tests
+# make chaos   the tests that kill workers, nodes and drivers of a cluster, which take minutes
 # make check   linter and type checker alone
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= lgd-demo
 
-.PHONY: setup demo test check format
+.PHONY: setup demo test chaos check format
 
 setup: $(VENV)/.installed
 
@@ -28,7 +29,10 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not chaos'
+
+chaos: setup
+	$(BIN)/pytest -m chaos
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -6,12 +6,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.processes import Marked, kill, run_lgd
 from tests.ray_nodes import RayNodes
 from tests.test_job import files
 
 KILLS = ["worker"] * 4 + ["node"] * 3 + ["driver"] * 3
 SEED = 4
+
+pytestmark = pytest.mark.chaos
 
 
 def test_after_ten_kills_of_workers_nodes_and_the_driver_the_bytes_are_those_of_an_undisturbed_run(

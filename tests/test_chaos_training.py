@@ -12,6 +12,8 @@ from tests.processes import Marked, run_lgd
 from tests.ray_nodes import RayNodes
 from tests.test_elastic import counted, losses, metrics, positions
 
+pytestmark = pytest.mark.chaos
+
 
 def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_has_the_losses_of_one_worker_alone(
     nodes: RayNodes, dataset_folder: Path, tmp_path: Path
