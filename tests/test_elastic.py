@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -102,6 +104,28 @@ def test_another_configuration_is_refused(run: Path, dataset_folder: Path):
     assert done.stderr.count("\n") == 1
 
 
+def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp_path: Path):
+    files = []
+    for clips in (1, 4):
+        files.append(tmp_path / f"{clips}.parquet")
+        words = ("--data", dataset_folder, "--split", "val", "--clips", clips, "--out", files[-1])
+        done = run_lgd("evaluate", run, *words, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["videos"] == 6
+    keys = pq.read_table(files[0]).column("key").to_pylist()
+    table = pq.read_table(dataset_folder / "videos.parquet", filters=[("split", "==", "val")])
+    assert sorted(keys) == sorted(table.column("key").to_pylist())
+    done = run_lgd("fuse", *files, "--weights", 1, 3, "--out", tmp_path / "fused.parquet", "--json")
+    assert done.returncode == 0, done.stderr
+    fused = json.loads(done.stdout)
+    assert fused["weights"] == [0.25, 0.75]
+    a, b, c = (pq.read_table(path).column("probabilities").to_pylist() for path in (*files, tmp_path / "fused.parquet"))
+    assert c[2] == pytest.approx([0.25 * x + 0.75 * y for x, y in zip(a[2], b[2], strict=True)], abs=1e-6)
+    done = run_lgd("evaluate", run, "--data", dataset_folder, "--split", "test", "--out", tmp_path / "x.parquet")
+    assert done.returncode == 1
+    assert "no split 'test'" in done.stderr
+
+
 def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_folder: Path, tmp_path: Path):
     small = ("--transform.crop", 48, "--batch", 4, "--epochs", 1, "--model.sketch-dimension", 64)
     words = ("train", "nano-rgb-com", "--data", dataset_folder, "--run", tmp_path / "com", "--init-from", run, *small)
@@ -111,6 +135,17 @@ def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_fo
     assert "new: " in done.stderr
     line = next(line for line in metrics(tmp_path / "com") if "loss" in line)
     assert {name for name in line if name.startswith("loss_")} == {"loss_combined"}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dataset_folder: Path, tmp_path: Path):
+    done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.rate", 1e30, "--workers", 1, 1))
+    assert done.returncode == 1
+    assert re.search(
+        r"the loss is not finite or above 10000 after step 1 \(this worker's clips: ([\w-]+, ){3}[\w-]+\): "
+        r"train with a smaller --optimizer.rate; last good checkpoint: none yet",
+        done.stderr,
+    )
+    assert "Traceback" not in done.stderr
 
 
 def positions(history: list[dict]) -> list[int]:
