@@ -152,8 +152,11 @@ class Storage:
     def make_folder(self, folder: str = "") -> None:
         """Makes a folder and those above it. Object stores need none: they would only hold marks of it."""
         if self.fs.type_name not in OBJECT_STORES:
-            with explained(self.show(folder)):
-                self._persist(folder, lambda: self.fs.create_dir(self.path(folder), recursive=True))
+            try:
+                with explained(self.show(folder)):
+                    self._persist(folder, lambda: self.fs.create_dir(self.path(folder), recursive=True))
+            except FileNotFoundError as error:
+                raise UserError(f"cannot make the folder {self.show(folder)} there: choose another one") from error
 
     def delete(self, name: str) -> None:
         """Raises FileNotFoundError for a local file that is not there. A remote one may be gone: a deletion whose
@@ -274,6 +277,8 @@ def explained(what: str) -> Iterator[None]:
         errno.EROFS: "the file system is read-only: choose another folder",
         errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
         errno.EEXIST: "a file of that name is in the way: choose another folder",
+        errno.EISDIR: "a folder of that name is in the way: choose another name",
+        errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     }
     try:
         yield

@@ -81,6 +81,8 @@ def test_metrics_say_what_a_person_wants_to_know(run: Path):
     validations = [line for line in metrics(run) if "val_top1" in line]
     assert {line["val_videos"] for line in validations} == {6}
     assert validations[-1]["step"] == 90
+    # The best checkpoint is written after a validation: what led to it must stand in the log by then.
+    assert {line["step"] for line in validations} <= {line["step"] for line in metrics(run) if "positions" in line}
     assert list((run / "tensorboard").iterdir())
 
 

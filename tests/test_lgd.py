@@ -152,9 +152,12 @@ def test_inspect_verify_exits_1_when_a_byte_is_wrong(call, dataset_folder: Path,
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    code, _, err = call("inspect", tmp_path / "data", "--verify")
+    code, out, err = call("inspect", tmp_path / "data", "--verify", "--json")
     assert code == 1
     assert "train-000000.tar" in err
+    problems = json.loads(out)["problems"]  # the document is there although the command failed
+    assert len(problems) == 1
+    assert "train-000000.tar" in problems[0]
     assert call("inspect", tmp_path / "data")[0] == 0
 
 

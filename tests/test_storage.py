@@ -68,6 +68,14 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path):
         Storage(tmp_path / "file" / "data").make_folder()
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"), [("/proc/no/such", "cannot make the folder /proc/no/such"), (f"/tmp/{300 * 'a'}", "too long")]
+)
+def test_a_folder_that_cannot_be_made_is_one_line(folder: str, said: str):
+    with pytest.raises(UserError, match=said):
+        Storage(folder).make_folder()
+
+
 def test_other_faults_are_not_dressed_up(tmp_path: Path):
     with pytest.raises(OSError, match="strange") as raised, Storage(tmp_path).writer("a"):
         raise OSError(errno.EIO, "strange")

@@ -160,17 +160,21 @@ class Log:
                 self._board.add_scalar(name, value, line["step"])
         self._board.flush()
         if not self._storage.local and time.monotonic() - self._put > UPLOAD_EVERY_S:
-            self._upload()
+            self.flush()
 
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
-        if not self._storage.local:
-            self._upload()
-            shutil.rmtree(self._folder)
-
-    def _upload(self) -> None:
+    def flush(self) -> None:
+        """Puts all lines so far to where they outlive this process. Due before a checkpoint: a run that goes on from
+        it writes no line of the steps before it."""
+        if self._storage.local:
+            return  # every line is written at once
         for path in self._folder.rglob("*"):
             if path.is_file():
                 self._storage.write(path.relative_to(self._folder).as_posix(), path.read_bytes())
         self._put = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+        self.flush()
+        if not self._storage.local:
+            shutil.rmtree(self._folder)

@@ -128,7 +128,9 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
         window.add(paths, right, batch.key, batch.position)
 
         done = step + 1
-        if done >= next_log or done == last_step:
+        validates = done == last_step or (validate_every > 0 and done % validate_every == 0)
+        # A window ends before every checkpoint: the lines up to it are then written, and its losses known to be sound.
+        if done >= next_log or validates:
             # The only collectives besides the gradients': all workers agree on the numbers and on the next time.
             report = window.reduce(run, loader.data_wait_s, loader.skipped, rank)
             next_log = done + report.steps_until_next
@@ -152,18 +154,19 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
             preempted |= hurry  # a node goes away soon: what it has learnt must not
             if log and hurry:
                 log.say("a node is about to be taken away: writing a checkpoint")
-            # Here the losses of all steps so far are known to be sound.
             epoch = done * config.batch // videos
             due = writer.age_s > (LEAST_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
-            if rank == 0 and (due or hurry or done == last_step):
+            if log and (due or hurry or done == last_step):
+                log.flush()
                 writer.save(done, network, optimizer)
                 saved_epoch = epoch
-        if (validate_every and done % validate_every == 0) or done == last_step:
+        if validates:
             started = time.monotonic()
             accuracy = _validate(run, dataset, network, device, rank, workers, cache)
             if log and accuracy:
                 log.write({"step": done, **accuracy})
                 if writer.is_best(accuracy["val_top1"]):
+                    log.flush()
                     writer.save(done, network, optimizer, accuracy["val_top1"])
             window.pause(time.monotonic() - started)
     writer.close()
