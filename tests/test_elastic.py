@@ -18,9 +18,9 @@ from pipeline.index import Index
 from pipeline.transform import Transform
 from tests.processes import run_lgd, run_lgd_until
 from training import elastic
-from training.loop import MOST_STARTS, _refuse_standstill
 from training.recipes import recipe_named
 from training.run import begin_run, open_run
+from training.worker import MOST_STARTS, _refuse_standstill
 
 SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 30, "--validation.every", 10, "--checkpoint.every-s", 0.5)
 

@@ -14,11 +14,13 @@ from pipeline.dataset import Dataset
 from pipeline.errors import UsageError, UserError
 from pipeline.progress import Progress, say
 from training.run import ERROR, METRICS, Run
+from training.worker import Job, train_worker
 
 # Ray waits so long for the room for a worker group before it looks again how much there is. A node that has just died
 # counts until it is missed; with Ray's own choice, 60 s, a run would stand still meanwhile. How long workers take to
 # start does not count.
 ROOM_TIMEOUT_S = 5
+STATUS_EVERY_S = 0.5  # between two looks of Ray Train's controller at its workers: whether they died or are done
 RESIZE_EVERY_S = 30.0  # between two looks whether there is room for more workers
 POLL_S = 0.5
 REMOTE_POLL_S = 10.0  # where metrics come now and then
@@ -46,12 +48,12 @@ def fit(
     if workers and not 1 <= workers[0] <= workers[1]:
         raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_TIMEOUT_S))
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(STATUS_EVERY_S))
     start_cluster()
     import ray
     import ray.train
     from ray.train import TrainingFailedError
 
-    from training.loop import Job, train_worker
     from training.trainer import NodeTorchConfig, Trainer
 
     resources = ray.cluster_resources()
@@ -67,7 +69,7 @@ def fit(
         trainer = Trainer(
             train_worker,
             train_loop_config=vars(job),
-            torch_config=NodeTorchConfig(),
+            backend_config=NodeTorchConfig(),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]  # (since 2.55)
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,  # type: ignore[call-arg]

@@ -9,8 +9,6 @@ import contextlib
 import json
 import resource
 import time
-import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import ray.train
@@ -19,9 +17,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.cache import Caching, ShardCache, opened_cache
-from pipeline.dataset import Dataset, open_dataset
-from pipeline.errors import UserError
+from pipeline.cache import ShardCache
+from pipeline.dataset import Dataset
 from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
 from training import checkpoint
 from training.compile import compiled
@@ -29,61 +26,11 @@ from training.log import Log, Window
 from training.models.lgd import Network
 from training.models.zoo import build
 from training.recipes import TrainConfig
-from training.run import ERROR, FAILURE, RESULT, STARTS, Run, open_run
+from training.run import RESULT, Run
 from training.scoring import CLIPS_AT_ONCE, autocast, predict
 from training.start import start_weights
 
-MOST_STARTS = 8  # of the workers without a new checkpoint
 LEAST_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker is told. launch: which start of the run this is, so that an old start's error is not taken for
-    this one's. caching: of the worker's machine, for a remote dataset."""
-
-    run: str
-    data: str
-    launch: str
-    caching: Caching = Caching()
-
-
-def train_worker(job: dict[str, Any]) -> None:
-    """What Ray Train runs in every worker. An error that is the user's to mend is written to the run folder for the
-    driver, and is not tried again; any other lets Ray Train start the workers anew from the last checkpoint."""
-    told = Job(**job)
-    run = open_run(told.run)
-    if run.storage.exists(ERROR) and json.loads(run.storage.read(ERROR))["launch"] == told.launch:
-        return
-    try:
-        if ray.train.get_context().get_world_rank() == 0:
-            _refuse_standstill(run, told.launch)
-        with opened_cache(told.caching) as cache:
-            train(run, open_dataset(told.data), cache)
-    except UserError as error:
-        run.storage.write(ERROR, json.dumps({"launch": told.launch, "message": str(error)}).encode())
-        raise
-    except Exception as error:
-        said = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        run.storage.write(FAILURE, json.dumps({"launch": told.launch, "said": said}).encode())
-        raise
-
-
-def _refuse_standstill(run: Run, launch: str) -> None:
-    """Counts the starts of workers since the newest checkpoint; nodes may come and go for weeks, as long as there is
-    progress. Raises UserError after MOST_STARTS without."""
-    newest = (checkpoint.names(run) or ["the start"])[0]
-    before = json.loads(run.storage.read(STARTS)) if run.storage.exists(STARTS) else {}
-    same = (before.get("launch"), before.get("checkpoint")) == (launch, newest)
-    starts = before["starts"] + 1 if same else 1
-    run.storage.write(STARTS, json.dumps({"launch": launch, "checkpoint": newest, "starts": starts}).encode())
-    if starts > MOST_STARTS:
-        failure = json.loads(run.storage.read(FAILURE)) if run.storage.exists(FAILURE) else {}
-        said = failure["said"] if failure.get("launch") == launch else "workers died without a word, see Ray's log"
-        raise UserError(
-            f"training has come no further than {newest} in {MOST_STARTS} starts ({said}): mend that, and run the same "
-            "command again to go on from there"
-        )
 
 
 def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
@@ -92,6 +39,8 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where NCCL puts what it broadcasts
 
     # Every worker builds the same network, then takes over what rank 0 found in the run folder.
     torch.manual_seed(config.seed)
