@@ -89,10 +89,7 @@ class Disturbed:
 
 @contextmanager
 def training(data: Path, program: str, environment: dict[str, str]) -> Iterator[Disturbed]:
-    with (
-        tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder,
-        ray_nodes(Path(folder)) as nodes,
-    ):
+    with tempfile.TemporaryDirectory(prefix="lgd-recovery-") as folder, ray_nodes() as nodes:
         nodes.add(cpus=1)
         nodes.add(cpus=1)
         nodes.wait_for(cpus=2)

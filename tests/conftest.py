@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import uuid
 from collections import Counter
@@ -116,12 +115,25 @@ def remote(dataset_folder: Path, s3: str, falterer: Between) -> Dataset:
 @pytest.fixture
 def nodes() -> Iterator[RayNodes]:
     """A cluster of a head and two nodes of one CPU."""
-    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
-    with (
-        tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder,
-        ray_nodes(Path(folder)) as nodes,
-    ):
+    with ray_nodes() as nodes:
         for _ in range(2):
             nodes.add(cpus=1)
         nodes.wait_for(cpus=2)
         yield nodes
+
+
+@pytest.fixture(scope="session")
+def running_cluster() -> Iterator[RayNodes]:
+    with ray_nodes(cpus=3) as nodes:
+        nodes.wait_for(cpus=3)
+        yield nodes
+
+
+@pytest.fixture
+def joined(running_cluster: RayNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of this test join a cluster of 3 CPUs, which is there already, instead of starting one each."""
+    for name, value in running_cluster.env.items():
+        if name.startswith("RAY_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_ADDRESS", running_cluster.address)
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor less to start

@@ -5,6 +5,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,10 +24,10 @@ ray.main()
 
 
 class RayNodes:
-    """A head, which offers no CPUs, and nodes of some. env: what a command needs to find and to join it."""
+    """A head and nodes. env: what a command needs to find and to join it."""
 
-    def __init__(self, folder: Path):
-        """folder: for Ray's logs and sockets, of a short name."""
+    def __init__(self, folder: Path, cpus: int = 0):
+        """folder: for Ray's logs and sockets, of a short name. cpus: that the head offers."""
         self._folder, self._port, self._started = folder, free_port(), 0
         self._number: dict[Marked, int] = {}  # of each node's own folder
         self.address = f"127.0.0.1:{self._port}"
@@ -41,7 +42,7 @@ class RayNodes:
             "RAY_health_check_failure_threshold": "4",
             "RAY_raylet_start_wait_time_s": "60",
         }
-        self.head = self._start("--head", f"--port={self._port}", "--num-cpus=0", "--include-dashboard=false")
+        self.head = self._start("--head", f"--port={self._port}", f"--num-cpus={cpus}", "--include-dashboard=false")
         self.nodes: list[Marked] = []
 
     def add(self, cpus: int = 1) -> Marked:
@@ -144,9 +145,12 @@ class Head:
 
 
 @contextmanager
-def ray_nodes(folder: Path) -> Iterator[RayNodes]:
-    nodes = RayNodes(folder)
-    try:
-        yield nodes
-    finally:
-        nodes.stop()
+def ray_nodes(cpus: int = 0) -> Iterator[RayNodes]:
+    """cpus: that the head offers."""
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        nodes = RayNodes(Path(folder), cpus)
+        try:
+            yield nodes
+        finally:
+            nodes.stop()

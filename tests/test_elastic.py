@@ -106,6 +106,7 @@ def test_another_configuration_is_refused(run: Path, dataset_folder: Path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("joined")
 def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp_path: Path):
     files = []
     for clips in (1, 4):
@@ -128,6 +129,7 @@ def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp
     assert "no split 'test'" in done.stderr
 
 
+@pytest.mark.usefixtures("joined")
 def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_folder: Path, tmp_path: Path):
     small = ("--transform.crop", 48, "--batch", 4, "--epochs", 1, "--model.sketch-dimension", 64)
     words = ("train", "nano-rgb-com", "--data", dataset_folder, "--run", tmp_path / "com", "--init-from", run, *small)
@@ -139,6 +141,7 @@ def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_fo
     assert {name for name in line if name.startswith("loss_")} == {"loss_combined"}
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dataset_folder: Path, tmp_path: Path):
     done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.rate", 1e30, "--workers", 1, 1))
     assert done.returncode == 1
@@ -165,6 +168,7 @@ def losses(run: Path) -> list[float]:
     return list(of_step.values())
 
 
+@pytest.mark.usefixtures("joined")
 def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses(dataset_folder: Path, tmp_path: Path):
     words = ("--epochs", 3, "--validation.every", 0, "--freeze-normalisation")
     found = {}
@@ -181,6 +185,7 @@ def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses(dataset_
         assert found[name] == pytest.approx(found["1"], abs=1e-4), name
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(dataset_folder: Path, tmp_path: Path):
     data = tmp_path / "data"
     shutil.copytree(dataset_folder, data)

@@ -79,6 +79,7 @@ def command(run: Run, data: object, out: object, *more: object) -> tuple[object,
     return ("evaluate", run.storage.root, "--data", data, "--out", out, *more)
 
 
+@pytest.mark.usefixtures("joined")
 def test_any_workers_and_batch_give_the_scores_of_one_process(
     run: Run, dataset: Dataset, undisturbed: np.ndarray, tmp_path: Path
 ):
@@ -165,6 +166,7 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
     assert [path.name for path in parts.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.usefixtures("joined")
 def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, tmp_path: Path):
     out = tmp_path / "rgb.parquet"
     options = ("--clips", 2, "--crops", 3, "--keep", "clips", "features", "--checkpoint", "best", "--batch", 4)
@@ -281,6 +283,7 @@ def test_an_unlabelled_split_is_scored_into_a_store_without_metrics(
     assert "6 of 6 videos have no label: no accuracy is given" in again.stdout
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_damaged_frame_is_named(run: Run, dataset: Dataset, tmp_path: Path):
     data = tmp_path / "data"
     shutil.copytree(dataset.storage.root, data)

@@ -42,6 +42,7 @@ def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_tho
     assert [name for name in ours if ours[name] != undisturbed[name]] == []
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_finished_dataset_is_left_alone_and_a_lost_shard_made_again(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):
@@ -90,6 +91,7 @@ def test_other_videos_for_the_same_dataset_are_refused_by_name(videos: Path, dat
     assert "1 is gone, such as up-up_002" in done.stderr
 
 
+@pytest.mark.usefixtures("joined")
 def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_room(videos: Path, full_disk: Path):
     done = run_lgd(*command(videos, full_disk / "data"))
     assert done.returncode == 1, done.stderr
@@ -97,6 +99,7 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_room(vid
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.usefixtures("joined")
 def test_what_was_missing_or_broken_is_tried_again_on_demand_and_the_bytes_are_those_of_a_run_that_had_it_at_once(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):

@@ -180,9 +180,9 @@ def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
         model=ModelConfig(name="lgd3d_nano"),
         stride=2,
         transform=Transform(crop=64, colour_jitter=0.4 if stream == "rgb" else 0.0),
-        optimizer=OptimizerConfig(rate=0.02, warmup=5.0, drop_every=45.0),
-        batch=16,
-        epochs=60.0,
+        optimizer=OptimizerConfig(rate=0.02, warmup=4.0, drop_every=30.0),
+        batch=8,  # of few videos an epoch then still has steps
+        epochs=40.0,
         validation=ValidationConfig(every=10.0),
         checkpoint=CheckpointConfig(every_s=20.0),
     )
