@@ -12,7 +12,6 @@ from typing import IO, Any, NamedTuple
 
 import cv2
 import numpy as np
-import webdataset
 
 from pipeline.dataset import STREAMS, Recipe, shard_name
 from pipeline.errors import UserError
@@ -325,6 +324,8 @@ class ShardTar:
         self.videos: list[dict[str, Any]] = []
         self.size = 0
         self._file, self._shard = file, shard
+        import webdataset  # here, because it imports torch, of which only the tasks have need
+
         self._writer = webdataset.TarWriter(file, mtime=MTIME, encoder=False)
 
     @classmethod
