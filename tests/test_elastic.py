@@ -47,11 +47,11 @@ def train(data: Path, run: Path | str, *more: object) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed with SIGKILL after its second checkpoint and then finished by the same command."""
+    """A run that was killed with SIGKILL after its first checkpoint and then finished by the same command."""
     run = tmp_path_factory.mktemp("train") / "run"
     checkpoints = run / "checkpoints"
     run_lgd_until(
-        lambda: checkpoints.exists() and len(list(checkpoints.glob("step-*.pt"))) >= 2,
+        lambda: any(checkpoints.glob("step-*.pt")),
         *train(dataset_folder, run, "--workers", 2, 2),
     )
     assert open_run(str(run)).result() is None
@@ -97,6 +97,18 @@ def test_a_finished_run_says_so_and_does_nothing(run: Path, dataset_folder: Path
     assert done.returncode == 0
     assert "is finished already (90 steps); nothing to do" in done.stderr
     assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_run_that_was_killed_in_its_last_validation_validates_again(run: Path, dataset_folder: Path, tmp_path: Path):
+    again = tmp_path / "run"
+    shutil.copytree(run, again)
+    result = json.loads((again / "result.json").read_text())
+    (again / "result.json").unlink()
+    done = run_lgd(*train(dataset_folder, again))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((again / "result.json").read_text()) == pytest.approx(result)
+    assert result["val_videos"] == 6
 
 
 def test_another_configuration_is_refused(run: Path, dataset_folder: Path):

@@ -72,6 +72,15 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     validate_every = max(round(config.validation.every * videos / config.batch), 1) if config.validation.every else 0
     accuracy: dict[str, float] = {}
 
+    def validate(done: int) -> dict[str, float]:
+        found = _validate(run, dataset, network, device, rank, workers, cache)
+        if log and found:
+            log.write({"step": done, **found})
+            if writer.is_best(found["val_top1"]):
+                log.flush()
+                writer.save(done, network, optimizer, found["val_top1"])
+        return found
+
     for step, batch in enumerate(loader, first_step):
         paths, right = train_step(model, network, optimizer, batch, config, config.rate(step, videos), workers)
         window.add(paths, right, batch.key, batch.position)
@@ -111,13 +120,10 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
                 saved_epoch = epoch
         if validates:
             started = time.monotonic()
-            accuracy = _validate(run, dataset, network, device, rank, workers, cache)
-            if log and accuracy:
-                log.write({"step": done, **accuracy})
-                if writer.is_best(accuracy["val_top1"]):
-                    log.flush()
-                    writer.save(done, network, optimizer, accuracy["val_top1"])
+            accuracy = validate(done)
             window.pause(time.monotonic() - started)
+    if first_step == last_step:  # killed between its last checkpoint and the end of the validation
+        accuracy = validate(last_step)
     writer.close()
     if log:
         run.storage.write(RESULT, json.dumps({"steps": last_step, **accuracy}).encode() + b"\n")
