@@ -156,7 +156,7 @@ class Storage:
                 with explained(self.show(folder)):
                     self._persist(folder, lambda: self.fs.create_dir(self.path(folder), recursive=True))
             except FileNotFoundError as error:
-                raise UserError(f"cannot make the folder {self.show(folder)} there: choose another one") from error
+                raise UserError(f"cannot make the folder {self.show(folder)}: choose another one") from error
 
     def delete(self, name: str) -> None:
         """Raises FileNotFoundError for a local file that is not there. A remote one may be gone: a deletion whose

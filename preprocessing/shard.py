@@ -320,12 +320,12 @@ class ShardTar:
     rows: the index rows so far. videos: what videos.parquet says of each. size: bytes of the closed tar."""
 
     def __init__(self, file: IO[bytes], shard: str):
+        import webdataset  # here, because it imports torch, of which only the tasks have need
+
         self.rows: list[IndexRow] = []
         self.videos: list[dict[str, Any]] = []
         self.size = 0
         self._file, self._shard = file, shard
-        import webdataset  # here, because it imports torch, of which only the tasks have need
-
         self._writer = webdataset.TarWriter(file, mtime=MTIME, encoder=False)
 
     @classmethod

@@ -3,7 +3,6 @@
 
 import datetime
 import socket
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,7 +15,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # what T
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
-JOIN_TIMEOUT_S = 1800  # for each collective of the process group
+COLLECTIVE_TIMEOUT_S = 1800  # for joining the process group, and for each of its collectives
 LEAVE_TIMEOUT_S = 30
 
 _store: "TCPStore | None" = None  # of the worker that serves it, for as long as that lives
@@ -40,7 +39,6 @@ class Trainer(DataParallelTrainer):
         return super()._initialize_and_run_controller(**told)  # type: ignore[misc]  # not public
 
 
-@dataclass
 class NodeTorchConfig(BackendConfig):
     """torch.distributed for a group of workers. Ray Train's TorchConfig lets the store listen on all addresses of the
     machine."""
@@ -80,7 +78,7 @@ def _join(backend: str, host: str, port: int, rank: int, workers: int) -> None:
     import torch.distributed as dist
 
     store = _store or dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
-    timeout = datetime.timedelta(seconds=JOIN_TIMEOUT_S)
+    timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
     dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=timeout)
 
 
