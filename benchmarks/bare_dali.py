@@ -1,4 +1,4 @@
-"""Bare DALI: the frames of the same clips decoded from memory, cropped, mirrored and normalised. Nothing is drawn, read
+"""Bare DALI: the frames of the same clips decoded from memory, cropped, mirrored and normalized. Nothing is drawn, read
 or checked: what DALI's own decoders do at best, and so the ceiling of a loader that decodes by them.
 
 Chosen from what DALI offers, each measured on one core: frames padded to one array (an entry a frame costs 0.25 ms a
@@ -15,9 +15,9 @@ from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.tensors import TensorListCPU
 from nvidia.dali.types import DALIDataType, DALIImageType
 
-from benchmarks.loader_rivals import ShardClips
-from pipeline.dali import FLOW_ZERO
-from pipeline.transform import window
+from lgd.benchmarks.loader_rivals import ShardClips
+from lgd.pipeline.loading.dali import FLOW_ZERO
+from lgd.pipeline.loading.transform import window
 
 PREPARED = 4  # batches, taken in turn
 
@@ -68,7 +68,9 @@ def _prepare(clips: ShardClips, positions: range) -> tuple[TensorListCPU, ...]:
     rows = [clip.row for clip in chosen]
     apart = clips.index.widths[rows] // max(clips.planes, 1)
     sizes = zip(chosen, clips.index.heights[rows].tolist(), apart.tolist(), strict=True)
-    windows = np.array([window(clips.transform, *one, "drawn") for one in sizes], np.int32)
+    windows = np.array(
+        [window(clips.transform, clip, height, width=width, part="drawn") for clip, height, width in sizes], np.int32
+    )
     mirrors = np.array([clip.flip and clips.transform.flip for clip in chosen], np.int32)
     entries = [windows[:, :2], windows[:, 2:], mirrors]
     if clips.planes:

@@ -23,14 +23,14 @@ import cv2
 import numpy as np
 from rich.table import Column, Table
 
-from pipeline.errors import UserError
-from pipeline.order import evenly
-from pipeline.progress import Progress
-from pipeline.storage import Storage
-from preprocessing import tvl1_numba
-from preprocessing.decode import Rejected, decode
-from preprocessing.tvl1 import compute_flow, warm_up
-from preprocessing.video_files import VideoFiles
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import Progress
+from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.flow import numba_solver as tvl1_numba
+from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
+from lgd.preprocessing.video.decode import Rejected, decode
+from lgd.preprocessing.video.files import VideoFiles
 
 FPS = 25.0
 FIRST_FRAME = 5  # of a video: many begin with a black one
@@ -39,9 +39,9 @@ SIZES = {"160x120": (160, 120), "340x256": (340, 256)}
 PAIR_FILES = ("frame10.png", "frame11.png", "flow10.flo")  # of Middlebury
 UNKNOWN_FLOW = 1e9  # Middlebury marks pixels of unknown motion by values above
 
-LEAST_RATIO = {"160x120": 8, "340x256": 6}
-LARGEST_DIFFERENCE = 0.1  # pixels, mean over all pairs
-LARGEST_EXTRA_ERROR = 0.01  # pixels, mean end-point error over OpenCV's
+MIN_RATIO = {"160x120": 8, "340x256": 6}
+MAX_DIFFERENCE = 0.1  # pixels, mean over all pairs
+MAX_EXTRA_ERROR = 0.01  # pixels, mean end-point error over OpenCV's
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def run(data: Path, videos: int, pairs: int) -> dict[str, Any]:
 
 
 def read_clips(data: Path, paths: Sequence[str], count: int) -> tuple[dict[str, np.ndarray], list[dict[str, str]]]:
-    """By path, `count` grey frames (uint8 T x H x W) of each video; and those left out, with a reason.
+    """By path, `count` gray frames (uint8 T x H x W) of each video; and those left out, with a reason.
 
     Raises UserError if that is all of them."""
     clips, left_out = {}, []
     for path in paths:
         try:
-            clips[path] = grey_frames(data / path, count)
+            clips[path] = gray_frames(data / path, count)
         except Rejected as rejection:
             left_out.append({"video": path, "reason": rejection.reason, "detail": rejection.detail})
     if not clips:
@@ -102,7 +102,7 @@ def read_clips(data: Path, paths: Sequence[str], count: int) -> tuple[dict[str, 
     return clips, left_out
 
 
-def grey_frames(video: Path, count: int) -> np.ndarray:
+def gray_frames(video: Path, count: int) -> np.ndarray:
     """uint8 count x H x W from FIRST_FRAME on, in the video's own shape. Raises Rejected if it is broken or shorter."""
     end = FIRST_FRAME + count
     decoded = decode(video, FPS, SHORT_SIDE, end_s=end / FPS, min_frames=end)
@@ -110,7 +110,7 @@ def grey_frames(video: Path, count: int) -> np.ndarray:
 
 
 def resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Grey frames T x H x W -> T x the size (width, height)."""
+    """Gray frames T x H x W -> T x the size (width, height)."""
     return np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
 
 
@@ -215,14 +215,14 @@ def mean_length(vectors: np.ndarray) -> float:
 def broken_claims(result: dict[str, Any]) -> list[str]:
     """What of the claims does not hold: judged on the pairs of all videos together."""
     broken = []
-    for size, least in LEAST_RATIO.items():
+    for size, least in MIN_RATIO.items():
         measured = result[size]
         if measured["ratio"] < least:
             broken.append(f"{size}: {measured['ratio']:.1f} times OpenCV's speed, not {least}")
-        if measured["mean_difference_px"] > LARGEST_DIFFERENCE:
+        if measured["mean_difference_px"] > MAX_DIFFERENCE:
             broken.append(f"{size}: {measured['mean_difference_px']:.3f} px from OpenCV's flow")
     for name, errors in result.get("middlebury", {}).items():
-        if errors["numba_epe"] > errors["opencv_epe"] + LARGEST_EXTRA_ERROR:
+        if errors["numba_epe"] > errors["opencv_epe"] + MAX_EXTRA_ERROR:
             broken.append(f"{name}: end-point error {errors['numba_epe']:.3f} px, OpenCV's {errors['opencv_epe']:.3f}")
     return broken
 

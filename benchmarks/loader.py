@@ -26,34 +26,34 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from benchmarks.apart import answer_of
-from benchmarks.loader_child import Case, Job, encoded
-from benchmarks.preprocess import chosen
-from clusters.embedded import ensure_cluster
-from pipeline.dataset import Dataset, open_dataset
-from pipeline.errors import UserError
-from pipeline.progress import say
-from pipeline.storage import Storage
-from pipeline.transform import Transform
-from preprocessing.annotations import read_manifest
-from preprocessing.job import preprocess
-from preprocessing.settings import Resources, Settings
+from lgd.benchmarks.isolated import run_isolated
+from lgd.benchmarks.loader_child import Case, LoaderJob, encoded
+from lgd.benchmarks.preprocess import chosen
+from lgd.clusters.embedded import ensure_cluster
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset
+from lgd.pipeline.loading.transform import Transform
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.read import read_manifest
+from lgd.preprocessing.job import preprocess
+from lgd.preprocessing.settings import PreprocessResources, Settings
 
 CASES = {"frames16": Case("rgb", 16, 16), "frames128": Case("rgb", 128, 2), "flow": Case("flow", 16, 16)}
 LOADERS = ("ours", "pyav", "opencv", "dali")
 PYAV_BATCH = 2  # clips: a decoded video takes long
 ERROR_CLIPS = 32
 
-LEAST_OVER_PYAV = 8.0
-LEAST_OVER_DALI = 0.85
-LARGEST_ERROR = 1.0  # mean, of 255
+MIN_OVER_PYAV = 8.0
+MIN_OVER_DALI = 0.85
+MAX_ERROR = 1.0  # mean, of 255
 DISTURBED = 0.1  # share of the time
 
 Round = dict[str, dict[str, dict[str, dict[str, float]]]]  # by loader, case and way of loading
 
 
 def run(
-    videos: Path, short_side: int, limit: int, rounds: int, seconds: float, s3: bool, crop: int = Transform().crop
+    videos: Path, short_side: int, limit: int, *, rounds: int, seconds: float, s3: bool, crop: int = Transform().crop
 ) -> dict[str, Any]:
     """Measures everything; returns it as one JSON document.
 
@@ -63,11 +63,11 @@ def run(
     if importlib.util.find_spec("av") is None:
         raise UserError("PyAV, which is measured beside ours, is not installed: pip install av")
     with tempfile.TemporaryDirectory(prefix="lgd-bench-") as folder, contextlib.ExitStack() as stack:
-        dataset = prepare(videos, folder, short_side, limit)
+        dataset = prepare(videos, folder, short_side, limit=limit)
         loaders = list(LOADERS)
         datasets = dict.fromkeys(LOADERS, folder)
         if s3:
-            from benchmarks.s3 import s3_copy
+            from lgd.clusters.testbed.s3_server import s3_copy
 
             datasets["s3"] = stack.enter_context(s3_copy(folder, _other_cores()))
             loaders.append("s3")
@@ -75,7 +75,9 @@ def run(
         for number in range(rounds):
             done: Round = {}
             for loader in loaders:
-                job = job_of(loader, datasets[loader], videos, short_side, crop, seconds, dataset)
+                job = job_of(
+                    loader, datasets[loader], videos, short_side=short_side, crop=crop, seconds=seconds, dataset=dataset
+                )
                 done[loader] = measure_apart(job)
                 speed = max(way["clips_per_s"] for way in done[loader]["frames16"].values())
                 say(f"round {number + 1} of {rounds}, {loader}: {speed:.1f} clips/s")
@@ -91,12 +93,20 @@ def run(
     return document(about, measured, errors)
 
 
-def prepare(videos: Path, out: str, short_side: int, limit: int) -> Dataset:
+def prepare(videos: Path, out: str, short_side: int, *, limit: int) -> Dataset:
     """A dataset of some of the videos, all in one split. Its cluster is gone afterwards: it would take time."""
     manifest = chosen(read_manifest(videos), limit)
     say(f"preprocessing {len(manifest.videos)} videos")
     settings = Settings(short_side=short_side)
-    outcome = preprocess(Storage(videos), out, manifest, ("rgb", "flow"), settings, Resources(), ensure_cluster)
+    outcome = preprocess(
+        Storage(videos),
+        out,
+        manifest,
+        streams=("rgb", "flow"),
+        settings=settings,
+        resources=PreprocessResources(),
+        start_cluster=ensure_cluster,
+    )
     import ray
 
     ray.shutdown()
@@ -116,7 +126,9 @@ def codecs(videos: Path, dataset: Dataset) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def job_of(loader: str, folder: str, videos: Path, short_side: int, crop: int, seconds: float, dataset: Dataset) -> Job:
+def job_of(
+    loader: str, folder: str, videos: Path, *, short_side: int, crop: int, seconds: float, dataset: Dataset
+) -> LoaderJob:
     """At least one clip of every video: they differ in what they cost."""
     cases = CASES
     if loader == "pyav":
@@ -124,15 +136,15 @@ def job_of(loader: str, folder: str, videos: Path, short_side: int, crop: int, s
         cases = {name: dataclasses.replace(case, batch=PYAV_BATCH) for name, case in rgb.items()}
     elif loader == "s3":
         loader, cases = "ours", {"frames16": CASES["frames16"]}
-    return Job(loader, folder, str(videos), cases, short_side, crop, seconds, clips=dataset.summary["videos"])
+    return LoaderJob(loader, folder, str(videos), cases, short_side, crop, seconds, clips=dataset.summary["videos"])
 
 
-def measure_apart(job: Job) -> dict[str, dict[str, dict[str, float]]]:
+def measure_apart(job: LoaderJob) -> dict[str, dict[str, dict[str, float]]]:
     """In a process that has one core from its start, the last of those that there are.
 
     Raises UserError with what it said last where it fails."""
     last_core = {max(os.sched_getaffinity(0))}
-    return answer_of("benchmarks.loader_child", encoded(job), what=job.loader, cores=last_core)
+    return run_isolated("lgd.benchmarks.loader_child", encoded(job), what=job.loader, cores=last_core)
 
 
 def _other_cores() -> set[int]:
@@ -144,14 +156,14 @@ def mean_error(dataset: Dataset, stream: str, crop: int) -> float:
     """Mean absolute difference of ours from OpenCV's decode of the same clips, of 255."""
     import torch
 
-    from benchmarks.loader_rivals import ShardClips
-    from pipeline.loader import train_loader
+    from lgd.benchmarks.loader_rivals import ShardClips
+    from lgd.pipeline.loading.loader import train_loader
 
     transform, batch = Transform(crop=crop), 8
-    clips = ShardClips(dataset.storage.address, stream, CASES["frames16"].frames, transform)
+    clips = ShardClips(dataset.storage.address, stream, CASES["frames16"].frames, transform=transform)
     std = torch.tensor(transform.std).view(3, 1, 1, 1) if stream == "rgb" else transform.flow_std
     errors = []
-    for loaded in train_loader(dataset, stream, batch, range(ERROR_CLIPS // batch), transform=transform):
+    for loaded in train_loader(dataset, stream, batch, steps=range(ERROR_CLIPS // batch), transform=transform):
         for video, position in zip(loaded.video, loaded.position, strict=True):
             errors.append(((video - clips[position]) * std).abs().mean().item())
     return statistics.mean(errors)
@@ -209,11 +221,11 @@ def case_numbers(rounds: Sequence[Round], case: str) -> dict[str, Any]:
 def broken_claims(result: dict[str, Any]) -> list[str]:
     """What of the claims does not hold, on 16-frame RGB clips."""
     ratios, broken = result["ratios"], []
-    if ratios["ours_over_pyav"] < LEAST_OVER_PYAV:
-        broken.append(f"{ratios['ours_over_pyav']:.1f} times PyAV's speed, not {LEAST_OVER_PYAV:g}")
-    if ratios["ours_over_dali"] < LEAST_OVER_DALI:
-        broken.append(f"{ratios['ours_over_dali']:.0%} of bare DALI's speed, not {LEAST_OVER_DALI:.0%}")
-    if result["mean_error_of_255"] >= LARGEST_ERROR:
+    if ratios["ours_over_pyav"] < MIN_OVER_PYAV:
+        broken.append(f"{ratios['ours_over_pyav']:.1f} times PyAV's speed, not {MIN_OVER_PYAV:g}")
+    if ratios["ours_over_dali"] < MIN_OVER_DALI:
+        broken.append(f"{ratios['ours_over_dali']:.0%} of bare DALI's speed, not {MIN_OVER_DALI:.0%}")
+    if result["mean_error_of_255"] >= MAX_ERROR:
         broken.append(f"mean error {result['mean_error_of_255']:.2f} of 255 against OpenCV's decoder")
     return broken
 

@@ -1,4 +1,4 @@
-"""One loader measured in a process of its own, which `benchmarks.loader` has pinned to a core before it starts."""
+"""One loader measured in a process of its own, which `lgd.benchmarks.loader` has pinned to a core before it starts."""
 
 import dataclasses
 import json
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.command_line import stdout_for_the_answer
-from pipeline.transform import Transform
+from lgd.pipeline.console.command_line import stdout_for_the_answer
+from lgd.pipeline.loading.transform import Transform
 
 WORKERS = (0, 1)  # of the torch DataLoader: the better counts
 WARM_UP_BATCHES = 3
@@ -28,7 +28,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Job:
+class LoaderJob:
     """loader: ours, pyav, opencv or dali. dataset, videos: folders. short_side, crop: pixels. A case is measured for so
     many seconds and so many clips at least."""
 
@@ -42,30 +42,32 @@ class Job:
     clips: int
 
 
-def measure(job: Job) -> dict[str, dict[str, dict[str, float]]]:
+def measure(job: LoaderJob) -> dict[str, dict[str, dict[str, float]]]:
     """By case and by the way it is loaded: clips_per_s, taken_share (of the wall time that something else had the core)
     and, for ours, bytes_read and bytes_used."""
     return {name: dict(measure_case(job, case)) for name, case in job.cases.items()}
 
 
-def measure_case(job: Job, case: Case) -> Iterator[tuple[str, dict[str, float]]]:
+def measure_case(job: LoaderJob, case: Case) -> Iterator[tuple[str, dict[str, float]]]:
     transform = Transform(crop=job.crop)
     if job.loader == "ours":
-        from pipeline.dataset import open_dataset
-        from pipeline.loader import train_loader
-        from pipeline.order import Sampling
+        from lgd.pipeline.dataset.dataset import open_dataset
+        from lgd.pipeline.loading.clip_order import Sampling
+        from lgd.pipeline.loading.loader import train_loader
 
         steps, sampling = range(10**9), Sampling(frames=case.frames)
-        loader = train_loader(open_dataset(job.dataset), case.stream, case.batch, steps, sampling, transform)
+        loader = train_loader(
+            open_dataset(job.dataset), case.stream, case.batch, steps=steps, sampling=sampling, transform=transform
+        )
         speed = clips_per_s((len(batch.key) for batch in loader), job)
         loader.close()  # ends the reads in flight, which are counted in parts
         yield "ours", {**speed, "bytes_read": loader.reader.bytes_read, "bytes_used": loader.reader.bytes_used}
         return
-    from benchmarks.loader_rivals import ShardClips, VideoClips
+    from lgd.benchmarks.loader_rivals import ShardClips, VideoClips
 
-    shards = ShardClips(job.dataset, case.stream, case.frames, transform)
+    shards = ShardClips(job.dataset, case.stream, case.frames, transform=transform)
     if job.loader == "dali":
-        from benchmarks.bare_dali import decoded
+        from lgd.benchmarks.bare_dali import decoded
 
         yield "dali", clips_per_s(decoded(shards, case.batch), job)
         return
@@ -77,14 +79,14 @@ def measure_case(job: Job, case: Case) -> Iterator[tuple[str, dict[str, float]]]
     cv2.setNumThreads(1)
     clips: Dataset[torch.Tensor] = shards
     if job.loader == "pyav":
-        clips = VideoClips(job.dataset, job.videos, case.frames, job.short_side, transform)
+        clips = VideoClips(job.dataset, job.videos, case.frames, short_side=job.short_side, transform=transform)
     for workers in WORKERS:
         batches = iter(DataLoader(clips, case.batch, num_workers=workers))
         yield f"{workers} workers", clips_per_s((len(batch) for batch in batches), job)
         del batches  # ends its worker
 
 
-def clips_per_s(batches: Iterator[int], job: Job) -> dict[str, float]:
+def clips_per_s(batches: Iterator[int], job: LoaderJob) -> dict[str, float]:
     """batches: the clips in each, as it is there.
 
     Seconds are those of the wall, less those in which something else had the core: on a machine that does nothing else
@@ -114,13 +116,13 @@ def core_s() -> float:
     return time.process_time() + (ticks + int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
 
 
-def encoded(job: Job) -> str:
+def encoded(job: LoaderJob) -> str:
     return json.dumps(dataclasses.asdict(job))
 
 
-def decoded_job(text: str) -> Job:
+def decoded_job(text: str) -> LoaderJob:
     fields: dict[str, Any] = json.loads(text)
-    return Job(**{**fields, "cases": {name: Case(**case) for name, case in fields["cases"].items()}})
+    return LoaderJob(**{**fields, "cases": {name: Case(**case) for name, case in fields["cases"].items()}})
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from pipeline.dali import FLOW_ZERO
-from pipeline.dataset import STREAMS, open_dataset, read_table
-from pipeline.index import Index
-from pipeline.order import Clip, Sampling, TrainOrder
-from pipeline.transform import Transform, window
+from lgd.pipeline.dataset.dataset import STREAMS, open_dataset, read_table
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.loading.clip_order import Clip, Sampling, TrainOrder
+from lgd.pipeline.loading.dali import FLOW_ZERO
+from lgd.pipeline.loading.transform import Transform, window
 
 ITEMS = 10**9  # the clip order has no end
 
 
 class ShardClips(Dataset[torch.Tensor]):
-    """Clips (C x T x crop x crop, normalised float32) from the shards: a ranged read, cv2.imdecode, NumPy."""
+    """Clips (C x T x crop x crop, normalized float32) from the shards: a ranged read, cv2.imdecode, NumPy."""
 
-    def __init__(self, dataset: str, stream: str, frames: int, transform: Transform):
+    def __init__(self, dataset: str, stream: str, frames: int, *, transform: Transform):
         """Raises UserError for a dataset without that stream."""
         self.index = Index(open_dataset(dataset), stream)
         rows = self.index.rows("train")
@@ -48,7 +48,7 @@ class ShardClips(Dataset[torch.Tensor]):
         clip = self.order.clip(position)
         height = int(self.index.heights[clip.row])
         width = int(self.index.widths[clip.row]) // max(self.planes, 1)
-        top, left, high, wide = window(self.transform, clip, height, width, "drawn")
+        top, left, high, wide = window(self.transform, clip, height, width=width, part="drawn")
         pictures = []
         for jpeg in self.jpegs(clip):
             if self.planes:
@@ -62,8 +62,8 @@ class ShardClips(Dataset[torch.Tensor]):
         if self.planes:
             signs = [-1 if mirrored else 1] + [1] * (self.planes - 1)
             zero, scale = [FLOW_ZERO] * self.planes, [self.transform.flow_std * sign for sign in signs]
-            return _normalised(np.stack(pictures), mirrored, zero, scale)
-        return _normalised(np.stack(pictures), mirrored, self.transform.mean, self.transform.std)
+            return _normalized(np.stack(pictures), mirrored, zero, std=scale)
+        return _normalized(np.stack(pictures), mirrored, self.transform.mean, std=self.transform.std)
 
 
 class VideoClips(Dataset[torch.Tensor]):
@@ -71,7 +71,7 @@ class VideoClips(Dataset[torch.Tensor]):
 
     A clip has T consecutive frames of the video, at the video's own frame rate."""
 
-    def __init__(self, dataset: str, videos: str, frames: int, short_side: int, transform: Transform):
+    def __init__(self, dataset: str, videos: str, frames: int, *, short_side: int, transform: Transform):
         """dataset: says which videos there are; videos: the folder of them. Frames are brought to short_side pixels."""
         opened = open_dataset(dataset)
         self.index = Index(opened, "rgb")
@@ -88,14 +88,14 @@ class VideoClips(Dataset[torch.Tensor]):
         clip = self.order.clip(position)
         free = max(int(self.index.lengths[clip.row]) - self.frames, 1)
         path = self.videos / self.paths[self.index.key(clip.row)]
-        pictures = read_clip(path, min(int(clip.frames[0]) / free, 1), self.frames, self.short_side)
+        pictures = read_clip(path, min(int(clip.frames[0]) / free, 1), self.frames, short_side=self.short_side)
         height, width = pictures.shape[1:3]
-        top, left, high, wide = window(self.transform, clip, height, width, "drawn")
+        top, left, high, wide = window(self.transform, clip, height, width=width, part="drawn")
         cut = pictures[:, top : top + high, left : left + wide]
-        return _normalised(cut, clip.flip and self.transform.flip, self.transform.mean, self.transform.std)
+        return _normalized(cut, clip.flip and self.transform.flip, self.transform.mean, std=self.transform.std)
 
 
-def read_clip(path: Path, start: float, count: int, short_side: int) -> np.ndarray:
+def read_clip(path: Path, start: float, count: int, *, short_side: int) -> np.ndarray:
     """uint8 count x H x W x 3 of a video, looped if it ends before.
 
     start: the place of the first frame as a fraction of its free play."""
@@ -119,7 +119,7 @@ def read_clip(path: Path, start: float, count: int, short_side: int) -> np.ndarr
     return np.stack([pictures[i % len(pictures)] for i in range(count)])
 
 
-def _normalised(pictures: np.ndarray, mirrored: bool, mean, std) -> torch.Tensor:
+def _normalized(pictures: np.ndarray, mirrored: bool, mean, *, std) -> torch.Tensor:
     """uint8 T x H x W x C -> float32 C x T x H x W."""
     clip = torch.from_numpy(np.ascontiguousarray(pictures[:, :, ::-1] if mirrored else pictures)).float()
     return clip.sub_(torch.tensor(mean)).div_(torch.tensor(std)).permute(3, 0, 1, 2)

@@ -20,17 +20,17 @@ import cv2
 import numpy as np
 from rich.table import Column, Table
 
-from clusters.embedded import ensure_cluster
-from pipeline.dataset import open_dataset
-from pipeline.errors import UserError
-from pipeline.order import evenly
-from pipeline.progress import say
-from pipeline.storage import Storage
-from preprocessing.annotations import Manifest, read_manifest
-from preprocessing.decode import Rejected, decode, resize_seconds
-from preprocessing.job import preprocess
-from preprocessing.settings import Resources, Settings
-from preprocessing.tvl1 import compute_flow, warm_up
+from lgd.clusters.embedded import ensure_cluster
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.dataset.dataset import open_dataset
+from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.read import Manifest, read_manifest
+from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
+from lgd.preprocessing.job import preprocess
+from lgd.preprocessing.settings import PreprocessResources, Settings
+from lgd.preprocessing.video.decode import Rejected, decode, resize_seconds
 
 WARM_UP_VIDEOS = 5  # two shards: one for each worker
 SAMPLE_VIDEOS, SAMPLE_PAIRS, SAMPLE_TIMES = 6, 4, 3
@@ -92,7 +92,7 @@ class Sample:
     ours_s: float
 
 
-def run(videos: Path, settings: Settings, limit: int, rounds: int) -> dict[str, Any]:
+def run(videos: Path, settings: Settings, limit: int, *, rounds: int) -> dict[str, Any]:
     """Measures everything; returns it as one JSON document.
 
     videos: a folder of class folders. limit: how many of its videos, evenly chosen. rounds: runs with one worker, and
@@ -104,13 +104,13 @@ def run(videos: Path, settings: Settings, limit: int, rounds: int) -> dict[str, 
     runs = []
     for number in range(rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            done, made = run_job(videos, manifest, settings, workers)
+            done, made = run_job(videos, manifest, settings, workers=workers)
             if made.videos == 0:
                 raise UserError(f"none of {len(manifest.videos)} videos of {videos} can be decoded")
             runs.append(done)
             say(f"round {number + 1} of {rounds}, workers {workers}: {done.wall_s:.1f} s")
     sample = measure_sample([videos / video.path for video in chosen(manifest, SAMPLE_VIDEOS).videos], settings)
-    return document(runs, made, sample, settings)
+    return document(runs, made, sample, settings=settings)
 
 
 def chosen(manifest: Manifest, count: int) -> Manifest:
@@ -119,12 +119,18 @@ def chosen(manifest: Manifest, count: int) -> Manifest:
     return Manifest(tuple(dataclasses.replace(video, split="train") for video in picked), manifest.classes)
 
 
-def run_job(videos: Path, manifest: Manifest, settings: Settings, workers: int) -> tuple[Run, Made]:
+def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: int) -> tuple[Run, Made]:
     """The job, on the cluster that there is, into a folder that is removed."""
     with tempfile.TemporaryDirectory(prefix="lgd-bench-") as folder:
         out = str(Path(folder) / "data")
         outcome = preprocess(
-            Storage(videos), out, manifest, ("rgb", "flow"), settings, Resources(workers), ensure_cluster
+            Storage(videos),
+            out,
+            manifest,
+            streams=("rgb", "flow"),
+            settings=settings,
+            resources=PreprocessResources(workers),
+            start_cluster=ensure_cluster,
         )
         frames = open_dataset(out).summary["frames"]
     made = Made(outcome.shards_made, outcome.videos, frames, outcome.rejected)
@@ -150,12 +156,12 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
             resize_s += resizing
             middle = max(len(rgb) // 2 - SAMPLE_PAIRS, 0)
             some = rgb[middle : middle + SAMPLE_PAIRS + 1]
-            grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in some])
+            gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in some])
             for backend in flow_s:
                 start = time.perf_counter()
-                compute_flow(grey, settings.tvl1, backend)
+                compute_flow(gray, settings.tvl1, backend)
                 flow_s[backend] += time.perf_counter() - start
-            pairs += len(grey) - 1
+            pairs += len(gray) - 1
     finally:
         cv2.setNumThreads(threads)
     if not videos:
@@ -175,7 +181,7 @@ def _decode_in_parts(path: Path, settings: Settings) -> tuple[np.ndarray, float,
     return frames.rgb, statistics.median(decoding), statistics.median(resizing)
 
 
-def document(runs: Sequence[Run], made: Made, sample: Sample, settings: Settings) -> dict[str, Any]:
+def document(runs: Sequence[Run], made: Made, sample: Sample, *, settings: Settings) -> dict[str, Any]:
     """All numbers. Stages and costs are of the runs with one worker: nothing else wanted its core."""
     alone = [done for done in runs if done.workers == 1]
     walls = {workers: [done.wall_s for done in runs if done.workers == workers] for workers in (1, 2)}
@@ -212,11 +218,11 @@ def document(runs: Sequence[Run], made: Made, sample: Sample, settings: Settings
             }
             for name, collection in KINETICS.items()
         },
-        "assumptions": _assumptions(made, sample, settings, two_over_one),
+        "assumptions": _assumptions(made, sample, settings, two_over_one=two_over_one),
     }
 
 
-def _assumptions(made: Made, sample: Sample, settings: Settings, two_over_one: float) -> list[str]:
+def _assumptions(made: Made, sample: Sample, settings: Settings, *, two_over_one: float) -> list[str]:
     """What the projection takes for granted, a sentence each."""
     return [
         *(

@@ -19,26 +19,26 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from benchmarks.apart import answer_of
-from benchmarks.train_child import Job, encoded
-from pipeline.dataset import STREAMS, open_dataset
-from pipeline.progress import say
-from training.models.zoo import check, count
-from training.recipes import TrainConfig
+from lgd.benchmarks.isolated import run_isolated
+from lgd.benchmarks.train_child import StepJob, encoded
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
+from lgd.training.models.zoo import check, count
+from lgd.training.recipes import TrainConfig
 
 WAYS = ("ours", "plain", "data")
 CLASSES = 400  # of random clips
 PASSES = 3  # forward passes that a training step costs
 BF16_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}  # dense, from the data sheets
 
-LEAST_OVER_PLAIN = 1.0
-MOST_DATA_WAIT = 0.05
+MIN_OVER_PLAIN = 1.0
+MAX_DATA_WAIT = 0.05
 
 Round = dict[str, dict[str, Any]]  # by way
 
 
 def run(
-    recipe: str, config: TrainConfig, data: str | None, steps: int, rounds: int, threads: int = 1
+    recipe: str, config: TrainConfig, data: str | None, *, steps: int, rounds: int, threads: int = 1
 ) -> dict[str, Any]:
     """Measures everything; returns it as one JSON document.
 
@@ -48,11 +48,13 @@ def run(
     channels = STREAMS[config.stream].channels
     check(config.model, classes, channels)
     jobs = {
-        "ours": Job(config, False, None, classes, steps, threads),
-        "plain": Job(config, True, None, classes, steps, threads),
+        "ours": StepJob(config, False, None, classes, steps, threads),
+        "plain": StepJob(config, True, None, classes, steps, threads),
     }
     if data:
-        jobs["data"] = Job(config, False, os.path.abspath(data) if "://" not in data else data, classes, steps, threads)
+        jobs["data"] = StepJob(
+            config, False, os.path.abspath(data) if "://" not in data else data, classes, steps, threads
+        )
     measured: list[Round] = []
     for number in range(rounds):
         done: Round = {}
@@ -61,7 +63,7 @@ def run(
             speed = config.batch / statistics.median(done[way]["step_s"])
             say(f"round {number + 1} of {rounds}, {way}: {speed:.2f} clips/s")
         measured.append(done)
-    size = count(config.model, classes, channels, config.transform.crop)
+    size = count(config.model, classes, channels, size=config.transform.crop)
     about = {
         "recipe": recipe,
         "model": config.model.name,
@@ -81,9 +83,9 @@ def run(
     return document(about, measured)
 
 
-def measure_apart(job: Job, way: str) -> dict[str, Any]:
+def measure_apart(job: StepJob, way: str) -> dict[str, Any]:
     """What `train_child.measure` says of a job, from a process of its own."""
-    return answer_of("benchmarks.train_child", encoded(job), what=f"a step ({way})")
+    return run_isolated("lgd.benchmarks.train_child", encoded(job), what=f"a step ({way})")
 
 
 def document(about: dict[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
@@ -118,10 +120,10 @@ def document(about: dict[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
 def broken_claims(result: dict[str, Any]) -> list[str]:
     """What of the claims does not hold."""
     broken, ratio = [], result["ratios"]["ours_over_plain"]
-    if ratio < LEAST_OVER_PLAIN:
-        broken.append(f"{ratio:.2f} times the plain way's speed, not {LEAST_OVER_PLAIN:g}")
-    if "data" in result and (wait := result["data"]["data_wait"]) > MOST_DATA_WAIT:
-        broken.append(f"{wait:.1%} of the time spent waiting for data, not at most {MOST_DATA_WAIT:.0%}")
+    if ratio < MIN_OVER_PLAIN:
+        broken.append(f"{ratio:.2f} times the plain way's speed, not {MIN_OVER_PLAIN:g}")
+    if "data" in result and (wait := result["data"]["data_wait"]) > MAX_DATA_WAIT:
+        broken.append(f"{wait:.1%} of the time spent waiting for data, not at most {MAX_DATA_WAIT:.0%}")
     return broken
 
 

@@ -11,19 +11,21 @@ from typing import Any
 
 import torch
 
-from pipeline.command_line import stdout_for_the_answer
-from pipeline.dataset import STREAMS, open_dataset
-from pipeline.loader import Batch, Delivery, train_loader
-from training.compile import compiled
-from training.loop import fresh, train_step
-from training.recipes import TrainConfig, flatten, unflatten
+from lgd.pipeline.console.command_line import stdout_for_the_answer
+from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
+from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
+from lgd.training.compile import compiled
+from lgd.training.loop import fresh, train_step
+from lgd.training.recipes import TrainConfig, flatten, unflatten
 
 WARM_UP_STEPS = 2
-QUEUED_BATCHES = Delivery().ahead + Delivery().prefetch  # are ready before the first step, and waited for by none
+QUEUED_BATCHES = (
+    LoaderOptions().ahead + LoaderOptions().prefetch
+)  # are ready before the first step, and waited for by none
 
 
 @dataclass(frozen=True)
-class Job:
+class StepJob:
     """config: of the training, whose `batch` is the worker's share. plain: float32, contiguous, eager, all clips at
     once. data: the dataset's folder that the clips come from; without it they are random numbers of `classes` classes.
     steps: measured; threads: of the arithmetic on a CPU."""
@@ -36,7 +38,7 @@ class Job:
     threads: int
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(job: StepJob) -> dict[str, Any]:
     """step_s: of each step, waiting for data included. data_wait: share of the time. memory_mb: the largest, of the GPU
     or of the process. device: its name."""
     torch.set_num_threads(job.threads)
@@ -56,7 +58,7 @@ def measure(job: Job) -> dict[str, Any]:
         start = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - start)
-        train_step(model, network, optimizer, batch, config, config.optimizer.rate, workers=1)
+        train_step(model, network, optimizer, batch=batch, config=config, rate=config.optimizer.rate, workers=1)
         if device.type == "cuda":
             torch.cuda.synchronize()
         step_s.append(time.perf_counter() - start)
@@ -69,7 +71,7 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def _random(job: Job, device: torch.device) -> Iterator[Batch]:
+def _random(job: StepJob, device: torch.device) -> Iterator[Batch]:
     config, crop = job.config, job.config.transform.crop
     shape = (config.batch, STREAMS[config.stream].channels, config.model.clip_frames, crop, crop)
     video = torch.randn(shape, device=device).to(memory_format=torch.channels_last_3d)
@@ -79,18 +81,18 @@ def _random(job: Job, device: torch.device) -> Iterator[Batch]:
         yield batch
 
 
-def _loaded(job: Job, device: torch.device, warm_up: int) -> Iterator[Batch]:
+def _loaded(job: StepJob, device: torch.device, warm_up: int) -> Iterator[Batch]:
     assert job.data is not None
     config, steps = job.config, range(warm_up + job.steps)
     loader = train_loader(
         open_dataset(job.data),
         config.stream,
         config.batch,
-        steps,
-        config.sampling,
-        config.transform,
+        steps=steps,
+        sampling=config.sampling,
+        transform=config.transform,
         seed=config.seed,
-        delivery=Delivery(device, skip_damaged=config.skip_damaged),
+        options=LoaderOptions(device, skip_damaged=config.skip_damaged),
     )
     with contextlib.closing(loader):
         yield from loader
@@ -102,13 +104,13 @@ def resident_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
-def encoded(job: Job) -> str:
+def encoded(job: StepJob) -> str:
     return json.dumps({**asdict(job), "config": flatten(job.config)})
 
 
-def decoded_job(text: str) -> Job:
+def decoded_job(text: str) -> StepJob:
     fields = json.loads(text)
-    return Job(**{**fields, "config": unflatten(TrainConfig(), fields["config"])})
+    return StepJob(**{**fields, "config": unflatten(TrainConfig(), fields["config"])})
 
 
 if __name__ == "__main__":

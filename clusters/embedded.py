@@ -1,14 +1,15 @@
 """The cluster that a command works on: one that is running, or an embedded Ray of one node in this process's care."""
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
 import socket
 import sys
 
-from pipeline.errors import UserError
-from pipeline.progress import say
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
 
 SECURITY = {
     "RAY_AUTH_MODE": "token",
@@ -25,6 +26,9 @@ SETTINGS = {
 
 JOIN_ATTEMPTS = "2"  # of up to 40 s; Ray makes 20 before it says that no cluster is there
 CONNECT_S = 10.0
+# Ray puts the folder that the driver is in first on the import path of its workers, where a user's own torch.py or
+# yaml.py would be imported instead of the library of that name. There are no modules here.
+NEUTRAL_FOLDER = "/"
 
 
 def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
@@ -59,7 +63,8 @@ def _join(address: str) -> None:
         host, _, port = address.rpartition(":")
         if port.isdigit():  # Ray itself would try for a minute
             socket.create_connection((host, int(port)), CONNECT_S).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with contextlib.chdir(NEUTRAL_FOLDER):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -79,14 +84,15 @@ def _start(cpus: int | None) -> None:
     import ray
 
     try:
-        ray.init(
-            address="local",
-            num_cpus=cpus or len(os.sched_getaffinity(0)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
+        with contextlib.chdir(NEUTRAL_FOLDER):
+            ray.init(
+                address="local",
+                num_cpus=cpus or len(os.sched_getaffinity(0)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+            )
     except Exception as error:  # of no narrower kind: Ray's node did not come up within its 30 s
         reason = str(error).strip().splitlines()[0]
         raise UserError(

@@ -6,7 +6,6 @@ log that Ray keeps of a job is one: `clusters/job.py` marks the lines of the for
 import asyncio
 import contextlib
 import functools
-import importlib.util
 import json
 import logging
 import os
@@ -22,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clusters.job import ANSWER
-from pipeline.command_line import Answer, Defaults, Verb, Verbs, dispatch
-from pipeline.errors import UsageError, UserError
-from pipeline.progress import say
+import lgd
+from lgd.clusters.job import ANSWER
+from lgd.pipeline.console.command_line import Answer, Command, Commands, Defaults, dispatch
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import say
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-SHIPPED = ("lgd", "pipeline", "preprocessing", "training", "clusters", "benchmarks")
 CODE = (".py", ".html", ".css", ".js")  # besides Python, what the report's page is made of
 CHATTY = (  # about what they pack and upload
     "ray.dashboard.modules.dashboard_sdk",
@@ -45,10 +44,11 @@ def submitted(
     words: Sequence[str],
     address: str,
     variables: Sequence[str],
+    *,
     follow: str | None,
     stop: str | None,
     as_json: bool,
-    verbs: Verbs,
+    commands: Commands,
     defaults: Defaults,
 ) -> Answer:
     """What `lgd submit` does: submits `lgd WORDS`, or follows or stops a job; the job's exit code becomes ours.
@@ -65,10 +65,10 @@ def submitted(
     if follow is not None:
         code = follow_job(address, follow, keep)
     else:
-        check_words([*words], verbs, defaults)
+        check_words([*words], commands, defaults)
         if as_json and "--json" not in words:
             words = (*words, "--json")
-        code = run_job(address, words, variables, keep)
+        code = run_job(address, words, variables, keep=keep)
     failed = f"the job ended with exit code {code}; its log is above" if code else ""
     if failed and not answer:
         error = UserError(failed)
@@ -77,25 +77,25 @@ def submitted(
     return Answer(json.loads("".join(answer)) if answer else None, [], failed)
 
 
-def check_words(words: Sequence[str], verbs: Verbs, defaults: Defaults) -> None:
+def check_words(words: Sequence[str], commands: Commands, defaults: Defaults) -> None:
     """Raises UsageError for the command line of a job that is wrong, and does nothing for one that is right."""
 
-    def idle(verb: Verb) -> Verb:
-        @functools.wraps(verb)
+    def idle(command: Command) -> Command:
+        @functools.wraps(command)
         def call(*values: Any, **named: Any) -> Answer:
             return Answer(None, [])
 
         return call
 
-    checked: Verbs = {
-        name: {inner: idle(of) for inner, of in verb.items()} if isinstance(verb, Mapping) else idle(verb)
-        for name, verb in verbs.items()
+    checked: Commands = {
+        name: {inner: idle(of) for inner, of in command.items()} if isinstance(command, Mapping) else idle(command)
+        for name, command in commands.items()
         if name != "submit"
     }
     dispatch([*words], checked, defaults)
 
 
-def run_job(address: str, words: Sequence[str], variables: Sequence[str], keep: Callable[[str], object]) -> int:
+def run_job(address: str, words: Sequence[str], variables: Sequence[str], *, keep: Callable[[str], object]) -> int:
     """Submits `lgd WORDS` to the cluster whose dashboard is at `address` and follows it; returns its exit code.
 
     variables: names of environment variables that the job gets with the values that they have here; no others are sent.
@@ -105,32 +105,32 @@ def run_job(address: str, words: Sequence[str], variables: Sequence[str], keep: 
         raise UsageError(f"--env {' '.join(missing)}: not set here")
     client = connect(address)
     job = f"lgd-{words[0]}-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory(prefix="lgd-submit-") as folder, _its_errors(address):
+    with tempfile.TemporaryDirectory(prefix="lgd-submit-") as folder, _dashboard_errors(address):
         copy_code(Path(folder))
         client.submit_job(
             # Ray hands this to a shell.
-            entrypoint=f"python -m clusters.job {shlex.join(words)}",
+            entrypoint=f"python -m lgd.clusters.job {shlex.join(words)}",
             submission_id=job,
             runtime_env={"working_dir": folder, "env_vars": {name: os.environ[name] for name in variables}},
         )
-    say(f"{job} runs on {address}, whatever becomes of this terminal; {how_to_go_on(address, job)}")
-    return _follow(client, address, job, keep)
+    say(f"{job} runs on {address}, whatever becomes of this terminal; {how_to_resume(address, job)}")
+    return _follow(client, address, job, keep=keep)
 
 
 def follow_job(address: str, job: str, keep: Callable[[str], object]) -> int:
     """Shows the log of a job from its beginning to its end; returns the exit code of its verb."""
-    return _follow(connect(address), address, job, keep)
+    return _follow(connect(address), address, job, keep=keep)
 
 
 def stop_job(address: str, job: str) -> str:
     """Ends a job, unless it has ended; returns its status, in Ray's words."""
     client = connect(address)
-    with _its_errors(address):
+    with _dashboard_errors(address):
         client.stop_job(job)
         return _ended(client, job).status
 
 
-def how_to_go_on(address: str, job: str) -> str:
+def how_to_resume(address: str, job: str) -> str:
     command = f"lgd submit --address {shlex.quote(address)}"
     return f"`{command} --follow {job}` shows its log, `{command} --stop {job}` ends it"
 
@@ -148,7 +148,7 @@ def connect(address: str) -> "JobSubmissionClient":
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     if url.scheme == "http" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
         say(f"the token and the log travel to {url.hostname} unencrypted; an SSH tunnel or https keeps them private")
-    with _its_errors(address):
+    with _dashboard_errors(address):
         socket.create_connection((url.hostname, url.port or 80), CONNECT_S).close()  # Ray would wait without an end
         from ray.job_submission import JobSubmissionClient
 
@@ -158,30 +158,23 @@ def connect(address: str) -> "JobSubmissionClient":
 
 
 def copy_code(folder: Path) -> None:
-    """The files that our own packages are made of, and nothing that lies beside them."""
-    for name in SHIPPED:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise UserError(f"the code of {name} is not there as files: it cannot be shipped")
-        source = Path(spec.origin)
-        if source.name == "__init__.py":
-            root = source.parent
-            for file in (each for each in root.rglob("*") if each.suffix in CODE):
-                copy = folder / name / file.relative_to(root)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
-        else:
-            shutil.copyfile(source, folder / source.name)
+    """Copies the files that the package `lgd` is made of, and nothing else, to `folder`/lgd."""
+    package = Path(lgd.__file__).parent
+    for path, _, files in os.walk(package, followlinks=True):
+        for file in (Path(path) / name for name in files if name.endswith(CODE)):
+            copy = folder / "lgd" / file.relative_to(package)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
 
 
-def _follow(client: "JobSubmissionClient", address: str, job: str, keep: Callable[[str], object]) -> int:
+def _follow(client: "JobSubmissionClient", address: str, job: str, *, keep: Callable[[str], object]) -> int:
     try:
-        with _its_errors(address):
+        with _dashboard_errors(address):
             client.get_job_info(job)  # an unknown job is said so by this alone
             asyncio.run(_show(client, job, keep))
             ended = _ended(client, job)
     except KeyboardInterrupt:
-        interrupted = UserError(f"{job} goes on; {how_to_go_on(address, job)}")
+        interrupted = UserError(f"{job} goes on; {how_to_resume(address, job)}")
         interrupted.exit_code = INTERRUPTED
         raise interrupted from None
     if ended.driver_exit_code is None:  # it did not come to run, or was stopped
@@ -219,7 +212,7 @@ def _ended(client: "JobSubmissionClient", job: str) -> Any:
 
 
 @contextlib.contextmanager
-def _its_errors(address: str) -> Iterator[None]:
+def _dashboard_errors(address: str) -> Iterator[None]:
     """What goes wrong with the dashboard, as one line."""
     from ray.exceptions import AuthenticationError
 

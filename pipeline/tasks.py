@@ -1,11 +1,11 @@
 """Tasks on a Ray cluster: as many at once as there is room for, spread over the nodes, repeated when they are lost."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-from pipeline.errors import UserError
-from pipeline.progress import Progress, say
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import Progress, say
 
 TASK_RETRIES = 10  # of a task whose worker or node died
 WAIT_S = 1.0  # between two looks at the progress
@@ -13,7 +13,7 @@ LOOK_S = 5.0  # between two looks at the size of the cluster
 PATIENCE_S = 15.0  # without a node that has room, until that is said
 
 
-class Tally(Protocol):
+class Counters(Protocol):
     """What tasks have done: their sum, and how a person sees it."""
 
     @property
@@ -27,7 +27,7 @@ class Tally(Protocol):
         """What is shown beside the bar, so many seconds after the start."""
 
 
-Sum = TypeVar("Sum", bound=Tally)
+Sum = TypeVar("Sum", bound=Counters)
 
 
 class Task(NamedTuple):
@@ -36,11 +36,11 @@ class Task(NamedTuple):
 
     name: str
     make: Callable[..., Iterator[Any]]
-    arguments: tuple[Any, ...]
+    arguments: Mapping[str, Any]
     videos: int
 
 
-def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], workers: int | None, total: Sum) -> Sum:
+def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], *, workers: int | None, total: Sum) -> Sum:
     """Does the tasks on the cluster that this process is connected to; returns `total` with all that they did.
 
     needs: of a task, by Ray's names. workers: tasks at once; by default as many as there is room for. A task whose
@@ -59,7 +59,7 @@ def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], workers
             while waiting or running:
                 while waiting and len(running) < room.now():
                     task = waiting.pop()
-                    running[remote[task.make].remote(*task.arguments)] = task
+                    running[remote[task.make].remote(**task.arguments)] = task
                 if not running:
                     time.sleep(WAIT_S)
                     continue

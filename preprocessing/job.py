@@ -6,32 +6,32 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from pipeline.dataset import (
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.dataset.dataset import (
     DESCRIPTION,
     MANIFEST,
     STREAMS,
     Dataset,
-    Recipe,
+    StreamSpec,
     index_name,
     open_dataset,
     read_table,
     write_table,
 )
-from pipeline.errors import UserError
-from pipeline.progress import say
-from pipeline.storage import TEMPORARY, Storage
-from pipeline.tasks import Task, run_tasks
-from preprocessing.account import account
-from preprocessing.manifest import Manifest
-from preprocessing.plan import NEW_FOLDER, continued, default_videos_per_shard, plan_shards, survey
-from preprocessing.settings import Resources, Settings
-from preprocessing.shard import Work, make_shard, retry_shard
+from lgd.pipeline.storage.storage import TEMPORARY, Storage
+from lgd.pipeline.tasks import Task, run_tasks
+from lgd.preprocessing.annotations.manifest import Manifest
+from lgd.preprocessing.finalize import finalize_dataset
+from lgd.preprocessing.plan import NEW_FOLDER, continued, default_videos_per_shard, plan_shards, survey
+from lgd.preprocessing.settings import PreprocessResources, Settings
+from lgd.preprocessing.shard import ShardCounters, make_shard, retry_shard
 
 CONNECTIONS = 16  # to the store at once: latency of an object store, not computing
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PreprocessResult:
     """What a run of the job did, and what the dataset holds after it.
 
     shards_made, shards_there: that this run made, and found complete. tried_again, recovered: videos that were
@@ -61,12 +61,13 @@ def preprocess(
     videos: Storage,
     out: str,
     manifest: Manifest,
+    *,
     streams: Sequence[str],
     settings: Settings,
-    resources: Resources,
+    resources: PreprocessResources,
     start_cluster: Callable[[], None],
     retry_rejected: bool = False,
-) -> Outcome:
+) -> PreprocessResult:
     """Makes the dataset `out` from the videos of a folder, or what is missing of it.
 
     retry_rejected: videos that an earlier run rejected are tried again, in all streams of the dataset.
@@ -74,18 +75,24 @@ def preprocess(
     cannot be made; and when the disk is full or the store does not answer."""
     started = time.monotonic()
     needs = resources.of_task(settings.device)
-    recipes = {stream: settings.recipe(stream) for stream in streams}
-    dataset, manifest = _prepare(out, manifest, settings, recipes, retry_rejected)
+    specs = {stream: settings.spec(stream) for stream in streams}
+    dataset, manifest = _prepare(out, manifest, settings, specs=specs, retry_rejected=retry_rejected)
     storage = dataset.storage
+    common = {"storage": storage, "videos": videos, "settings": settings}
     plans = plan_shards(manifest, dataset.videos_per_shard)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        there = survey(storage, dataset.recipes, plans, pool)
+        there = survey(storage, dataset.specs, plans, pool=pool)
         lacking = [
-            (plan, {stream: recipes[stream] for stream in streams if stream not in have}, next(iter(have), None))
+            (plan, {stream: specs[stream] for stream in streams if stream not in have}, next(iter(have), None))
             for plan, have in zip(plans, there, strict=True)
         ]
         make = [
-            Task(f"shard {plan.name}", make_shard, (storage, videos, plan, settings, missing, other), len(plan.videos))
+            Task(
+                f"shard {plan.name}",
+                make_shard,
+                {**common, "plan": plan, "specs": missing, "other": other},
+                len(plan.videos),
+            )
             for plan, missing, other in lacking
             if missing
         ]
@@ -93,13 +100,13 @@ def preprocess(
             Task(
                 f"shard {plan.name}",
                 retry_shard,
-                (storage, videos, plan, settings, _both(dataset, have, new)),
+                {**common, "plan": plan, "specs": _both(dataset, have, new)},
                 len(rejected),
             )
             for (plan, new, _), have in zip(lacking, there, strict=True)
             if retry_rejected and (rejected := next(iter(have.values()), None))
         ]
-        work = again = Work()
+        work = again = ShardCounters()
         working = time.monotonic()
         if not make and not retry and all(stream in dataset.streams for stream in streams):
             say(f"{out} is complete already: {len(plans)} shards of {', '.join(streams)}; nothing to do")
@@ -110,19 +117,19 @@ def preprocess(
                 start_cluster()
             working = time.monotonic()
             if make:
-                work = run_tasks("preprocess", make, needs, resources.workers, Work())
+                work = run_tasks("preprocess", make, needs, workers=resources.workers, total=ShardCounters())
             if retry:
                 for stream in dataset.streams:  # their shards change: without an index they do not count as whole
                     storage.delete(index_name(stream))
-                again = run_tasks("retry rejected", retry, needs, resources.workers, Work())
+                again = run_tasks("retry rejected", retry, needs, workers=resources.workers, total=ShardCounters())
             _clean(dataset)
-            account(dataset, manifest, plans, pool)
+            finalize_dataset(dataset, manifest, plans, pool=pool)
         work_s = time.monotonic() - working
     dataset = open_dataset(storage)
-    total = Work()
+    total = ShardCounters()
     total.add(work)
     total.add(again)
-    return Outcome(
+    return PreprocessResult(
         out=out,
         streams=dataset.streams,
         manifest=len(manifest.videos),
@@ -142,13 +149,13 @@ def preprocess(
     )
 
 
-def _both(dataset: Dataset, there: Mapping[str, object], made: Mapping[str, object]) -> dict[str, Recipe]:
+def _both(dataset: Dataset, there: Mapping[str, object], made: Mapping[str, object]) -> dict[str, StreamSpec]:
     """The streams that have a shard once this run's are made."""
-    return {stream: recipe for stream, recipe in dataset.recipes.items() if stream in there or stream in made}
+    return {stream: spec for stream, spec in dataset.specs.items() if stream in there or stream in made}
 
 
 def _prepare(
-    out: str, manifest: Manifest, settings: Settings, recipes: Mapping[str, Recipe], retry_rejected: bool
+    out: str, manifest: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
 ) -> tuple[Dataset, Manifest]:
     """Opens the dataset or begins it, and writes its plan: the dataset and the manifest to go on with.
 
@@ -156,16 +163,16 @@ def _prepare(
     storage = Storage(out)
     if storage.exists(DESCRIPTION):
         dataset = open_dataset(storage)
-        manifest = _to_go_on_with(dataset, manifest, settings, recipes, retry_rejected)
+        manifest = _resumed_manifest(dataset, manifest, settings, specs=specs, retry_rejected=retry_rejected)
     else:
         if any(name != MANIFEST and not name.startswith(TEMPORARY) for name in storage.names()):
             raise UserError(f"{out} holds other files and is not a dataset: choose another --out")
         storage.make_folder()
         write_table(storage, MANIFEST, manifest.table())
         dataset = Dataset(storage, "", manifest.classes, default_videos_per_shard(len(manifest.videos)), {})
-    if not set(recipes) <= set(dataset.recipes):
-        known = {**dataset.recipes, **recipes}
-        dataset = replace(dataset, recipes={stream: known[stream] for stream in STREAMS if stream in known})
+    if not set(specs) <= set(dataset.specs):
+        known = {**dataset.specs, **specs}
+        dataset = replace(dataset, specs={stream: known[stream] for stream in STREAMS if stream in known})
         dataset.save()
     for folder in _folders(dataset):
         storage.make_folder(folder)
@@ -174,7 +181,7 @@ def _prepare(
 
 
 def _folders(dataset: Dataset) -> list[str]:
-    return ["", *(folder for stream in dataset.recipes for folder in (stream, f"{stream}/.parts"))]
+    return ["", *(folder for stream in dataset.specs for folder in (stream, f"{stream}/.parts"))]
 
 
 def _clean(dataset: Dataset) -> None:
@@ -183,8 +190,8 @@ def _clean(dataset: Dataset) -> None:
         dataset.storage.clean(folder)
 
 
-def _to_go_on_with(
-    dataset: Dataset, asked: Manifest, settings: Settings, recipes: Mapping[str, Recipe], retry_rejected: bool
+def _resumed_manifest(
+    dataset: Dataset, asked: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
 ) -> Manifest:
     """The manifest of a dataset that exists: with `retry_rejected`, files that were missing and have turned up."""
     storage = dataset.storage
@@ -193,8 +200,8 @@ def _to_go_on_with(
     before = asked if same else Manifest.from_table(planned)
     now = asked if same else continued(before, asked, storage.root)
     # What is retried changes all streams: they have a video, or none has it.
-    for stream in dataset.recipes if retry_rejected else dataset.recipes.keys() & recipes.keys():
-        if differences := dataset.recipes[stream].differences(settings.recipe(stream)):
+    for stream in dataset.specs if retry_rejected else dataset.specs.keys() & specs.keys():
+        if differences := dataset.specs[stream].differences(settings.spec(stream)):
             raise UserError(
                 f"the {stream} stream of {storage.root} was made by another recipe ({'; '.join(differences)}): "
                 f"{NEW_FOLDER}"

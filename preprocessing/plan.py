@@ -7,11 +7,11 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from pipeline.dataset import Recipe, shard_name
-from pipeline.errors import UserError
-from pipeline.index import read_part
-from pipeline.storage import Storage
-from preprocessing.manifest import Manifest, Video
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import StreamSpec, shard_name
+from lgd.pipeline.dataset.index import read_part
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.manifest import Manifest, Video
 
 NEW_FOLDER = "give the same options and videos as before, or preprocess into a new folder with --out"
 
@@ -46,36 +46,36 @@ def plan_shards(manifest: Manifest, videos_per_shard: int) -> list[ShardPlan]:
     return plans
 
 
-def rejected_in(storage: Storage, recipe: Recipe, plan: ShardPlan) -> frozenset[str] | None:
+def rejected_in(storage: Storage, spec: StreamSpec, plan: ShardPlan) -> frozenset[str] | None:
     """The keys that a shard's task rejected; None unless the shard is there, whole, of this recipe and these videos."""
-    size = storage.size(shard_name(recipe.stream, plan.name))
+    size = storage.size(shard_name(spec.stream, plan.name))
     if size is None:
         return None
     try:
-        _, record = read_part(storage, recipe.stream, plan.name)
+        _, record = read_part(storage, spec.stream, plan.name)
     except FileNotFoundError:
         return None
-    if (record["recipe"], record["identity"], record["bytes"]) != (recipe.hash, plan.identity, size):
+    if (record["recipe"], record["identity"], record["bytes"]) != (spec.hash, plan.identity, size):
         return None
     return frozenset(row["key"] for row in record["rejected"])
 
 
 def survey(
-    storage: Storage, recipes: Mapping[str, Recipe], plans: Sequence[ShardPlan], pool: Executor
+    storage: Storage, specs: Mapping[str, StreamSpec], plans: Sequence[ShardPlan], *, pool: Executor
 ) -> list[dict[str, frozenset[str]]]:
     """Of every plan, the streams whose shard is complete, with the keys that it rejected: the same in all of them.
 
     A video is in all streams or in none. Where a retry that was killed has mended the shard of one stream and not
     that of another, the other one does not count as complete: it is to be made again after the mended one."""
     found: list[dict[str, frozenset[str]]] = [{} for _ in plans]
-    for stream, recipe in recipes.items():
-        rejected = pool.map(rejected_in, [storage] * len(plans), [recipe] * len(plans), plans)
+    for stream, spec in specs.items():
+        rejected = pool.map(rejected_in, [storage] * len(plans), [spec] * len(plans), plans)
         for streams, keys in zip(found, rejected, strict=True):
             if keys is not None:
                 streams[stream] = keys
     for streams in found:
-        fewest = min(streams.values(), key=len, default=None)
-        for stream in [name for name, keys in streams.items() if keys != fewest]:
+        min_workers = min(streams.values(), key=len, default=None)
+        for stream in [name for name, keys in streams.items() if keys != min_workers]:
             del streams[stream]
     return found
 

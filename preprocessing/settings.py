@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import cv2
 
-from pipeline.dataset import Recipe, Setting
-from pipeline.errors import UsageError, UserError
-from pipeline.flow_code import default_bound
-from preprocessing.decode import ffmpeg_version
-from preprocessing.tvl1 import solver_version
-from preprocessing.tvl1_params import TVL1Params
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.dataset import Setting, StreamSpec
+from lgd.pipeline.dataset.flow_code import default_bound
+from lgd.preprocessing.flow.params import TVL1Params
+from lgd.preprocessing.flow.tvl1 import solver_version
+from lgd.preprocessing.video.decode import ffmpeg_version
 
 GPUS_PER_TASK = 0.25  # with --device cuda: decoding and JPEG keep a task's core busy most of the time
 
@@ -26,7 +26,7 @@ class Settings:
     short_side: int = 120
     """Shorter side of the frames, pixels."""
     jpeg_quality: int = 90
-    """JPEG quality of the colour frames, 1 to 100."""
+    """JPEG quality of the color frames, 1 to 100."""
     flow_jpeg_quality: int = 95
     """JPEG quality of the flow planes, 1 to 100."""
     bound: float | None = None
@@ -62,7 +62,7 @@ class Settings:
     def flow_bound(self) -> float:
         return default_bound(self.short_side) if self.bound is None else self.bound
 
-    def recipe(self, stream: str) -> Recipe:
+    def spec(self, stream: str) -> StreamSpec:
         """Everything that decides the bytes of a stream, versions of the programs included."""
         shared: dict[str, Setting] = {
             "fps": float(self.fps),
@@ -71,9 +71,9 @@ class Settings:
             "opencv": cv2.__version__,
         }
         if stream == "rgb":
-            return Recipe("rgb", {**shared, "jpeg_quality": self.jpeg_quality})
+            return StreamSpec("rgb", {**shared, "jpeg_quality": self.jpeg_quality})
         tvl1 = {f"tvl1.{name}": value for name, value in dataclasses.asdict(self.tvl1).items()}
-        return Recipe(
+        return StreamSpec(
             "flow",
             {
                 **shared,
@@ -90,15 +90,15 @@ class Settings:
 VERSIONS = {"ffmpeg", "opencv", "solver"}  # settings of a recipe that are not chosen, but found on the machine
 
 
-def settings_of(recipes: Mapping[str, Recipe]) -> Settings:
+def settings_of(specs: Mapping[str, StreamSpec]) -> Settings:
     """The settings that make streams by these recipes, of one rate and size, up to the versions of this machine's
     programs: the inverse of `Settings.recipe`. Where there is no GPU, one that computed the flow is done without.
 
     Raises UserError, naming what differs, for a recipe that these programs cannot follow."""
     settings = Settings()
     try:
-        for stream, recipe in recipes.items():
-            given: dict[str, Any] = dict(recipe.settings)
+        for stream, spec in specs.items():
+            given: dict[str, Any] = dict(spec.settings)
             settings = dataclasses.replace(settings, fps=given["fps"], short_side=given["short_side"])
             if stream == "rgb":
                 settings = dataclasses.replace(settings, jpeg_quality=given["jpeg_quality"])
@@ -114,17 +114,17 @@ def settings_of(recipes: Mapping[str, Recipe]) -> Settings:
                 )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"these programs do not know the recipe of the {stream} stream ({error})") from error
-    for stream, recipe in recipes.items():
-        own = settings.recipe(stream)
-        if [name for name in {*recipe.settings, *own.settings} - VERSIONS if _differs(name, recipe, own)]:
+    for stream, spec in specs.items():
+        own = settings.spec(stream)
+        if [name for name in {*spec.settings, *own.settings} - VERSIONS if _differs(name, spec, own)]:
             raise UserError(
-                f"these programs cannot follow the recipe of the {stream} stream: {'; '.join(recipe.differences(own))}"
+                f"these programs cannot follow the recipe of the {stream} stream: {'; '.join(spec.differences(own))}"
             )
     return settings
 
 
-def _differs(name: str, recipe: Recipe, other: Recipe) -> bool:
-    return recipe.settings.get(name) != other.settings.get(name)
+def _differs(name: str, spec: StreamSpec, other: StreamSpec) -> bool:
+    return spec.settings.get(name) != other.settings.get(name)
 
 
 def _has_gpu() -> bool:
@@ -134,7 +134,7 @@ def _has_gpu() -> bool:
 
 
 @dataclass(frozen=True)
-class Resources:
+class PreprocessResources:
     """What the tasks, each of which makes one shard, may take of the cluster."""
 
     workers: int | None = None

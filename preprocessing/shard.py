@@ -13,17 +13,17 @@ from typing import IO, Any, NamedTuple
 import cv2
 import numpy as np
 
-from pipeline.dataset import STREAMS, Recipe, shard_name
-from pipeline.errors import UserError
-from pipeline.flow_code import encode
-from pipeline.index import IndexRow, read_part, write_part
-from pipeline.storage import Storage
-from preprocessing.decode import Frames, Limits, Rejected, decode
-from preprocessing.manifest import Video
-from preprocessing.plan import ShardPlan, rejected_in
-from preprocessing.settings import Settings
-from preprocessing.tvl1 import compute_flow, warm_up
-from preprocessing.video_files import local_file
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import STREAMS, StreamSpec, shard_name
+from lgd.pipeline.dataset.flow_code import encode
+from lgd.pipeline.dataset.index import IndexRow, read_part, write_part
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.manifest import Video
+from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
+from lgd.preprocessing.plan import ShardPlan, rejected_in
+from lgd.preprocessing.settings import Settings
+from lgd.preprocessing.video.decode import Frames, Limits, Rejected, decode
+from lgd.preprocessing.video.files import local_file
 
 MTIME = 0  # of every tar member: the same videos give the same bytes
 BLOCK = 512  # of a tar
@@ -33,7 +33,7 @@ REPORTS = 16  # of its progress that a task makes: a count, not a time, so that 
 
 
 @dataclass
-class Work:
+class ShardCounters:
     """What a task has done since it last said so. seconds: by stage."""
 
     videos: int = 0
@@ -59,7 +59,7 @@ class Work:
         note = f"{self.rejected} rejected, {rate:.1f} videos/s"
         return note + (f", {pairs:.0f} flow pairs/s" if pairs else "")
 
-    def add(self, other: "Work") -> None:
+    def add(self, other: "ShardCounters") -> None:
         for count in ("videos", "rejected", "frames", "flow_pairs"):
             setattr(self, count, getattr(self, count) + getattr(other, count))
         for stage, spent in other.seconds.items():
@@ -77,28 +77,29 @@ def make_shard(
     storage: Storage,
     videos: Storage,
     plan: ShardPlan,
+    *,
     settings: Settings,
-    recipes: Mapping[str, Recipe],
+    specs: Mapping[str, StreamSpec],
     other: str | None = None,
     limits: Limits = Limits(),
-) -> Iterator[Work]:
+) -> Iterator[ShardCounters]:
     """Makes the shard `plan` of the streams in `recipes`: videos of a folder -> tars and parts of the index.
 
     other: a stream that already has this shard; the same videos and frames must come out.
     Yields its progress: every so many videos, and when the shard is complete. A video that cannot be decoded is
     recorded as rejected. Raises UserError for a full disk, for a machine whose programs differ from the recipe's, and
     where a video turns out otherwise than in the `other` stream."""
-    _refuse_other_programs(settings, recipes)
+    _refuse_other_programs(settings, specs)
     frames_in = None if other is None else _frames_in(storage, other, plan)
-    work, rejected = Work(), []
-    _get_ready(settings, recipes, work)
+    work, rejected = ShardCounters(), []
+    _get_ready(settings, specs, work)
     with ExitStack() as stack:  # the tars appear under their names when the block ends well, and not at all otherwise
-        tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in recipes}
+        tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in specs}
         for number, video in enumerate(plan.videos, 1):
             try:
                 if frames_in is not None and video.key not in frames_in:
-                    raise _rejection_in(storage, str(other), plan, video)
-                members = _members(videos, video, settings, recipes, limits, work)
+                    raise _rejection_in(storage, str(other), plan, video=video)
+                members = _members(videos, video, settings, streams=specs, limits=limits, work=work)
             except Rejected as rejection:
                 if frames_in is not None and video.key in frames_in:
                     raise UserError(
@@ -118,9 +119,9 @@ def make_shard(
                         tars[stream].add(video, member)
             if number % -(-len(plan.videos) // REPORTS) == 0:
                 yield work
-                work = Work()
+                work = ShardCounters()
         start = time.perf_counter()
-    _complete(storage, plan, recipes, tars, rejected)
+    _complete(storage, plan, specs, tars=tars, rejected=rejected)
     work.seconds["write"] += time.perf_counter() - start
     yield work
 
@@ -129,32 +130,33 @@ def retry_shard(
     storage: Storage,
     videos: Storage,
     plan: ShardPlan,
+    *,
     settings: Settings,
-    recipes: Mapping[str, Recipe],
+    specs: Mapping[str, StreamSpec],
     limits: Limits = Limits(),
-) -> Iterator[Work]:
+) -> Iterator[ShardCounters]:
     """Tries the videos again that a complete shard rejected; the others are copied.
 
     recipes: of all streams that have the shard. The bytes are those that `make_shard` would write now."""
-    before = {rejected_in(storage, recipe, plan) for recipe in recipes.values()}
+    before = {rejected_in(storage, spec, plan) for spec in specs.values()}
     if len(before) != 1 or None in before:  # an attempt at this task died between two of its writes
-        yield from make_shard(storage, videos, plan, settings, recipes, limits=limits)
+        yield from make_shard(storage, videos, plan, settings=settings, specs=specs, limits=limits)
         return
-    _refuse_other_programs(settings, recipes)
+    _refuse_other_programs(settings, specs)
     again = before.pop() or frozenset()
-    work, rejected, found = Work(), [], dict[str, dict[str, Member]]()
-    _get_ready(settings, recipes, work)
+    work, rejected, found = ShardCounters(), [], dict[str, dict[str, Member]]()
+    _get_ready(settings, specs, work)
     for video in plan.videos:
         if video.key in again:
             try:
-                found[video.key] = _members(videos, video, settings, recipes, limits, work)
+                found[video.key] = _members(videos, video, settings, streams=specs, limits=limits, work=work)
             except Rejected as rejection:
                 rejected.append(_row(video, rejection))
                 work.rejected += 1
     with work.timed("write"):
         if found:
             with ExitStack() as stack:
-                tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in recipes}
+                tars = {stream: stack.enter_context(ShardTar.writing(storage, stream, plan.name)) for stream in specs}
                 for stream, tar in tars.items():
                     copies = stack.enter_context(closing(members_of(storage, stream, plan.name)))
                     for video in plan.videos:
@@ -162,12 +164,12 @@ def retry_shard(
                             tar.add(video, found[video.key][stream])
                         elif video.key not in again:
                             tar.add(video, next(copies))
-            _complete(storage, plan, recipes, tars, rejected)
+            _complete(storage, plan, specs, tars=tars, rejected=rejected)
         else:  # perhaps for other reasons than before
-            for stream in recipes:
+            for stream in specs:
                 part, record = read_part(storage, stream, plan.name)
                 rows = [IndexRow(**row) for row in part.to_pylist()]
-                write_part(storage, stream, plan.name, rows, {**record, "rejected": rejected})
+                write_part(storage, stream, plan.name, rows=rows, record={**record, "rejected": rejected})
     yield work
 
 
@@ -187,17 +189,17 @@ def members_of(storage: Storage, stream: str, shard: str) -> Generator[Member, N
                 yield Member(description, frames)
     except (tarfile.TarError, AttributeError, KeyError, ValueError, EOFError) as error:
         raise UserError(
-            f"{storage.show(name)} is damaged ({error}): delete it, and run the same command again"
+            f"{storage.display(name)} is damaged ({error}): delete it, and run the same command again"
         ) from error
 
 
-def _refuse_other_programs(settings: Settings, recipes: Mapping[str, Recipe]) -> None:
-    for stream, recipe in recipes.items():
-        if differences := recipe.differences(settings.recipe(stream)):
+def _refuse_other_programs(settings: Settings, specs: Mapping[str, StreamSpec]) -> None:
+    for stream, spec in specs.items():
+        if differences := spec.differences(settings.spec(stream)):
             raise UserError(f"this machine would make other {stream} bytes than planned ({'; '.join(differences)})")
 
 
-def _get_ready(settings: Settings, streams: Container[str], work: Work) -> None:
+def _get_ready(settings: Settings, streams: Container[str], work: ShardCounters) -> None:
     """Compiles the solver of the flow, or loads it from the cache: once in a process, and not in the first video."""
     if "flow" in streams:
         with work.timed("compile"):
@@ -219,7 +221,7 @@ def _frame_count(members: Mapping[str, Member]) -> int:
     return len(member.frames) + STREAMS[stream].lost_frames
 
 
-def _rejection_in(storage: Storage, stream: str, plan: ShardPlan, video: Video) -> Rejected:
+def _rejection_in(storage: Storage, stream: str, plan: ShardPlan, *, video: Video) -> Rejected:
     """Why another stream rejected a video."""
     rows = read_part(storage, stream, plan.name)[1]["rejected"]
     row = next(row for row in rows if row["key"] == video.key)
@@ -233,31 +235,40 @@ def _row(video: Video, rejection: Rejected) -> dict[str, str]:
 def _complete(
     storage: Storage,
     plan: ShardPlan,
-    recipes: Mapping[str, Recipe],
+    specs: Mapping[str, StreamSpec],
+    *,
     tars: Mapping[str, "ShardTar"],
     rejected: list[dict[str, str]],
 ) -> None:
     """Writes the parts of the index: only with its part is a shard complete."""
     for stream, tar in tars.items():
         record = {
-            "recipe": recipes[stream].hash,
+            "recipe": specs[stream].hash,
             "identity": plan.identity,
             "bytes": tar.size,
             "videos": tar.videos,
             "rejected": rejected,
         }
-        write_part(storage, stream, plan.name, tar.rows, record)
+        write_part(storage, stream, plan.name, rows=tar.rows, record=record)
 
 
 def _members(
-    videos: Storage, video: Video, settings: Settings, streams: Mapping[str, Any], limits: Limits, work: Work
+    videos: Storage,
+    video: Video,
+    settings: Settings,
+    *,
+    streams: Mapping[str, Any],
+    limits: Limits,
+    work: ShardCounters,
 ) -> dict[str, Member]:
     """Decodes a video and encodes it for each stream. Raises Rejected."""
     with work.timed("decode"):
         if video.missing:
             raise Rejected("missing", f"there is no file {video.path}")
         with local_file(videos, video.path) as path:
-            frames = decode(path, settings.fps, settings.short_side, video.start_s, video.end_s, limits)
+            frames = decode(
+                path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits
+            )
     members = {}
     height, width = frames.rgb.shape[1:3]
     for stream in streams:
@@ -283,20 +294,20 @@ def _members(
     return members
 
 
-def _rgb(frames: Frames, settings: Settings, work: Work) -> tuple[list[bytes], dict[str, Any]]:
+def _rgb(frames: Frames, settings: Settings, work: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
     with work.timed("jpeg"):
         return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in frames.rgb], {}
 
 
-def _flow(frames: Frames, settings: Settings, work: Work) -> tuple[list[bytes], dict[str, Any]]:
+def _flow(frames: Frames, settings: Settings, work: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
     with work.timed("flow"):
-        grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
+        gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
     encoded: list[bytes] = []
     saturated = 0.0
-    for first in range(0, len(grey) - 1, FLOW_CHUNK):
+    for first in range(0, len(gray) - 1, FLOW_CHUNK):
         with work.timed("flow"):
-            chunk = grey[first : first + FLOW_CHUNK + 1]
-            flow = compute_flow(chunk, settings.tvl1, settings.backend, settings.flow_device)
+            chunk = gray[first : first + FLOW_CHUNK + 1]
+            flow = compute_flow(chunk, settings.tvl1, settings.backend, device=settings.flow_device)
             planes, fraction = encode(flow, settings.flow_bound)
             saturated += fraction * len(planes)
         with work.timed("jpeg"):

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.s3 import client_environment, s3_server
-from pipeline import storage as storage_module
-from pipeline import store_faults
-from pipeline.dataset import Dataset, open_dataset
-from pipeline.storage import Storage
-from preprocessing.render import render_set
-from tests.falterer import Between, Falterer, at
-from tests.processes import free_port, run_lgd
-from tests.ray_nodes import RayNodes, ray_nodes
+from lgd.clusters.testbed.processes import free_port, run_lgd
+from lgd.clusters.testbed.ray_nodes import RayNodes, ray_nodes
+from lgd.clusters.testbed.s3_server import client_environment, s3_server
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset
+from lgd.pipeline.storage import retries as store_faults
+from lgd.pipeline.storage import storage as storage_module
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.demo_videos import render_set
+from tests.support.flaky_s3 import Between, FlakyS3, at
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits a tenth as long, and always between two attempts."""
     monkeypatch.setattr(storage_module, "QUICK_ATTEMPTS", 1)
     monkeypatch.setattr(store_faults, "FIRST_WAIT_S", 0.1)
@@ -69,9 +69,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def falterer(s3_endpoint: str) -> Iterator[Between]:
-    """The server between, whose behaviour a test sets, and its address."""
-    kind = type("Between", (Falterer,), {"behind": s3_endpoint, "seen": Counter()})
+def flaky_s3(s3_endpoint: str) -> Iterator[Between]:
+    """The server between, whose behavior a test sets, and its address."""
+    kind = type("Between", (FlakyS3,), {"behind": s3_endpoint, "seen": Counter()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -103,13 +103,13 @@ def dataset(dataset_folder: Path) -> Dataset:
 
 
 @pytest.fixture
-def remote(dataset_folder: Path, s3: str, falterer: Between) -> Dataset:
+def remote(dataset_folder: Path, s3: str, flaky_s3: Between) -> Dataset:
     """The same dataset in an object store, behind the server that falters."""
     storage = Storage(s3)
     for path in dataset_folder.rglob("*"):
         if path.is_file():
             storage.write(path.relative_to(dataset_folder).as_posix(), path.read_bytes())
-    return open_dataset(at(falterer[1], s3.removeprefix("s3://")))
+    return open_dataset(at(flaky_s3[1], s3.removeprefix("s3://")))
 
 
 @pytest.fixture

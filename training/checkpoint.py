@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
-from pipeline.progress import say
-from pipeline.storage import Storage
-from training.run import Run
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.storage.storage import Storage
+from lgd.training.run import Run
 
 FORMAT = "lgd-checkpoint"
 VERSION = 1
@@ -22,7 +22,7 @@ FOLDER = "checkpoints"
 BEST = "best.json"
 
 
-class Writer:
+class CheckpointWriter:
     """Writes a run's checkpoints while the training goes on: it waits only for a copy to the CPU's memory.
 
     One at a time; what goes wrong is raised by the next call."""
@@ -45,7 +45,7 @@ class Writer:
         return found is None or top1 > found["val_top1"]
 
     def save(
-        self, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer, best_top1: float | None = None
+        self, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer, *, best_top1: float | None = None
     ) -> None:
         """Begins to write the checkpoint after `step` steps; afterwards those that are too many are deleted.
 
@@ -115,7 +115,7 @@ def load(run: Run, name: str) -> dict[str, Any]:
     """One checkpoint of a run, on the CPU. Raises UserError, naming it, if it is damaged or not this run's."""
     content = read(run.storage, name)
     if classes_of(content) != run.classes:
-        raise UserError(f"{run.storage.show(name)} belongs to another list of classes")
+        raise UserError(f"{run.storage.display(name)} belongs to another list of classes")
     return content
 
 
@@ -126,7 +126,7 @@ def classes_of(content: dict[str, Any]) -> tuple[str, ...]:
 
 def read(storage: Storage, name: str) -> dict[str, Any]:
     """A checkpoint, on the CPU. Raises UserError, naming it, if it is cut short, foreign or of another version."""
-    shown = storage.show(name)
+    shown = storage.display(name)
     file = io.BytesIO(storage.read(name))
     if not zipfile.is_zipfile(file):
         raise UserError(f"{shown} is damaged or not a checkpoint")

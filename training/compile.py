@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import UserError
+from lgd.pipeline.console.errors import UserError
 
 
 def compiled(network: torch.nn.Module, device: torch.device) -> Any:

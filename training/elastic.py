@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.cache import Caching
-from pipeline.dataset import Dataset
-from pipeline.errors import UsageError, UserError
-from pipeline.progress import Progress, say
-from training.run import ERROR, METRICS, Run
-from training.worker import Job, train_worker
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import Progress, say
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.storage.cache import CacheConfig
+from lgd.training.run import ERROR, METRICS, Run
+from lgd.training.worker import TrainJob, train_worker
 
 # Ray waits so long for the room for a worker group before it looks again how much there is. A node that has just died
 # counts until it is missed; with Ray's own choice, 60 s, a run would stand still meanwhile. How long workers take to
@@ -27,24 +27,25 @@ REMOTE_POLL_S = 10.0  # where metrics come now and then
 NODES_EVERY_S = 1.0
 
 
-def fit(
+def run_training(
     run: Run,
     dataset: Dataset,
     workers: tuple[int, int] | None,
+    *,
     start_cluster: Callable[[], None],
-    caching: Caching = Caching(),
+    cache_config: CacheConfig = CacheConfig(),
 ) -> dict[str, Any]:
     """Trains a run to its end on the cluster and returns its result; a finished run does nothing.
 
     workers: fewest and most; by default from 1 to one a GPU, or one a CPU where there is no GPU.
-    caching: of each worker's machine, for a remote dataset.
+    cache_config: of each worker's machine, for a remote dataset.
     Raises UserError for what the user can mend, and when the workers failed too often."""
     if (finished := run.result()) is not None:
         say(f"{run.storage.root} is finished already ({finished['steps']} steps); nothing to do")
         return finished
     videos = dataset.summary["splits"].get("train", 0)
     if not videos:
-        raise UserError(f"{dataset.storage.show()} has no training split: preprocess it with one")
+        raise UserError(f"{dataset.storage.display()} has no training split: preprocess it with one")
     if workers and not 1 <= workers[0] <= workers[1]:
         raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_TIMEOUT_S))
@@ -54,24 +55,26 @@ def fit(
     import ray.train
     from ray.train import TrainingFailedError
 
-    from training.trainer import NodeTorchConfig, Trainer
+    from lgd.training.trainer import NodeTorchConfig, Trainer
 
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    fewest, most = workers or (1, max(gpus or cpus, 1))
-    most = min(most, run.config.batch)
+    min_workers, max_workers = workers or (1, max(gpus or cpus, 1))
+    max_workers = min(max_workers, run.config.batch)
     total = run.config.steps(videos)
-    say(f"training {run.recipe} for {total} steps of {run.config.batch} clips on {fewest} to {most} workers")
+    say(
+        f"training {run.recipe} for {total} steps of {run.config.batch} clips on {min_workers} to {max_workers} workers"
+    )
 
     launch = uuid.uuid4().hex
-    job = Job(run.storage.address, dataset.storage.address, launch, caching)
+    job = TrainJob(run.storage.address, dataset.storage.address, launch, cache_config)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
         trainer = Trainer(
             train_worker,
             train_loop_config=vars(job),
             backend_config=NodeTorchConfig(),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]  # (since 2.55)
+                num_workers=max_workers if min_workers == max_workers else (min_workers, max_workers),  # type: ignore[arg-type]  # (since 2.55)
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,  # type: ignore[call-arg]
                 use_gpu=gpus > 0,
                 resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
@@ -87,19 +90,19 @@ def fit(
             try:
                 trainer.fit()
             except TrainingFailedError as error:
-                _raise_the_users(run, launch)
+                _raise_user_error(run, launch)
                 raise UserError(
                     f"training stopped ({_last_line(error)}): mend that, and run the same command again to go on from "
                     "the last checkpoint"
                 ) from error
-    _raise_the_users(run, launch)
+    _raise_user_error(run, launch)
     result = run.result()
     if result is None:
         raise UserError("training ended before its last step: run the same command again to go on")
     return result
 
 
-def _raise_the_users(run: Run, launch: str) -> None:
+def _raise_user_error(run: Run, launch: str) -> None:
     """Raises what a worker of this launch found that the user can mend."""
     if run.storage.exists(ERROR):
         error = json.loads(run.storage.read(ERROR))

@@ -17,20 +17,20 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from pipeline.cache import ShardCache
-from pipeline.dataset import Dataset
-from pipeline.loader import Batch, Delivery, train_loader, uniform_loader
-from training import checkpoint
-from training.compile import compiled
-from training.log import Log, Window
-from training.models.lgd import Network
-from training.models.zoo import build
-from training.recipes import TrainConfig
-from training.run import RESULT, Run
-from training.scoring import CLIPS_AT_ONCE, autocast, predict
-from training.start import start_weights
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
+from lgd.pipeline.storage.cache import ShardCache
+from lgd.training import checkpoint
+from lgd.training.compile import compiled
+from lgd.training.metrics_log import LogWindow, MetricsLog
+from lgd.training.models.lgd import Network
+from lgd.training.models.zoo import build
+from lgd.training.recipes import TrainConfig
+from lgd.training.run import RESULT, Run
+from lgd.training.scoring.inference import CLIPS_AT_ONCE, autocast, predict
+from lgd.training.start import start_weights
 
-LEAST_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
+MIN_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
 
 
 def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
@@ -45,7 +45,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     # Every worker builds the same network, then takes over what rank 0 found in the run folder.
     torch.manual_seed(config.seed)
     network, optimizer = fresh(config, len(dataset.classes), device)
-    first_step, origin = _resume(run, network, optimizer, rank, workers)
+    first_step, origin = _resume(run, network, optimizer, rank=rank, workers=workers)
     model = compiled(network, device) if config.compile else network
     if workers > 1:
         model = DistributedDataParallel(model)
@@ -56,41 +56,43 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
         dataset,
         config.stream,
         config.batch,
-        range(first_step, last_step),
-        config.sampling,
-        config.transform,
+        steps=range(first_step, last_step),
+        sampling=config.sampling,
+        transform=config.transform,
         seed=config.seed,
         rank=rank,
         workers=workers,
-        delivery=Delivery(device, skip_damaged=config.skip_damaged, cache=cache),
+        options=LoaderOptions(device, skip_damaged=config.skip_damaged, cache=cache),
     )
-    log = Log(run, first_step) if rank == 0 else None
+    log = MetricsLog(run, first_step) if rank == 0 else None
     if log and origin:
         log.say(origin)
-    window, writer = Window(first_step, config.batch, device), checkpoint.Writer(run)
+    window, writer = LogWindow(first_step, config.batch, device), checkpoint.CheckpointWriter(run)
     next_log, preempted, saved_epoch = first_step + 1, False, first_step * config.batch // videos
     validate_every = max(round(config.validation.every * videos / config.batch), 1) if config.validation.every else 0
     accuracy: dict[str, float] = {}
 
     def validate(done: int) -> dict[str, float]:
-        found = _validate(run, dataset, network, device, rank, workers, cache)
+        found = _validate(run, dataset, network, device=device, rank=rank, workers=workers, cache=cache)
         if log and found:
             log.write({"step": done, **found})
             if writer.is_best(found["val_top1"]):
                 log.flush()
-                writer.save(done, network, optimizer, found["val_top1"])
+                writer.save(done, network, optimizer, best_top1=found["val_top1"])
         return found
 
     for step, batch in enumerate(loader, first_step):
-        paths, right = train_step(model, network, optimizer, batch, config, config.rate(step, videos), workers)
-        window.add(paths, right, batch.key, batch.position)
+        paths, right = train_step(
+            model, network, optimizer, batch=batch, config=config, rate=config.rate(step, videos), workers=workers
+        )
+        window.add(paths, right, batch.key, positions=batch.position)
 
         done = step + 1
         validates = done == last_step or (validate_every > 0 and done % validate_every == 0)
         # A window ends before every checkpoint: the lines up to it are then written, and its losses known to be sound.
         if done >= next_log or validates:
             # The only collectives besides the gradients': all workers agree on the numbers and on the next time.
-            report = window.reduce(run, loader.data_wait_s, loader.skipped, rank)
+            report = window.reduce(run, loader.data_wait_s, loader.skipped, rank=rank)
             next_log = done + report.steps_until_next
             if log:
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -113,7 +115,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
             if log and hurry:
                 log.say("a node is about to be taken away: writing a checkpoint")
             epoch = done * config.batch // videos
-            due = writer.age_s > (LEAST_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
+            due = writer.age_s > (MIN_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
             if log and (due or hurry or done == last_step):
                 log.flush()
                 writer.save(done, network, optimizer)
@@ -147,6 +149,7 @@ def train_step(
     model: Any,
     network: Network,
     optimizer: torch.optim.Optimizer,
+    *,
     batch: Batch,
     config: TrainConfig,
     rate: float,
@@ -156,12 +159,12 @@ def train_step(
 
     Returns the losses by path and the share of right answers, each this worker's part of the global batch's mean."""
     network.train()
-    if config.freeze_normalisation:
-        freeze_normalisation(network)
+    if config.freeze_normalization:
+        freeze_normalization(network)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
-    paths, right = _gradients(model, network, batch, config, workers)
+    paths, right = _gradients(model, network, batch, config=config, workers=workers)
     if config.optimizer.clip is not None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
     optimizer.step()
@@ -169,7 +172,7 @@ def train_step(
 
 
 def _gradients(
-    model: Any, network: Network, batch: Batch, config: TrainConfig, workers: int
+    model: Any, network: Network, batch: Batch, *, config: TrainConfig, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers."""
     weight = torch.full((len(batch.key),), 1 / config.batch, device=batch.video.device)
@@ -192,14 +195,16 @@ def _gradients(
     return paths, right
 
 
-def freeze_normalisation(network: torch.nn.Module) -> None:
-    """Batch normalisation with its running statistics, unchanged, so that a clip does not depend on its batch."""
+def freeze_normalization(network: torch.nn.Module) -> None:
+    """Batch normalization with its running statistics, unchanged, so that a clip does not depend on its batch."""
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 
-def _resume(run: Run, network: Network, optimizer: torch.optim.Optimizer, rank: int, workers: int) -> tuple[int, str]:
+def _resume(
+    run: Run, network: Network, optimizer: torch.optim.Optimizer, *, rank: int, workers: int
+) -> tuple[int, str]:
     """Loads the newest sound checkpoint, the one that rank 0 finds, into every worker.
 
     Returns its step and, at the start of a run, where rank 0's weights come from; DistributedDataParallel hands
@@ -219,6 +224,7 @@ def _validate(
     run: Run,
     dataset: Dataset,
     network: Network,
+    *,
     device: torch.device,
     rank: int,
     workers: int,
@@ -231,13 +237,13 @@ def _validate(
         dataset,
         run.config.stream,
         run.config.validation.clips,
-        run.config.sampling,
-        run.config.transform,
+        sampling=run.config.sampling,
+        transform=run.config.transform,
         split=run.config.validation.split,
-        most_clips=CLIPS_AT_ONCE,
+        max_clips=CLIPS_AT_ONCE,
         rank=rank,
         workers=workers,
-        delivery=Delivery(device, cache=cache),
+        options=LoaderOptions(device, cache=cache),
     )
     counts = torch.zeros(3, dtype=torch.float64)
     for video in predict(network, loader, run.config.precision):

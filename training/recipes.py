@@ -8,10 +8,10 @@ import typing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pipeline.errors import UsageError
-from pipeline.order import Sampling
-from pipeline.transform import Transform
-from training.models.config import ModelConfig, Variant
+from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.loading.clip_order import Sampling
+from lgd.pipeline.loading.transform import Transform
+from lgd.training.models.config import ModelConfig, Variant
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,16 @@ class TrainConfig:
     stride: int = 1
     """Step from one frame of a clip to the next, in frames of the dataset."""
     transform: Transform = field(default_factory=Transform)
-    """Crop, mirroring, normalisation and augmentation."""
+    """Crop, mirroring, normalization and augmentation."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the weights change."""
     batch: int = 64
     """Clips in the global batch, over all workers together."""
     micro_batch: int | None = None
     """Most clips that a worker computes at once; a larger share is cut up and the gradients are summed. Batch
-    normalisation sees the part. Default: the whole share."""
-    freeze_normalisation: bool = False
-    """Batch normalisation with the running statistics that the weights came with, unchanged: what becomes of a clip
+    normalization sees the part. Default: the whole share."""
+    freeze_normalization: bool = False
+    """Batch normalization with the running statistics that the weights came with, unchanged: what becomes of a clip
     then does not depend on its batch."""
     compile: bool = False
     """Compile the network with torch.compile: minutes at the start of every worker, then faster steps."""
@@ -179,7 +179,7 @@ def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
         stream=stream,
         model=ModelConfig(name="lgd3d_nano"),
         stride=2,
-        transform=Transform(crop=64, colour_jitter=0.4 if stream == "rgb" else 0.0),
+        transform=Transform(crop=64, color_jitter=0.4 if stream == "rgb" else 0.0),
         optimizer=OptimizerConfig(rate=0.02, warmup=4.0, drop_every=30.0),
         batch=8,  # of few videos an epoch then still has steps
         epochs=40.0,

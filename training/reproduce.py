@@ -6,14 +6,14 @@ from typing import Any
 
 from rich.table import Table
 
-from pipeline.command_line import Walk
-from training.metrics import accuracy_table
+from lgd.pipeline.console.command_line import CommandSequence
+from lgd.training.scoring.metrics import accuracy_table
 
 REPORT = "report.html"
 
 
 def two_streams(
-    walk: Walk, chain: tuple[str, ...], data: object, out: Path, split: str, epochs: float | None
+    walk: CommandSequence, chain: tuple[str, ...], data: object, *, out: Path, split: str, epochs: float | None
 ) -> dict[str, Any]:
     """Trains, scores, fuses, and writes REPORT; metrics of rgb, flow and fused. What is done is left as it is."""
     files, runs = {}, []
@@ -35,7 +35,7 @@ def two_streams(
     return {**alone, "fused": fused["fused"]}
 
 
-def walk_report(walk: Walk, rows: dict[str, Any], out: Path) -> list[Any]:
+def walk_report(walk: CommandSequence, rows: dict[str, Any], out: Path) -> list[Any]:
     stages = Table("stage", "seconds")
     for stage, spent in walk.seconds.items():
         stages.add_row(stage, f"{spent:.1f}")

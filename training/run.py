@@ -14,10 +14,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.dataset import Dataset, Recipe
-from pipeline.errors import UserError
-from pipeline.storage import Storage
-from training.recipes import TrainConfig, flatten, unflatten
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
+from lgd.pipeline.storage.storage import Storage
+from lgd.training.recipes import TrainConfig, flatten, unflatten
 
 FORMAT = "lgd-run"
 VERSION = 2
@@ -35,13 +35,13 @@ class Run:
     recipe: str
     config: TrainConfig
     classes: tuple[str, ...]
-    stream_recipe: Recipe
+    stream_spec: StreamSpec
     fingerprint: str
 
     @property
-    def data_recipe(self) -> str:
+    def spec_hash(self) -> str:
         """Hash of the recipe of the dataset's stream."""
-        return self.stream_recipe.hash
+        return self.stream_spec.hash
 
     def result(self) -> dict[str, Any] | None:
         """What the finished run reached; None while it is not finished."""
@@ -54,20 +54,20 @@ class Run:
             "recipe": self.recipe,
             "config": flatten(self.config),
             "data": {
-                "hash": self.data_recipe,
-                "recipe": dict(self.stream_recipe.settings),
+                "hash": self.spec_hash,
+                "recipe": dict(self.stream_spec.settings),
                 "fingerprint": self.fingerprint,
                 "classes": list(self.classes),
             },
         }
 
 
-def begin_run(folder: str, recipe: str, config: TrainConfig, dataset: Dataset) -> Run:
+def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset) -> Run:
     """Makes the run folder, or opens the one that is there to go on with it.
 
     Raises UserError if it belongs to another configuration or other data, naming what differs."""
     storage = Storage(folder)
-    data = dataset.recipe(config.stream)
+    data = dataset.spec(config.stream)
     run = Run(storage, recipe, config, dataset.classes, data, dataset.fingerprint)
     if storage.exists(CONFIG):
         there = open_run(folder)
@@ -76,7 +76,7 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, dataset: Dataset) -
             for name, there_value in flatten(there.config).items()
             if there_value != flatten(config)[name]
         ]
-        if (there.data_recipe, there.fingerprint, there.classes) != (data.hash, dataset.fingerprint, dataset.classes):
+        if (there.spec_hash, there.fingerprint, there.classes) != (data.hash, dataset.fingerprint, dataset.classes):
             differences.append("another dataset")
         if differences:
             raise UserError(
@@ -105,9 +105,11 @@ def open_run(folder: str) -> Run:
             )
         data = description["data"]
         config = unflatten(TrainConfig(), description["config"])
-        made = Recipe(config.stream, dict(data["recipe"]))
+        made = StreamSpec(config.stream, dict(data["recipe"]))
         if made.hash != data["hash"]:
             raise ValueError("the settings of its stream do not have the hash beside them")
         return Run(storage, description["recipe"], config, tuple(data["classes"]), made, data["fingerprint"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{storage.show(CONFIG)} does not describe a run ({error!r}): choose another --run") from error
+        raise UserError(
+            f"{storage.display(CONFIG)} does not describe a run ({error!r}): choose another --run"
+        ) from error

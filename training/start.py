@@ -3,13 +3,13 @@
 import os
 from dataclasses import replace
 
-from pipeline.errors import UsageError, UserError
-from pipeline.storage import Storage
-from training import checkpoint
-from training.models.lgd import Network
-from training.models.weights import load_imagenet, transfer
-from training.recipes import TrainConfig
-from training.run import open_run
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.storage.storage import Storage
+from lgd.training import checkpoint
+from lgd.training.models.lgd import Network
+from lgd.training.models.weights import load_imagenet, transfer
+from lgd.training.recipes import TrainConfig
+from lgd.training.run import open_run
 
 
 def located(config: TrainConfig) -> TrainConfig:

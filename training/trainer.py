@@ -56,7 +56,12 @@ class _NodeBackend(Backend):
         backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
         host, port = worker_group.execute_single(0, _serve)
         workers = len(worker_group)
-        ray.get([worker_group.execute_single_async(r, _join, backend, host, port, r, workers) for r in range(workers)])
+        ray.get(
+            [
+                worker_group.execute_single_async(r, _join, backend, host, port, worker=r, workers=workers)
+                for r in range(workers)
+            ]
+        )
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
         ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=LEAVE_TIMEOUT_S)
@@ -74,12 +79,12 @@ def _serve() -> tuple[str, int]:
     return host, port
 
 
-def _join(backend: str, host: str, port: int, rank: int, workers: int) -> None:
+def _join(backend: str, host: str, port: int, *, worker: int, workers: int) -> None:
     import torch.distributed as dist
 
     store = _store or dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=workers, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=worker, world_size=workers, timeout=timeout)
 
 
 def _leave() -> None:

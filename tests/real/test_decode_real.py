@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from preprocessing.annotations import read_manifest
-from preprocessing.decode import Rejected, decode, ffmpeg_binary
+from lgd.preprocessing.annotations.read import read_manifest
+from lgd.preprocessing.video.decode import Rejected, decode, ffmpeg_binary
 
 FPS, SHORT_SIDE = 25, 64
 CLIPS = [
@@ -120,7 +120,7 @@ def test_the_mirror_image_of_a_clip_decodes_to_its_mirror_image(data: Path) -> N
 @pytest.mark.parametrize("name", ["mmaction2/test.avi", "decord/flipping_a_pancake.mkv", "torchcodec/av1_video.mkv"])
 def test_a_part_is_cut_from_the_same_frames(data: Path, name: str) -> None:
     path = data / "clips" / name
-    assert np.array_equal(decode(path, 25, 64, 2.0, 3.4).rgb, decode(path, 25, 64).rgb[50:85])
+    assert np.array_equal(decode(path, 25, 64, start_s=2.0, end_s=3.4).rgb, decode(path, 25, 64).rgb[50:85])
 
 
 @pytest.mark.parametrize(

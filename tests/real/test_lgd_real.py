@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.processes import run_lgd
+from lgd.clusters.testbed.processes import run_lgd
 
 
 def test_every_labelled_video_and_clip_is_in_the_dataset_or_rejected_with_a_reason(data: Path, tmp_path: Path):
@@ -62,8 +62,8 @@ def test_the_demo_runs_on_real_videos_and_tells_two_actions_of_a_new_person_apar
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert {"rgb", "flow", "fused", "seconds", "out", "report"} == result.keys()
-    for verb in ("preprocess", "train nano-rgb", "train nano-flow", "evaluate", "fuse", "report"):
-        assert f"$ lgd {verb}" in done.stderr
+    for command in ("preprocess", "train nano-rgb", "train nano-flow", "evaluate", "fuse", "report"):
+        assert f"$ lgd {command}" in done.stderr
     assert result["fused"]["videos"] == 4
     assert result["fused"]["top1"] >= 0.75
     assert "data:image/jpeg" in Path(result["report"]).read_text(encoding="utf-8")

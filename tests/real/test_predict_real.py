@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 
-import lgd
-from pipeline.dataset import Dataset
-from training.checkpoint import Writer
-from training.models.zoo import build
-from training.recipes import recipe_named
-from training.run import begin_run
+from lgd import cli
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.training.checkpoint import CheckpointWriter
+from lgd.training.models.zoo import build
+from lgd.training.recipes import recipe_named
+from lgd.training.run import begin_run
 
 
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path) -> str:
     """A run whose network has learnt nothing."""
     config = recipe_named("nano-rgb")
-    run = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset)
+    run = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=dataset)
     network = build(config.model, len(dataset.classes), 3)
-    writer = Writer(run)
+    writer = CheckpointWriter(run)
     writer.save(0, network, torch.optim.SGD(network.parameters()))
     writer.close()
     return str(tmp_path / "run")
@@ -27,7 +27,7 @@ def run(dataset: Dataset, tmp_path: Path) -> str:
 
 def test_every_clip_has_an_answer_and_every_broken_file_an_answer_or_a_reason(data: Path, run: str):
     paths = sorted(path for folder in ("clips", "broken") for path in (data / folder).rglob("*") if path.is_file())
-    answer = lgd.predict(tuple(map(str, paths)), rgb=run, clips=1)
+    answer = cli.predict(tuple(map(str, paths)), rgb=run, clips=1)
     rows = {str(Path(row["path"]).relative_to(data)): row for row in answer.document["videos"]}
     assert list(rows) == [str(path.relative_to(data)) for path in paths]
     assert {name: row["rejected"] for name, row in rows.items() if "rejected" in row} == {
@@ -47,6 +47,6 @@ def test_every_clip_has_an_answer_and_every_broken_file_an_answer_or_a_reason(da
 
 def test_a_file_named_like_an_option_and_upright_and_turned_videos_are_drawn(data: Path, run: str, tmp_path: Path):
     paths = [data / "clips/moviepy/-video-with-dash-.mp4", data / "clips/decord/video_90.mov"]
-    answer = lgd.predict(tuple(map(str, paths)), rgb=run, clips=1, render=str(tmp_path / "out"))
+    answer = cli.predict(tuple(map(str, paths)), rgb=run, clips=1, render=str(tmp_path / "out"))
     assert not answer.failed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["-video-with-dash-.mp4", "video_90.mp4"]

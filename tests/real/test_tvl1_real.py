@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import flow as benchmark
-from pipeline.flow_code import default_bound, encode
-from preprocessing.tvl1 import compute_flow
+from lgd.benchmarks import flow as benchmark
+from lgd.pipeline.dataset.flow_code import default_bound, encode
+from lgd.preprocessing.flow.tvl1 import compute_flow
 
 CLIPS = (
     "mmaction2/demo.mp4",
@@ -29,8 +29,8 @@ def one_thread():
     cv2.setNumThreads(before[1])
 
 
-def grey_frames(video: Path, size: tuple[int, int], count: int) -> np.ndarray:
-    return benchmark.resized(benchmark.grey_frames(video, count), size)
+def gray_frames(video: Path, size: tuple[int, int], count: int) -> np.ndarray:
+    return benchmark.resized(benchmark.gray_frames(video, count), size)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -66,20 +66,20 @@ def test_end_point_error_of_torch_is_that_of_numba(data):
 
 @pytest.mark.parametrize("clip", CLIPS)
 def test_flow_of_real_clips_is_within_a_tenth_of_a_pixel_of_opencvs(data, clip):
-    frames = grey_frames(data / "clips" / clip, (160, 120), 4)
+    frames = gray_frames(data / "clips" / clip, (160, 120), 4)
     reference = compute_flow(frames, backend="opencv")
     assert mean_difference(compute_flow(frames), reference) < 0.1
     assert mean_difference(compute_flow(frames, backend="torch", device="cpu"), reference) < 0.1
 
 
 def test_kinetics_clip_at_its_full_size(data):
-    frames = grey_frames(data / "clips" / "mmaction2/demo.mp4", (340, 256), 2)
+    frames = gray_frames(data / "clips" / "mmaction2/demo.mp4", (340, 256), 2)
     assert mean_difference(compute_flow(frames), compute_flow(frames, backend="opencv")) < 0.1
 
 
 def test_default_bound_saturates_few_vectors_of_moving_clips(data):
     for clip in CLIPS:
-        _, saturated = encode(compute_flow(grey_frames(data / "clips" / clip, (160, 120), 17)), default_bound(120))
+        _, saturated = encode(compute_flow(gray_frames(data / "clips" / clip, (160, 120), 17)), default_bound(120))
         assert saturated < 0.01
 
 
@@ -87,8 +87,8 @@ def test_flip_clips_have_the_mirrored_flow(data):
     # The data set's own mirrored videos: compressed apart, so alike but not equal.
     folder = data / "labelled" / "weizmann4" / "bend"
     for original, flipped in (("s01_006.avi", "s01_007_flip.avi"), ("s02_014.avi", "s02_015_flip.avi")):
-        flow = compute_flow(grey_frames(folder / original, (64, 64), 9))
-        mirrored = compute_flow(grey_frames(folder / flipped, (64, 64), 9))[..., ::-1, :]
+        flow = compute_flow(gray_frames(folder / original, (64, 64), 9))
+        mirrored = compute_flow(gray_frames(folder / flipped, (64, 64), 9))[..., ::-1, :]
         negated = mirrored * np.array([-1, 1], np.float32)
         assert mean_difference(flow, negated) < 0.3 * mean_difference(flow, mirrored)
 

@@ -67,9 +67,9 @@ class ModelConfig:
     sketch_seed: int = 0
     """Seed of the sketch's hash functions, which are saved with the weights."""
     sketch_normalize: bool = True
-    """Signed square root and L2 normalisation of each path's sketch before the linear layer; eq. 5 has neither."""
+    """Signed square root and L2 normalization of each path's sketch before the linear layer; eq. 5 has neither."""
     zero_last_bn: bool = False
-    """From scratch: start the last batch normalisation of every unit at zero, so that units start as their shortcut."""
+    """From scratch: start the last batch normalization of every unit at zero, so that units start as their shortcut."""
     checkpoint_activations: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them; for long clips."""
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from training.models.config import ModelConfig, Variant
-from training.models.resnet import EXPANSION, ResidualUnit, Stem
-from training.models.sketch import CombinationClassifier
+from lgd.training.models.config import ModelConfig, Variant
+from lgd.training.models.resnet import EXPANSION, ResidualUnit, Stem
+from lgd.training.models.sketch import CombinationClassifier
 
 
 class LowRank(nn.Module):
@@ -43,7 +43,7 @@ class Block(nn.Module):
     x_l = ReLU(F(x_{l-1}) sigmoid(broadcast(W_xg g_{l-1}))) (9), none is the unit alone.
     """
 
-    def __init__(self, unit: ResidualUnit, c_in: int, c_out: int, variant: Variant, rank: int) -> None:
+    def __init__(self, unit: ResidualUnit, c_in: int, c_out: int, *, variant: Variant, rank: int) -> None:
         super().__init__()
         self.unit = unit
         self.variant = variant
@@ -86,7 +86,7 @@ class Output(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """The loss to minimise, and its parts for the curves (scalars on the device, cut from the graph)."""
+    """The loss to minimize, and its parts for the curves (scalars on the device, cut from the graph)."""
 
     total: Tensor
     paths: dict[str, Tensor]
@@ -104,7 +104,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         family, variant = config.family, config.block_variant
-        self.stem = Stem(channels, family.width, family.temporal, config.pool1_frames)
+        self.stem = Stem(channels, family.width, family.temporal, pool_frames=config.pool1_frames)
         c_in = family.width
         stages = []
         for i, count in enumerate(family.blocks):
@@ -113,8 +113,8 @@ class Network(nn.Module):
             blocks = nn.ModuleList()
             for j in range(count):
                 stride = 2 if i > 0 and j == 0 else 1
-                unit = ResidualUnit(c_in, width, stride, family.temporal, config.spatial_stride)
-                blocks.append(Block(unit, c_in, c_out, variant, c_out // config.rank_divisor))
+                unit = ResidualUnit(c_in, width, stride, temporal=family.temporal, spatial_stride=config.spatial_stride)
+                blocks.append(Block(unit, c_in, c_out, variant=variant, rank=c_out // config.rank_divisor))
                 c_in = c_out
             stages.append(blocks)
         self.res2, self.res3, self.res4, self.res5 = stages
@@ -123,7 +123,12 @@ class Network(nn.Module):
         self.local_head = self.global_head = self.combination = None
         if config.stage == 2:
             self.combination = CombinationClassifier(
-                c_in, classes, config.sketch_dimension, config.sketch_seed, config.sketch_normalize, variant != "none"
+                c_in,
+                classes,
+                config.sketch_dimension,
+                seed=config.sketch_seed,
+                normalize=config.sketch_normalize,
+                global_path=variant != "none",
             )
         else:
             self.local_head = nn.Linear(c_in, classes)
@@ -151,7 +156,7 @@ class Network(nn.Module):
     def loss(output: Output, label: Tensor, weight: Tensor | None = None) -> Losses:
         """Sum over the heads of their cross-entropies (eq. 6; eq. 7 in stage 2), float32.
 
-        `label` holds N class numbers. A head's loss is sum_n weight_n CE_n: the weights are not normalised here, so
+        `label` holds N class numbers. A head's loss is sum_n weight_n CE_n: the weights are not normalized here, so
         that workers with unequal shares of a batch can weigh each clip by 1 / the global batch. Default: 1/N each.
         """
         paths = {}

@@ -18,9 +18,9 @@ Triple = tuple[int, int, int]
 
 
 class ConvBN(nn.Module):
-    """A convolution without bias, padded to keep the size, and its batch normalisation."""
+    """A convolution without bias, padded to keep the size, and its batch normalization."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: Triple, *, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, bias=False)
@@ -37,9 +37,9 @@ class Stem(nn.Module):
     Without, the stem of a 2D ResNet: 1x7x7, then a 1x3x3 max pooling with stride 2 in space.
     """
 
-    def __init__(self, channels: int, width: int, temporal: bool, pool_frames: int) -> None:
+    def __init__(self, channels: int, width: int, temporal: bool, *, pool_frames: int) -> None:
         super().__init__()
-        self.spatial = ConvBN(channels, width, (1, 7, 7), (1, 2, 2))
+        self.spatial = ConvBN(channels, width, (1, 7, 7), stride=(1, 2, 2))
         self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
         self.pool1 = nn.MaxPool3d((pool_frames, 1, 1)) if temporal else nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
 
@@ -54,21 +54,21 @@ class ResidualUnit(nn.Module):
     """F of eq. 2: a bottleneck with its shortcut, before the ReLU that closes it.
 
     N x C_in x T x H x W -> N x 4 width x T x H/stride x W/stride. With `temporal` the P3D-A unit: the spatial
-    1x3x3 convolution is followed by a temporal 3x1x1 one, each with batch normalisation and ReLU.
+    1x3x3 convolution is followed by a temporal 3x1x1 one, each with batch normalization and ReLU.
     """
 
     def __init__(
-        self, c_in: int, width: int, stride: int, temporal: bool, spatial_stride: Literal["3x3", "1x1"] = "3x3"
+        self, c_in: int, width: int, stride: int, *, temporal: bool, spatial_stride: Literal["3x3", "1x1"] = "3x3"
     ) -> None:
         super().__init__()
         c_out = EXPANSION * width
         whole, halved = (1, 1, 1), (1, stride, stride)
         first, second = (whole, halved) if spatial_stride == "3x3" else (halved, whole)
-        self.reduce = ConvBN(c_in, width, (1, 1, 1), first)
-        self.spatial = ConvBN(width, width, (1, 3, 3), second)
+        self.reduce = ConvBN(c_in, width, (1, 1, 1), stride=first)
+        self.spatial = ConvBN(width, width, (1, 3, 3), stride=second)
         self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
         self.expand = ConvBN(width, c_out, (1, 1, 1))
-        self.shortcut = ConvBN(c_in, c_out, (1, 1, 1), halved) if stride != 1 or c_in != c_out else None
+        self.shortcut = ConvBN(c_in, c_out, (1, 1, 1), stride=halved) if stride != 1 or c_in != c_out else None
 
     def forward(self, x: Tensor) -> Tensor:
         identity = x if self.shortcut is None else self.shortcut(x)
@@ -81,9 +81,9 @@ class ResidualUnit(nn.Module):
 
 @torch.no_grad()
 def make_temporal_identity(temporal: ConvBN) -> None:
-    """Let a fresh temporal convolution and its batch normalisation pass every frame unchanged (centre tap 1).
+    """Let a fresh temporal convolution and its batch normalization pass every frame unchanged (center tap 1).
 
-    The scale makes up for the epsilon of the normalisation, so that with fresh statistics evaluation is exact.
+    The scale makes up for the epsilon of the normalization, so that with fresh statistics evaluation is exact.
     """
     weight = temporal.conv.weight
     weight.zero_()

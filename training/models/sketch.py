@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, dimension: int) -> Tensor:
+def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, *, dimension: int) -> Tensor:
     """cs(v)_j = sum over bucket(i) = j of sign(i) v_i: (... x C, C, C) -> ... x dimension."""
     sketch = vectors.new_zeros((*vectors.shape[:-1], dimension))
     return sketch.index_add(-1, bucket, vectors * sign)
@@ -36,14 +36,14 @@ class TensorSketch(nn.Module):
     def forward(self, vectors: Tensor) -> Tensor:
         """Mean sketch over positions: N x P x C -> N x D, in float32 (float64 for float64), autocast or not."""
         vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        first = torch.fft.rfft(count_sketch(vectors, self.buckets[0], self.signs[0], self.dimension))
-        second = torch.fft.rfft(count_sketch(vectors, self.buckets[1], self.signs[1], self.dimension))
+        first = torch.fft.rfft(count_sketch(vectors, self.buckets[0], self.signs[0], dimension=self.dimension))
+        second = torch.fft.rfft(count_sketch(vectors, self.buckets[1], self.signs[1], dimension=self.dimension))
         # The inverse transform is linear: one for the mean instead of one a position.
         return torch.fft.irfft((first * second).mean(1), n=self.dimension)
 
 
 def signed_sqrt_l2(sketch: Tensor) -> Tensor:
-    """Signed square root, then L2 normalisation over the last dimension.
+    """Signed square root, then L2 normalization over the last dimension.
 
     The root's slope has no bound at zero, where a float32 transform leaves only rounding noise: below a millionth of
     the vector's root mean square it is continued by its secant.
@@ -55,12 +55,12 @@ def signed_sqrt_l2(sketch: Tensor) -> Tensor:
 class CombinationClassifier(nn.Module):
     """phi = [mean_i ts(x_L^i), ts(g_L)] (eq. 5) and a linear layer on it (eq. 7).
 
-    Each path has its own hash functions, and is normalised by itself so that neither drowns the other.
+    Each path has its own hash functions, and is normalized by itself so that neither drowns the other.
     Without a global path (variant none) phi is the local half alone.
     """
 
     def __init__(
-        self, channels: int, classes: int, dimension: int, seed: int, normalize: bool, global_path: bool
+        self, channels: int, classes: int, dimension: int, *, seed: int, normalize: bool, global_path: bool
     ) -> None:
         super().__init__()
         generator = torch.Generator("cpu").manual_seed(seed)

@@ -17,9 +17,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UserError
-from training.models.lgd import Block, Network
-from training.models.resnet import ConvBN, ResidualUnit, make_temporal_identity
+from lgd.pipeline.console.errors import UserError
+from lgd.training.models.lgd import Block, Network
+from lgd.training.models.resnet import ConvBN, ResidualUnit, make_temporal_identity
 
 HEADS = ("local_head.", "global_head.", "combination.linear.")
 """The parts of a network that belong to one list of classes."""
@@ -35,7 +35,7 @@ class LoadReport:
     adapted: dict[str, str]
     """Derived from the source or set to suit it, and how."""
     left: tuple[str, ...]
-    """Not in the source, or of other classes: as the network was initialised."""
+    """Not in the source, or of other classes: as the network was initialized."""
     unused: tuple[str, ...]
     """In the source, without a place in the network (the source's names)."""
 
@@ -49,8 +49,8 @@ class LoadReport:
         return "\n".join([first, "; ".join(rest)] if rest else [first])
 
 
-def initialise(network: Network) -> None:
-    """From scratch: Xavier for every convolution and matrix, biases 0, batch normalisation 1 and 0."""
+def initialize(network: Network) -> None:
+    """From scratch: Xavier for every convolution and matrix, biases 0, batch normalization 1 and 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -67,7 +67,7 @@ def initialise(network: Network) -> None:
 def load_imagenet(network: Network, path_or_url: str | Path) -> LoadReport:
     """Start a fresh network from a 2D ResNet's state dict in torchvision's names (.pth or .safetensors, file or URL).
 
-    Spatial convolutions and their batch normalisation are taken over; conv1 takes the mean over RGB where the input
+    Spatial convolutions and their batch normalization are taken over; conv1 takes the mean over RGB where the input
     is flow; temporal convolutions become the identity; the outer factor of every W_xg becomes zero, so that the local
     path starts as the 2D network (under v2 it starts as that network with every unit halved, sigmoid(0)). Nothing is
     changed when it raises UserError: an unreadable file, another depth, not a ResNet of bottlenecks.
@@ -90,11 +90,11 @@ def load_imagenet(network: Network, path_or_url: str | Path) -> LoadReport:
         if theirs not in state:
             raise UserError(f"{source}: no {theirs}; only ResNets of bottlenecks (50, 101) fit {network.config.name}")
         value = state[theirs].unsqueeze(2) if state[theirs].ndim == 4 else state[theirs]
-        values[name], way = _fit(source, name, value, tensor)
+        values[name], way = _fit(source, name, value, tensor=tensor)
         used.add(theirs)
         if way:
             adapted[name] = way
-    return _apply(network, source, state, values, adapted, used)
+    return _apply(network, source, state, values=values, adapted=adapted, used=used)
 
 
 def transfer(
@@ -125,11 +125,11 @@ def transfer(
                 raise UserError(f"{source}: {name} is for {value.shape[1]} features, the network has {tensor.shape[1]}")
             if not heads or value.shape != tensor.shape:
                 continue
-        values[name], way = _fit(source, name, value, tensor)
+        values[name], way = _fit(source, name, value, tensor=tensor)
         used.add(name)
         if way:
             adapted[name] = way
-    return _apply(network, source, state, values, adapted, used)
+    return _apply(network, source, state, values=values, adapted=adapted, used=used)
 
 
 def read_state(path_or_url: str | Path) -> dict[str, Tensor]:
@@ -158,6 +158,7 @@ def _apply(
     network: Network,
     source: str,
     state: Mapping[str, Tensor],
+    *,
     values: dict[str, Tensor],
     adapted: dict[str, str],
     used: set[str],
@@ -185,7 +186,7 @@ def _apply(
     )
 
 
-def _fit(source: str, name: str, value: Tensor, tensor: Tensor) -> tuple[Tensor, str]:
+def _fit(source: str, name: str, value: Tensor, *, tensor: Tensor) -> tuple[Tensor, str]:
     """The value for a tensor of the network, and how it was adapted ("" if it was not)."""
     if value.shape == tensor.shape:
         return value, ""

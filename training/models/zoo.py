@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import UsageError
-from training.models.config import MODELS, Family, ModelConfig, Variant
-from training.models.lgd import Network
-from training.models.resnet import EXPANSION
-from training.models.weights import initialise
+from lgd.pipeline.console.errors import UsageError
+from lgd.training.models.config import MODELS, Family, ModelConfig, Variant
+from lgd.training.models.lgd import Network
+from lgd.training.models.resnet import EXPANSION
+from lgd.training.models.weights import initialize
 
 __all__ = ["MODELS", "Family", "ModelConfig", "ModelSize", "Variant", "build", "count", "listing"]
 
@@ -31,13 +31,13 @@ class ModelSize(NamedTuple):
 
 
 def build(config: ModelConfig, classes: int, channels: int) -> Network:
-    """The network of `config`, initialised from scratch from torch's global random state.
+    """The network of `config`, initialized from scratch from torch's global random state.
 
     `channels` is 3 for RGB, 2 for flow. Raises UsageError for an unknown name or impossible values.
     """
     check(config, classes, channels)
     network = Network(config, classes, channels)
-    initialise(network)
+    initialize(network)
     return network
 
 
@@ -65,7 +65,7 @@ def check(config: ModelConfig, classes: int, channels: int) -> None:
         raise UsageError(f"the sketch dimension must be at least 1, not {config.sketch_dimension}")
 
 
-def count(config: ModelConfig, classes: int, channels: int, size: int | None = None) -> ModelSize:
+def count(config: ModelConfig, classes: int, channels: int, *, size: int | None = None) -> ModelSize:
     """Parameters and GMACs of one training clip, counted from a network without storage (meta device).
 
     size: height and width of the clip, pixels; by default the family's.

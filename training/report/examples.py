@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.dataset import Dataset
-from pipeline.pictures import sheets
-from training.report.results import Group
-from training.scores import UNLABELLED
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.inspection.pictures import sheets
+from lgd.training.report.results import Group
+from lgd.training.scoring.scores import UNLABELLED
 
 WRONG, RIGHT, MENDED, SPOILT, UNKNOWN = 6, 4, 4, 4, 6  # of each kind, at most
 SHORT_SIDE = 112  # of a picture, pixels: larger frames are reduced
@@ -24,7 +24,7 @@ class Example:
 
     label: class name, None where there is none. predictions: of each score file its name, class, probability (of 1),
     whether it is right, and its number in the report. pictures: by stream data URIs, a moment each. about: of the
-    dataset's row, empty without the dataset. full: speed of the full colour of the flow, pixels a frame."""
+    dataset's row, empty without the dataset. full: speed of the full color of the flow, pixels a frame."""
 
     key: str
     label: str | None
@@ -125,12 +125,12 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def shares_picture(shares: Sequence[Sequence[float]] | np.ndarray, colour: tuple[int, int, int]) -> str:
-    """A matrix of fractions of 1 as the data URI of a PNG, a pixel each: `colour` (RGB) that covers the page the more
+def shares_picture(shares: Sequence[Sequence[float]] | np.ndarray, color: tuple[int, int, int]) -> str:
+    """A matrix of fractions of 1 as the data URI of a PNG, a pixel each: `color` (RGB) that covers the page the more
     the larger the share, by its root, so that small ones are seen."""
     opacity = np.rint(255 * np.sqrt(np.asarray(shares))).astype(np.uint8)
     picture = np.empty((*opacity.shape, 4), np.uint8)
-    picture[..., :3], picture[..., 3] = colour[::-1], opacity
+    picture[..., :3], picture[..., 3] = color[::-1], opacity
     picture[opacity == 0] = 0
     done, encoded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     if not done:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.storage import Storage
-from training.run import METRICS
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.storage.storage import Storage
+from lgd.training.run import METRICS
 
 # What is drawn, by its name in the metrics, in this order.
 CURVES = (
@@ -55,7 +55,7 @@ def read_history(storage: Storage) -> History:
             line["step"] + 0
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{storage.show(METRICS)} is damaged in line {number} ({error!r}): delete that line"
+                f"{storage.display(METRICS)} is damaged in line {number} ({error!r}): delete that line"
             ) from error
         lines.append(line)
     return history(lines)

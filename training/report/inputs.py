@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.dataset import Dataset, open_dataset
-from pipeline.errors import UsageError, UserError
-from pipeline.storage import Storage
-from training.report.history import History, read_history
-from training.run import CONFIG, RESULT, Run, open_run
-from training.scores import Scores, read_scores
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset
+from lgd.pipeline.storage.storage import Storage
+from lgd.training.report.history import History, read_history
+from lgd.training.run import CONFIG, RESULT, Run, open_run
+from lgd.training.scoring.scores import Scores, read_scores
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _open(name: str, folder: str) -> NamedRun:
         result = run.result()
     except ValueError as error:
         raise UserError(
-            f"{run.storage.show(RESULT)} is damaged ({error}): delete it and train again to its end"
+            f"{run.storage.display(RESULT)} is damaged ({error}): delete it and train again to its end"
         ) from error
     return NamedRun(name, run, read_history(run.storage), result)
 

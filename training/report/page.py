@@ -11,20 +11,20 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.dataset import Dataset
-from pipeline.errors import UsageError, UserError
-from pipeline.pictures import colour_wheel
-from pipeline.storage import folder_and_name
-from training.models.zoo import count
-from training.recipes import flatten
-from training.report import plots
-from training.report.examples import picture_uri
-from training.report.holdings import Holdings, holdings
-from training.report.inputs import Inputs, NamedRun, as_text, fingerprint_of, read_inputs
-from training.report.parts import result_part
-from training.report.results import grouped
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.inspection.pictures import color_wheel
+from lgd.pipeline.storage.storage import folder_and_name
+from lgd.training.models.zoo import count
+from lgd.training.recipes import flatten
+from lgd.training.report import plots
+from lgd.training.report.dataset_summary import DatasetSummary, dataset_summary
+from lgd.training.report.examples import picture_uri
+from lgd.training.report.inputs import Inputs, NamedRun, as_text, fingerprint_of, read_inputs
+from lgd.training.report.results import grouped
+from lgd.training.report.sections import result_part
 
-WHEEL = 112  # diameter of the wheel that explains the colours of flow, pixels
+WHEEL = 112  # diameter of the wheel that explains the colors of flow, pixels
 
 # Curve -> its heading, and how its values are shown.
 PANELS = {
@@ -66,7 +66,7 @@ def render(inputs: Inputs) -> tuple[str, dict[str, Any]]:
     datasets = []
     for named in inputs.datasets:
         try:
-            datasets.append(_dataset(holdings(named.dataset)))
+            datasets.append(_dataset(dataset_summary(named.dataset)))
         except UserError as error:
             notes.append(f"The dataset is not described: {error}.")
     notes += _mismatches(inputs)
@@ -83,7 +83,7 @@ def render(inputs: Inputs) -> tuple[str, dict[str, Any]]:
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         look=plots.look,
-        wheel=picture_uri(colour_wheel(WHEEL)),
+        wheel=picture_uri(color_wheel(WHEEL)),
         runs=[_run(number_, named, inputs) for number_, named in enumerate(inputs.runs)],
         panels=_panels(inputs.runs),
         differences=_differences(inputs.runs),
@@ -92,7 +92,7 @@ def render(inputs: Inputs) -> tuple[str, dict[str, Any]]:
         notes=list(dict.fromkeys(notes)),
     )
     held = {
-        "runs": {named.name: {"run": named.run.storage.show(), **(named.result or {})} for named in inputs.runs},
+        "runs": {named.name: {"run": named.run.storage.display(), **(named.result or {})} for named in inputs.runs},
         "scores": [
             {"split": group.split, "classes": len(group.classes), "videos": len(group.keys),
              "files": {each.name: each.numbers for each in group.files},
@@ -110,7 +110,7 @@ def _run(number_: int, named: NamedRun, inputs: Inputs) -> dict[str, Any]:
     run, history = named.run, named.history
     size = count(run.config.model, len(run.classes), 3 if run.config.stream == "rgb" else 2)
     dataset = _dataset_with(run.fingerprint, inputs)
-    recipe = dataset.recipes.get(run.config.stream) if dataset else None
+    recipe = dataset.specs.get(run.config.stream) if dataset else None
     validations = history.curves.get("val_top1")
     videos = dataset.summary["splits"].get("train", 0) if dataset else 0
     return {
@@ -123,8 +123,8 @@ def _run(number_: int, named: NamedRun, inputs: Inputs) -> dict[str, Any]:
         "total": run.config.steps(videos) if videos else None,
         "last": float(validations.value[-1]) if validations else None,
         "best": float(validations.value.max()) if validations else None,
-        "dataset": dataset.storage.show() if dataset else None,
-        "data_settings": dict(recipe.settings) if recipe and recipe.hash == run.data_recipe else None,
+        "dataset": dataset.storage.display() if dataset else None,
+        "data_settings": dict(recipe.settings) if recipe and recipe.hash == run.spec_hash else None,
         "settings": flatten(run.config),
     }
 
@@ -140,7 +140,7 @@ def _mismatches(inputs: Inputs) -> list[str]:
         dataset, fingerprint = inputs.dataset_of(scores), fingerprint_of(scores)
         if dataset and fingerprint and dataset.fingerprint != fingerprint:
             notes.append(
-                f"{name} was scored on other videos than {dataset.storage.show()} holds now (fingerprints "
+                f"{name} was scored on other videos than {dataset.storage.display()} holds now (fingerprints "
                 f"{fingerprint[:12]} and {dataset.fingerprint[:12]}): its examples may be missing or others."
             )
     return notes
@@ -167,7 +167,7 @@ def _differences(runs: Sequence[NamedRun]) -> list[dict[str, Any]]:
             "recipe": named.run.recipe,
             **flatten(named.run.config),
             "dataset's fingerprint": named.run.fingerprint[:12],
-            "data recipe": named.run.data_recipe,
+            "data recipe": named.run.spec_hash,
             "classes": len(named.run.classes),
         }
         for named in runs
@@ -177,7 +177,7 @@ def _differences(runs: Sequence[NamedRun]) -> list[dict[str, Any]]:
     return [row for row in rows if len(set(row["values"])) > 1]
 
 
-def _dataset(held: Holdings) -> dict[str, Any]:
+def _dataset(held: DatasetSummary) -> dict[str, Any]:
     about = held.about
     rejected = sum(about["rejected"].values())
     ranked = plots.ranked(list(enumerate(held.by_class.values())), "Videos of each class by split, the largest first")

@@ -1,4 +1,4 @@
-"""Plots as SVG that belongs into the page: its colours follow the page's, light or dark, and its text is text.
+"""Plots as SVG that belongs into the page: its colors follow the page's, light or dark, and its text is text.
 
 No name that comes from a file is drawn here: names stand in the page beside the plots.
 """
@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from training.metrics import Calibration
+from lgd.training.scoring.metrics import Calibration
 
 POINTS = 300  # of a curve: longer ones are averaged, with a band from the least to the largest
 
-# Colours that stand for the page's own. matplotlib wants numbers; `_page_colours` puts variables in their place.
+# Colors that stand for the page's own. matplotlib wants numbers; `_page_colors` puts variables in their place.
 INK, FAINT, GRID = "#010101", "#020202", "#030303"
-COLOURS = 7  # of series, in style.css; after Okabe and Ito, told apart also without colour vision
+COLORS = 7  # of series, in style.css; after Okabe and Ito, told apart also without color vision
 DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 MARKERS = "os^D"
 PAGE_DASHES = ("", "5 2", "1.5 2", "6 2 1.5 2")  # the same two, as `look` draws them
@@ -38,22 +38,22 @@ PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}%")
 
 
 class Series(NamedTuple):
-    """How a run or a score file is drawn throughout a report: colour, dashes and marker differ together."""
+    """How a run or a score file is drawn throughout a report: color, dashes and marker differ together."""
 
-    colour: str
+    color: str
     dash: Any
     marker: str
 
 
 def series(number: int) -> Series:
-    return Series(f"#0404{number % COLOURS:02x}", DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
+    return Series(f"#0404{number % COLORS:02x}", DASHES[number % len(DASHES)], MARKERS[number % len(MARKERS)])
 
 
 def look(number: int) -> Markup:
     """The line and marker of a series, small, to stand before its name."""
     kind = number % len(DASHES)
     return Markup(
-        f'<svg class="look" viewBox="0 0 26 12" aria-hidden="true" style="color:var(--s{number % COLOURS})">'
+        f'<svg class="look" viewBox="0 0 26 12" aria-hidden="true" style="color:var(--s{number % COLORS})">'
         f'<path d="M0 6h26" stroke="currentColor" stroke-width="2" stroke-dasharray="{PAGE_DASHES[kind]}"/>'
         f'<g fill="currentColor">{PAGE_MARKERS[kind]}</g></svg>'
     )
@@ -105,12 +105,12 @@ def _svg(figure: Figure, about: str) -> Markup:
     body = re.sub(r'"[^"]*"', lambda value: re.sub(r"(\d\.\d\d)\d+", r"\1", value.group()), body)
     body = re.sub(r"\n\s*", "\n", body)
     start = f'<svg {box.group()} role="img" aria-label="{Markup.escape(about)}">'
-    return Markup(start + _page_colours(body))
+    return Markup(start + _page_colors(body))
 
 
-def _page_colours(svg: str) -> str:
-    for colour, variable in ((INK, "--ink"), (FAINT, "--faint"), (GRID, "--line")):
-        svg = svg.replace(colour, f"var({variable})")
+def _page_colors(svg: str) -> str:
+    for color, variable in ((INK, "--ink"), (FAINT, "--faint"), (GRID, "--line")):
+        svg = svg.replace(color, f"var({variable})")
     return re.sub(r"#0404(\d\d)", lambda found: f"var(--s{int(found.group(1))})", svg)
 
 
@@ -122,7 +122,7 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nd
     return sums[0], sums[1], np.minimum.reduceat(y, cuts), np.maximum.reduceat(y, cuts)
 
 
-def curves(lines: Sequence[tuple[int, np.ndarray, np.ndarray]], about: str, kind: str, marked: bool) -> Markup:
+def curves(lines: Sequence[tuple[int, np.ndarray, np.ndarray]], about: str, kind: str, *, marked: bool) -> Markup:
     """Values over epochs. lines: (number of the series, epochs, values). kind: percent, log or number."""
     with _axes() as (figure, axes):
         for number, x, y in lines:
@@ -130,9 +130,9 @@ def curves(lines: Sequence[tuple[int, np.ndarray, np.ndarray]], about: str, kind
             finite = np.isfinite(y)
             x, y, low, high = thinned(x[finite], y[finite])
             marker = drawn.marker if marked or len(x) == 1 else None
-            axes.plot(x, y, color=drawn.colour, linestyle=drawn.dash, marker=marker, markersize=4)
+            axes.plot(x, y, color=drawn.color, linestyle=drawn.dash, marker=marker, markersize=4)
             if (high > low).any():
-                axes.fill_between(x, low, high, color=drawn.colour, alpha=0.15, linewidth=0)
+                axes.fill_between(x, low, high, color=drawn.color, alpha=0.15, linewidth=0)
         if kind == "log" and all((y > 0).all() for _, _, y in lines):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
@@ -157,10 +157,8 @@ def reliability(number: int, found: Calibration, about: str) -> Markup:
         there = found.count > 0
         axes.plot([0, 1], [0, 1], color=FAINT, linestyle=(0, (2, 2)), linewidth=1)
         widths = np.diff(found.edges)
-        axes.bar(
-            found.edges[:-1], found.count / found.count.sum(), widths, align="edge", color=drawn.colour, alpha=0.28
-        )
-        shape = {"color": drawn.colour, "linestyle": drawn.dash, "marker": drawn.marker}
+        axes.bar(found.edges[:-1], found.count / found.count.sum(), widths, align="edge", color=drawn.color, alpha=0.28)
+        shape = {"color": drawn.color, "linestyle": drawn.dash, "marker": drawn.marker}
         axes.plot(found.confidence[there], found.accuracy[there], markersize=4.5, **shape)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="accuracy; bars: share of videos")
         for axis in (axes.xaxis, axes.yaxis):
@@ -173,8 +171,8 @@ def gains(gain: np.ndarray, about: str) -> Markup:
     values = np.sort(gain[np.isfinite(gain)]) * 100
     with _axes() as (figure, axes):
         edges = np.arange(len(values) + 1)
-        axes.stairs(np.maximum(values, 0), edges, fill=True, color=series(0).colour)
-        axes.stairs(np.minimum(values, 0), edges, fill=True, color=series(1).colour)
+        axes.stairs(np.maximum(values, 0), edges, fill=True, color=series(0).color)
+        axes.stairs(np.minimum(values, 0), edges, fill=True, color=series(1).color)
         axes.axhline(0, color=FAINT, linewidth=1)
         axes.set(xlabel="classes, from the most lost to the most gained", ylabel="points of accuracy")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -188,7 +186,7 @@ def ranked(counts: Sequence[tuple[int, np.ndarray]], about: str) -> Markup:
     with _axes() as (figure, axes):
         for number, each in counts:
             drawn = series(number)
-            axes.stairs(each[order], np.arange(len(order) + 1), baseline=None, color=drawn.colour, linestyle=drawn.dash)
+            axes.stairs(each[order], np.arange(len(order) + 1), baseline=None, color=drawn.color, linestyle=drawn.dash)
         axes.set(xlabel="classes, the largest first", ylabel="videos", ylim=(0, None))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(6, integer=True))
@@ -196,14 +194,14 @@ def ranked(counts: Sequence[tuple[int, np.ndarray]], about: str) -> Markup:
         return _svg(figure, about)
 
 
-def histogram(values: np.ndarray, unit: str, about: str, percent: bool = False) -> Markup:
+def histogram(values: np.ndarray, unit: str, about: str, *, percent: bool = False) -> Markup:
     """How many videos have which value. unit: of the values, for the axis. percent: they are fractions of 1."""
     with _axes() as (figure, axes):
         different = len(np.unique(values))
         middle = float(values.mean()) if len(values) else 0.0
         span = None if different > 1 else (middle * 0.9, middle * 1.1 or 1.0)  # one value: a bar in the middle
         axes.hist(
-            values, bins=min(40, different) if different > 1 else 5, range=span, color=series(0).colour, alpha=0.75
+            values, bins=min(40, different) if different > 1 else 5, range=span, color=series(0).color, alpha=0.75
         )
         axes.set(xlabel=unit, ylabel="videos")
         if percent:

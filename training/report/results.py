@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from training import metrics
-from training.metrics import Calibration, PerClass
-from training.scores import UNLABELLED, Scores
+from lgd.training.scoring import metrics
+from lgd.training.scoring.metrics import Calibration, PerClass
+from lgd.training.scoring.scores import UNLABELLED, Scores
 
 PAIRS = 12  # of classes that are taken for each other
 
@@ -18,7 +18,7 @@ PAIRS = 12  # of classes that are taken for each other
 class Predictions:
     """One score file, its rows in the order of its group's keys.
 
-    name: short. series: its number in the whole report, which decides its colour and line. predicted: class of each
+    name: short. series: its number in the whole report, which decides its color and line. predicted: class of each
     video. numbers: as `metrics.summary` gives them, of the labelled videos; None without any."""
 
     name: str

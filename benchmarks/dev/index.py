@@ -1,0 +1,180 @@
+"""What it costs a worker to open the index of a large dataset, in time and in memory that it shares with nobody.
+
+    python -m lgd.benchmarks.dev.index                     # 500,000 videos of 250 frames: the size of Kinetics-600, 1 GB
+
+The index is made up in a temporary folder (TMPDIR says where) and opened by a fresh process, which also takes the rows
+of the split train, and the first clips of the training order. Private memory is what the process has that is not the
+file: `Anonymous` in /proc/self/smaps_rollup, after collecting garbage, less what it was with everything imported.
+Exits with 1 where the claims OPEN_S and PRIVATE_MB do not hold.
+"""
+
+import gc
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import FlagCreatePairsOff
+
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
+from lgd.pipeline.dataset.index import SCHEMA, Index, index_writer
+from lgd.pipeline.loading.clip_order import Sampling, TrainOrder
+from lgd.pipeline.storage.storage import Storage
+
+OPEN_S, PRIVATE_MB = 2.0, 100.0  # at most: rows of the split and the first clip included
+CLIPS = 2000  # looked up, at random places
+FRAME_BYTES = 4_000, 12_000  # of the frames that are made up
+VAL_SHARDS = 20  # every 20th shard is of the split val
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is made up and opened."""
+
+    videos: int = 500_000
+    """Videos in the index."""
+    frames: int = 250
+    """Frames of each video."""
+    videos_per_shard: int = 128
+    """Videos of each shard."""
+    json: bool = False
+    """Print the result as one JSON document."""
+    folder: str = ""
+    """Open the dataset in this folder, in this process, and print JSON: what the fresh process does."""
+
+
+def make_up(folder: Path, options: Options) -> Dataset:
+    """A dataset that is nothing but its index. The frames' sizes and checksums are the same in every shard, but for
+    their places and keys."""
+    storage = Storage(folder)
+    storage.make_folder("rgb")
+    recipe = StreamSpec("rgb", {"fps": 25.0})
+    splits = {"train": 0, "val": 0}
+    numbers = np.random.default_rng(0)
+    with index_writer(storage, recipe) as add:
+        for shard, first in enumerate(range(0, options.videos, options.videos_per_shard)):
+            videos = min(options.videos_per_shard, options.videos - first)
+            split = "val" if shard % VAL_SHARDS == VAL_SHARDS - 1 else "train"
+            splits[split] += videos
+            if shard == 0:
+                shape = videos, options.frames
+                sizes = numbers.integers(*FRAME_BYTES, shape, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32)
+                checksums = numbers.integers(0, 1 << 32, shape, dtype=np.uint32)
+            ends = sizes[:videos]
+            offsets = np.concatenate([[0], ends[:, -1].cumsum(dtype=np.int64)[:-1]]) + 512 * (3 * np.arange(videos) + 1)
+            lists = np.arange(videos + 1, dtype=np.int32) * options.frames
+            columns = {
+                "key": [f"video-{first + i:07d}" for i in range(videos)],
+                "split": [split] * videos,
+                "shard": [f"{split}-{shard:06d}"] * videos,
+                "label": (first + np.arange(videos)) % 600,
+                "width": np.full(videos, 455),
+                "height": np.full(videos, 256),
+                "offset": offsets,
+                "ends": pa.ListArray.from_arrays(lists, ends.reshape(-1)),
+                "crc32": pa.ListArray.from_arrays(lists, checksums[:videos].reshape(-1)),
+            }
+            arrays = [
+                column if isinstance(column, pa.ListArray) else pa.array(column, SCHEMA.field(name).type)
+                for name, column in columns.items()
+            ]
+            add(pa.table(arrays, SCHEMA))
+    dataset = Dataset(
+        storage,
+        fingerprint="made up",
+        classes=tuple(map(str, range(600))),
+        videos_per_shard=options.videos_per_shard,
+        specs={"rgb": recipe},
+        summary={"splits": splits},
+    )
+    dataset.save()
+    return dataset
+
+
+def private_mb() -> float:
+    """Memory of this process that no file stands behind, MB."""
+    gc.collect()
+    found = re.search(r"^Anonymous:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text(), re.MULTILINE)
+    assert found, "smaps_rollup has no Anonymous"
+    return int(found[1]) * 1024 / 1e6
+
+
+def measure(folder: str) -> dict[str, Any]:
+    """Opens the index in this process. Seconds, MB, and microseconds a clip of each kind of look-up."""
+    dataset = open_dataset(folder)
+    before, start = private_mb(), time.perf_counter()
+    index = Index(dataset, "rgb")
+    opened = time.perf_counter()
+    rows = index.rows("train")
+    order = TrainOrder(rows, index.lengths[rows], Sampling())
+    order.clip(0)
+    ordered = time.perf_counter()
+    private = private_mb() - before
+    clips = [order.clip(position) for position in range(CLIPS)]
+    took: dict[str, float] = {}
+    for what, look_up in {
+        "first look at its bytes": lambda: [index.frames(clip.row, clip.frames) for clip in clips],
+        "bytes": lambda: [index.frames(clip.row, clip.frames) for clip in clips],
+        "key": lambda: index.keys(clip.row for clip in clips),
+        "label": lambda: index.labels[[clip.row for clip in clips]],
+    }.items():
+        began = time.perf_counter()
+        look_up()
+        took[what] = (time.perf_counter() - began) / CLIPS * 1e6
+    return {
+        "videos": len(index),
+        "shards": len(index.shards()),
+        "index_mb": Path(dataset.storage.path("rgb/index.arrow")).stat().st_size / 1e6,
+        "open_s": opened - start,
+        "order_s": ordered - opened,
+        "private_mb": private,
+        "after_clips_mb": private_mb() - before,
+        "microseconds_a_clip": took,
+    }
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Makes the index up and has a fresh process measure."""
+    with tempfile.TemporaryDirectory(prefix="lgd-index-") as folder:
+        make_up(Path(folder), options)
+        words = [sys.executable, "-m", "lgd.benchmarks.dev.index", "--folder", folder]
+        result = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    result["holds"] = result["open_s"] + result["order_s"] <= OPEN_S and result["private_mb"] <= PRIVATE_MB
+    return result
+
+
+def main() -> None:
+    options = tyro.cli(Options, config=(FlagCreatePairsOff,), description=__doc__)
+    if options.folder:
+        print(json.dumps(measure(options.folder)))
+        return
+    result = run(options)
+    if options.json:
+        print(json.dumps(result, indent=2))
+    else:
+        table = Table("what", "measured", "at most")
+        table.add_row(
+            "index", f"{result['videos']:,} videos in {result['shards']:,} shards, {result['index_mb']:.0f} MB"
+        )
+        table.add_row("open", f"{result['open_s']:.3f} s")
+        table.add_row("rows of train, first clip of the order", f"{result['order_s']:.3f} s", f"{OPEN_S:.0f} s, both")
+        table.add_row("private memory", f"{result['private_mb']:.1f} MB", f"{PRIVATE_MB:.0f} MB")
+        table.add_row(f"private memory after {CLIPS} clips", f"{result['after_clips_mb']:.1f} MB")
+        for what, microseconds in result["microseconds_a_clip"].items():
+            table.add_row(f"{what}, a clip", f"{microseconds:.1f} us")
+        Console(width=100).print(table)
+    sys.exit(not result["holds"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Ray clusters on this machine: several nodes, each a set of processes of its own that a test can kill; and a head
+alone, which takes jobs."""
+
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from lgd.clusters.testbed.processes import Marked, free_port
+
+NODE = """
+import sys, ray.scripts.scripts as ray
+sys.argv = ["ray", *sys.argv[1:]]
+ray.main()
+"""
+
+
+class RayNodes:
+    """A head and nodes. env: what a command needs to find and to join it."""
+
+    def __init__(self, folder: Path, cpus: int = 0):
+        """folder: for Ray's logs and sockets, of a short name. cpus: that the head offers."""
+        self._folder, self._port, self._started = folder, free_port(), 0
+        self._number: dict[Marked, int] = {}  # of each node's own folder
+        self.address = f"127.0.0.1:{self._port}"
+        self.env = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # A dead node is noticed within seconds.
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "3000",
+            "RAY_health_check_failure_threshold": "4",
+            "RAY_raylet_start_wait_time_s": "60",
+        }
+        self.head = self._start("--head", f"--port={self._port}", f"--num-cpus={cpus}", "--include-dashboard=false")
+        self.nodes: list[Marked] = []
+
+    def add(self, cpus: int = 1) -> Marked:
+        """Starts a node more."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+        self.nodes.append(node)
+        return node
+
+    def kill(self, node: Marked) -> None:
+        """The end of a node: SIGKILL to all of its processes."""
+        node.kill()
+        self.nodes.remove(node)
+
+    def announce(self, node: Marked, deadline_s: int = 60) -> None:
+        """Tells the cluster that a node will be taken away: what cloud machines say before they are preempted."""
+        ask = (
+            "import ray, sys; ray.init(address=sys.argv[1]); "
+            "print(*(node['NodeID'] for node in ray.nodes() if sys.argv[2] in node['RayletSocketName']))"
+        )
+        folder = f"{self._folder}/{self._number[node]}/"
+        done = subprocess.run(
+            [sys.executable, "-c", ask, self.address, folder],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--address", self.address)
+        words = ("drain-node", f"--node-id={done.stdout.strip()}", *why, f"--deadline-remaining-seconds={deadline_s}")
+        subprocess.run([sys.executable, "-c", NODE, *words], env=self.env, capture_output=True, check=True)
+
+    def wait_for(self, cpus: int, timeout_s: float = 60) -> None:
+        """Until so many CPUs are offered."""
+        deadline = time.monotonic() + timeout_s
+        while (offered := self._cpus()) != cpus:
+            assert time.monotonic() < deadline, f"the cluster offers {offered} CPUs, not {cpus}"
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        for node in [*self.nodes, self.head]:
+            node.kill()
+
+    def _start(self, *words: str) -> Marked:
+        self._started += 1  # nodes that start at the same time in one folder take each other's sockets
+        folder = self._folder / str(self._started)
+        command = (sys.executable, "-c", NODE, "start", "--block", f"--temp-dir={folder}", *words)
+        log = self._folder / "start.log"
+        process = Marked(*command, "--object-store-memory=100000000", env=self.env, log=log)
+        self._number[process] = self._started
+        return process
+
+    def _cpus(self) -> int:
+        ask = "import ray, sys; ray.init(address=sys.argv[1]); print(int(ray.cluster_resources().get('CPU', 0)))"
+        command = [sys.executable, "-c", ask, self.address]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        return int(done.stdout) if done.returncode == 0 else -1
+
+
+class Head:
+    """A head of one CPU with a dashboard, all of its ports on loopback. env: of those who know its token."""
+
+    def __init__(self, folder: Path):
+        """folder: for Ray's logs and sockets, of a short name."""
+        port, dashboard, client = free_port(), free_port(), free_port()
+        self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
+        self.loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        self.env = {
+            **os.environ,
+            **self.loopback,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "HOME": str(folder),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        }
+        log = folder / "start.log"
+        self.process = Marked(
+            *(sys.executable, "-c", NODE, "start", "--head", "--block", f"--temp-dir={folder}/ray", f"--port={port}"),
+            *("--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=true"),
+            *(f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"),
+            env=self.env,
+            log=log,
+        )
+        deadline = time.monotonic() + 90
+        while "block forever" not in log.read_text():
+            assert self.process.process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+
+    def about(self, job: str) -> dict[str, Any]:
+        """What the job server says of a job."""
+        headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        answer = requests.get(f"{self.dashboard}/api/jobs/{job}", headers=headers, timeout=10)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def stop(self) -> None:
+        self.process.kill()
+
+
+@contextmanager
+def ray_nodes(cpus: int = 0) -> Iterator[RayNodes]:
+    """cpus: that the head offers."""
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        nodes = RayNodes(Path(folder), cpus)
+        try:
+            yield nodes
+        finally:
+            nodes.stop()

@@ -1,0 +1,7 @@
+"""Two-stream video action recognition: preprocessing, training, fusion and prediction on a cluster.
+
+`lgd.cli` is the command line. The folders beside it are links to the top-level folders of the repository and are
+imported as `lgd.pipeline`, `lgd.preprocessing`, `lgd.training`, `lgd.prediction`, `lgd.clusters` and `lgd.benchmarks`.
+"""
+
+__version__ = "0.2.0"

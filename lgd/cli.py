@@ -1,0 +1,538 @@
+"""The front door: the `lgd` command, one verb a function, nothing else."""
+
+import dataclasses
+import os
+import sys
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.table import Column, Table
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from lgd.benchmarks.commands import BENCHES
+from lgd.pipeline.console.command_line import Answer, Commands, CommandSequence, Json, run
+from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.console.progress import say
+from lgd.pipeline.storage.cache import CacheConfig
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.settings import PreprocessResources, Settings
+from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
+from lgd.training.reproduce import REPORT, two_streams, walk_report
+from lgd.training.scoring.metrics import accuracy_table
+from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
+
+Address = Annotated[
+    str | None,
+    arg(
+        help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
+        "Default: RAY_ADDRESS, or a cluster of this machine alone."
+    ),
+]
+PerClass = Annotated[
+    str | None,
+    arg(
+        metavar="FILE.parquet",
+        help="Where to write the accuracy of each class and the confusion matrix: a Parquet file.",
+    ),
+]
+
+
+def preprocess(
+    videos: Annotated[
+        Positional[str],
+        arg(help="Folder of the videos, local or s3://...: class folders, unless --annotations is given."),
+    ],
+    out: Annotated[str, arg(help="Folder of the dataset, local or s3://...")],
+    annotations: Annotated[
+        Path | None,
+        arg(
+            help="What says the labels: a csv (path, label and optionally split, key, start_s, end_s), a Kinetics csv, "
+            "or the folder of UCF101's, HMDB51's or Kinetics' lists. Default: the class folders."
+        ),
+    ] = None,
+    *,
+    classes: Annotated[
+        Path | None, arg(help="Text file, one class a line: fixes the labels. Default: by name.")
+    ] = None,
+    split_number: Annotated[int | None, arg(help="Which split of UCF101's or HMDB51's lists. Default: 1.")] = None,
+    group: Annotated[
+        str | None, arg(help="Regular expression: files whose names match the same text stay in one split.")
+    ] = None,
+    val_fraction: Annotated[float, arg(help="Fraction that becomes the split val, where no splits are given.")] = 0.2,
+    streams: Annotated[tuple[str, ...], arg(help="Streams to make: rgb, flow or both.")] = ("rgb", "flow"),
+    retry_rejected: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Try again what earlier runs rejected; take in what has been found since."),
+    ] = False,
+    resources: Annotated[PreprocessResources, arg(name="")] = PreprocessResources(),
+    address: Address = None,
+    settings: Annotated[Settings, arg(name="")] = Settings(),
+    json: Json = False,
+) -> Answer:
+    """Videos -> a dataset of shards. Run again, it makes only what is missing."""
+    from lgd.clusters.embedded import ensure_cluster
+    from lgd.pipeline.dataset.dataset import stream_named
+    from lgd.preprocessing.annotations.read import read_manifest
+    from lgd.preprocessing.job import preprocess as run_job
+
+    for stream in streams:
+        stream_named(stream)
+    # The embedded cluster has room for the workers asked for, or else for one task at least.
+    a_task = resources.cpus_per_task
+    cpus = ceil(resources.workers * a_task if resources.workers else max(a_task, len(os.sched_getaffinity(0))))
+    folder = Storage(videos)
+    manifest = read_manifest(
+        folder, annotations, group, val_fraction=val_fraction, classes=classes, split_number=split_number
+    )
+    outcome = run_job(
+        folder,
+        out,
+        manifest,
+        streams=streams,
+        settings=settings,
+        resources=resources,
+        start_cluster=lambda: ensure_cluster(cpus, address),
+        retry_rejected=retry_rejected,
+    )
+    text: list[Any] = [
+        f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
+        f"streams: {', '.join(outcome.streams)}"
+    ]
+    if outcome.reasons:
+        text.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in outcome.reasons.items()))
+    if outcome.tried_again:
+        text.append(f"tried {outcome.tried_again} rejected videos again: {outcome.recovered} are in now")
+    if outcome.made:
+        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in outcome.seconds.items() if spent)
+        text.append(
+            f"{outcome.made} videos in {outcome.work_s:.1f} s ({outcome.made / outcome.work_s:.1f} videos/s, "
+            f"{outcome.flow_pairs / outcome.work_s:.0f} flow pairs/s); seconds of the workers: {stages}"
+        )
+    return Answer(dataclasses.asdict(outcome), text)
+
+
+def inspect(
+    dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
+    verify: Annotated[bool, FlagCreatePairsOff, arg(help="Read everything back; check counts and checksums.")] = False,
+    pictures: Annotated[
+        str | None, arg(metavar="DIR", help="Folder for pictures to look at: a PNG a video, moments of RGB and flow.")
+    ] = None,
+    *,
+    videos: Annotated[
+        int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
+    ] = None,
+    dali_index: Annotated[
+        str | None,
+        arg(
+            metavar="DIR",
+            help="Folder for index files, one a shard, by which DALI's webdataset reader opens the shards.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
+    from lgd.pipeline.dataset.dataset import open_dataset
+    from lgd.pipeline.inspection.dali_index import write_dali_indexes
+    from lgd.pipeline.inspection.describe import describe
+    from lgd.pipeline.inspection.describe import verify as verify_dataset
+    from lgd.pipeline.inspection.pictures import VIDEOS, draw_videos
+
+    if videos is not None and pictures is None:
+        raise UsageError("--videos says how many videos --pictures draws: give --pictures DIR as well")
+    if videos is not None and videos < 1:
+        raise UsageError(f"--videos must be 1 or more, not {videos}")
+    opened = open_dataset(dataset)
+    about = describe(opened)
+    table = Table("stream", "videos", "frames", "MB", "recipe", title=None)
+    for name, stream in about["streams"].items():
+        settings = ", ".join(f"{key} {value}" for key, value in stream["recipe"].items())
+        table.add_row(name, *(f"{stream[c]:,}" for c in ("videos", "frames")), f"{stream['bytes'] / 1e6:.1f}", settings)
+    text: list[Any] = [
+        f"{dataset}: {about['videos']} videos of {len(about['classes'])} classes; "
+        + ", ".join(f"{split} {count}" for split, count in about["splits"].items()),
+        "rejected: " + (", ".join(f"{reason} {count}" for reason, count in about["rejected"].items()) or "none"),
+        table,
+    ]
+    if "flow" in about["streams"]:
+        text.append(f"flow vectors beyond the bound: {about['streams']['flow']['saturated']:.3%}")
+    if verify:
+        problems = verify_dataset(opened, opened.streams)
+        about["problems"] = problems
+        for problem in problems[:20]:
+            say(problem)
+        failed = f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
+        if problems:
+            return Answer(about, text, failed)
+        text.append("verified: every frame is there and has its checksum")
+    if pictures is not None:
+        about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
+        text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
+    if dali_index is not None:
+        about["dali_indexes"] = write_dali_indexes(opened, dali_index)
+        text.append(f"{dali_index}: {len(about['dali_indexes'])} index files for DALI's webdataset reader")
+    return Answer(about, text)
+
+
+def train(
+    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}.")],
+    data: Annotated[str, arg(help="Folder of the dataset.")],
+    run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
+    *,
+    workers: Annotated[
+        tuple[int, int] | None, arg(help="Fewest and most workers. Default: 1, and one a GPU or one a CPU.")
+    ] = None,
+    cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
+    address: Address = None,
+    config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
+    json: Json = False,
+) -> Answer:
+    """Train a network by a recipe, whose fields the options override. Run again, it goes on where it stopped."""
+    from lgd.clusters.embedded import ensure_cluster
+    from lgd.pipeline.dataset.dataset import open_dataset
+    from lgd.training.elastic import run_training
+    from lgd.training.models.zoo import check
+    from lgd.training.run import begin_run
+    from lgd.training.start import located
+
+    dataset = open_dataset(data)
+    check(config.model, len(dataset.classes), channels=3)
+    opened = begin_run(run, recipe, located(config), dataset=dataset)
+    # The embedded cluster has room for the fewest workers asked for, if need be more than one a core.
+    cpus = max(workers[0], len(os.sched_getaffinity(0))) if workers else None
+    result = run_training(
+        opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
+    )
+    accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
+    return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
+
+
+def evaluate(
+    run: Annotated[Positional[str], arg(help="Folder of the run.")],
+    data: Annotated[str, arg(help="Folder of the dataset.")],
+    out: Annotated[str, arg(help="The scores: a Parquet file, local or s3://...")],
+    *,
+    split: Annotated[str, arg(help="Split to score.")] = "val",
+    checkpoint: Annotated[
+        CheckpointChoice, arg(help="The run's last checkpoint, or its best by validation top-1.")
+    ] = "last",
+    per_class: PerClass = None,
+    protocol: Annotated[TestProtocol, arg(name="")] = TestProtocol(),
+    resources: Annotated[ScoringResources, arg(name="")] = ScoringResources(),
+    cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
+    address: Address = None,
+    json: Json = False,
+) -> Answer:
+    """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
+    from lgd.clusters.embedded import ensure_cluster
+    from lgd.training.fusion.fuse import metrics
+    from lgd.training.fusion.join import unlabelled
+    from lgd.training.run import open_run
+    from lgd.training.scoring.class_table import check_tables, write_class_table
+    from lgd.training.scoring.evaluate import evaluate as evaluate_run
+    from lgd.training.scoring.scores import read_scores
+
+    check_tables({"--out": out, "--per-class": per_class}, [])
+    cpus = max(len(os.sched_getaffinity(0)), ceil((resources.workers or 1) * (resources.cpus_per_task or 1)))
+    start = partial(ensure_cluster, cpus, address)
+    outcome = evaluate_run(
+        open_run(run),
+        data,
+        split,
+        out=out,
+        protocol=protocol,
+        which=checkpoint,
+        resources=resources,
+        start_cluster=start,
+        cache_config=cache_config,
+    )
+    scores = read_scores(out)
+    document = dataclasses.asdict(outcome)
+    text: list[Any] = [f"{out}: {outcome.videos} videos, {outcome.protocol}"]
+    if without := unlabelled(scores):
+        text.append(f"{len(without)} of {outcome.videos} videos have no label: no accuracy is given")
+    else:
+        if per_class:
+            write_class_table(per_class, scores)
+        numbers = metrics(scores)
+        document |= numbers
+        text.append(accuracy_table({run: numbers}))
+    return Answer(document, text)
+
+
+def fuse(
+    scores: Annotated[Positional[tuple[str, ...]], arg(help="Score files of `lgd evaluate` or `lgd fuse`.")],
+    weights: Annotated[tuple[float, ...] | None, arg(help="One a score file. Default: equal.")] = None,
+    temperatures: Annotated[
+        tuple[float, ...] | None,
+        arg(help="One a score file: its logits are divided by it before all else. Default: 1."),
+    ] = None,
+    *,
+    fit: Annotated[
+        tuple[str, ...] | None,
+        arg(
+            metavar="SPLIT_SCORES ...",
+            help="Fit weights and temperatures on these: score files of the same models, in the same order, of other "
+            "videos than those reported.",
+        ),
+    ] = None,
+    space: Annotated[
+        Literal["probabilities", "logits"],
+        arg(help="What is averaged: probabilities, or their logarithms, which makes a geometric mean."),
+    ] = "probabilities",
+    intersect: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Go on with the videos that all files have; say how many were dropped.")
+    ] = False,
+    out: Annotated[str | None, arg(help="Where to write the fused scores: a Parquet file.")] = None,
+    per_class: PerClass = None,
+    json: Json = False,
+) -> Answer:
+    """Join predictions by key and average them; say what that changed. Fused scores can be fused again."""
+    from lgd.training.fusion.comparison import comparison, report
+    from lgd.training.fusion.fuse_files import fuse_files
+    from lgd.training.scoring.class_table import check_tables, write_class_table
+    from lgd.training.scoring.scores import write_scores
+
+    check_tables({"--out": out, "--per-class": per_class}, [*scores, *(fit or ())])
+    fusion = fuse_files(scores, weights, temperatures, fit=fit, space=space, intersect=intersect)
+    if per_class:
+        write_class_table(per_class, fusion.fused)
+    if out:
+        write_scores(out, fusion.fused)
+    document = {**comparison(fusion), "out": out}
+    return Answer(document, report(document, fusion))
+
+
+def predict(
+    videos: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="VIDEO", help="Video files on this machine; `-- VIDEO ...` at the end if names start with a dash."),
+    ],
+    rgb: Annotated[str | None, arg(metavar="RUN", help="Folder of a run of the rgb stream.")] = None,
+    flow: Annotated[
+        str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The flow is computed here.")
+    ] = None,
+    *,
+    weights: Annotated[tuple[float, float], arg(help="Of rgb and of flow, where both are given.")] = (1.0, 1.0),
+    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
+    crops: Annotated[
+        int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
+    ] = 1,
+    checkpoint: Annotated[CheckpointChoice, arg(help="Of each run: last, or best by validation.")] = "last",
+    top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
+    render: Annotated[
+        str | None,
+        arg(
+            metavar="OUT",
+            help="Draw the videos with the predictions, and beside them the flow if --flow is given: OUT.mp4 for one "
+            "video; otherwise a folder, with one mp4 a video.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """What runs say of video files of any kind: the most probable classes. No dataset is needed, and no cluster."""
+    import torch
+
+    from lgd.prediction.overlay import draw_video, drawn_names, predicted
+    from lgd.prediction.predict import most_probable, open_trained, prediction_line
+    from lgd.prediction.predict import predict as predict_videos
+    from lgd.prediction.temporary import SPLIT, given_files, temporary_datasets
+
+    if not videos:
+        raise UsageError("give one or more video files")
+    if top < 1:
+        raise UsageError(f"--top must be 1 or more, not {top}")
+    TestProtocol(clips, crops)  # says what is wrong with them
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
+    trained = open_trained(runs, weights, checkpoint, device=device)
+    classes = next(iter(trained.values())).run.classes
+    drawn = drawn_names(render, videos) if render is not None else None
+    files = given_files(videos)
+    rows: list[dict[str, Any]] = []
+    with temporary_datasets(files, {s: t.run.stream_spec for s, t in trained.items()}, classes) as made:
+        keys = [file.key for file in files if file.key not in made.rejected]
+        predictions = predict_videos(
+            trained, made.datasets, SPLIT, keys=keys, clips=clips, crops=crops, weights=weights, device=device
+        )
+        frames, fps = made.lengths()
+        for number, file in enumerate(files):
+            if file.key in made.rejected:
+                rejection = made.rejected[file.key]
+                rows.append({"path": file.shown, "rejected": rejection.reason, "detail": rejection.detail})
+                continue
+            said = predictions[file.key]
+            row = {
+                "path": file.shown,
+                "predictions": most_probable(classes, said.fused, top),
+                "streams": {stream: most_probable(classes, of, top) for stream, of in said.streams.items()},
+                "frames": frames[file.key],
+                "seconds": frames[file.key] / fps,
+            }
+            if drawn:
+                shown = predicted(classes, said.fused, said.over_time, top=top)
+                draw_video(
+                    Path(file.path), drawn[0], drawn[1][number], shown=shown, datasets=made.datasets, key=file.key
+                )
+                row["render"] = drawn[0].display(drawn[1][number])
+            rows.append(row)
+    rejected = len(made.rejected)
+    failed = f"{rejected} of {len(files)} videos were rejected" if rejected else ""
+    return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
+
+
+def report(
+    out: Annotated[Positional[str], arg(metavar="OUT.html", help="The report: one HTML file, local or s3://...")],
+    things: Annotated[
+        Positional[tuple[str, ...]],
+        arg(metavar="RUN|SCORES ...", help="Run folders and score files (.parquet), in any order and number."),
+    ] = (),
+    data: Annotated[
+        str | None, arg(help="Folder of the dataset, for its description and examples. Default: what the scores name.")
+    ] = None,
+    *,
+    json: Json = False,
+) -> Answer:
+    """Runs and scores -> one HTML file: curves, accuracies, confusion, gain of fusion, calibration, examples."""
+    from lgd.training.report.page import write_report
+
+    document = write_report(out, things, data)
+    return Answer(document, [*document["notes"], f"{out}: {document['bytes'] / 1e6:.1f} MB"])
+
+
+def models(
+    classes: Annotated[int, arg(help="Classes that the networks tell apart.")] = 400, json: Json = False
+) -> Answer:
+    """The networks: parameters and GMAC (10^9 multiply-accumulates) a clip of the given channels x T x H x W."""
+    from lgd.training.models.zoo import listing
+
+    if classes < 1:
+        raise UsageError(f"--classes must be 1 or more, not {classes}")
+    rows = listing(classes)
+    table = Table("name", "stage", "parameters", "GMAC", "input")
+    for row in rows:
+        shape = " x ".join(map(str, row["input"]))
+        table.add_row(row["name"], str(row["stage"]), f"{row['parameters']:,}", f"{row['gmac']:.3f}", shape)
+    return Answer(rows, [table])
+
+
+def recipes(
+    name: Annotated[
+        Positional[str | None], arg(metavar="NAME", help="Print this one whole. Default: list all.")
+    ] = None,
+    json: Json = False,
+) -> Answer:
+    """The training recipes: all in a list, or one whole, by the names that its options have."""
+    if name is not None:
+        fields = flatten(recipe_named(name))
+        table = Table("option of lgd train", "value", title=name)
+        for option, value in fields.items():
+            table.add_row("--" + option.replace("_", "-"), str(value))
+        return Answer({"recipe": name, **fields}, [table])
+    table = Table(Column("recipe", min_width=26), "network", "stage", "frames", "crop", "batch", "epochs", "rate")
+    for each, config in RECIPES.items():
+        model = config.model
+        network = model.name if model.variant is None else f"{model.name} {model.variant}"
+        numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch, config.epochs)
+        table.add_row(each, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.rate:g}")
+    text = [table, "chains for lgd reproduce: " + ", ".join(REPRODUCTIONS)]
+    return Answer({each: flatten(config) for each, config in RECIPES.items()}, text)
+
+
+def reproduce(
+    name: Annotated[Positional[str], arg(metavar="NAME", help=f"One of {', '.join(REPRODUCTIONS)}.")],
+    data: Annotated[str, arg(help="Folder of the dataset, with the streams rgb and flow.")],
+    out: Annotated[Path, arg(help="Folder of the runs and scores.")],
+    *,
+    split: Annotated[str, arg(help="Split to score.")] = "val",
+    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipes say.")] = None,
+    json: Json = False,
+) -> Answer:
+    """A two-stream result: train each stream by its recipes in turn, evaluate, fuse, report. Run again, it goes on."""
+    if name not in REPRODUCTIONS:
+        raise UsageError(f"nothing is called {name!r}: choose from {', '.join(REPRODUCTIONS)}")
+    walk = CommandSequence(COMMANDS, defaults)
+    rows = two_streams(walk, REPRODUCTIONS[name], data, out=out, split=split, epochs=epochs)
+    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
+    return Answer(document, walk_report(walk, rows, out))
+
+
+def demo(
+    videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
+    out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
+    group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
+    *,
+    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipe says.")] = None,
+    json: Json = False,
+) -> Answer:
+    """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse, report."""
+    from lgd.preprocessing.demo_videos import render_set
+
+    walk = CommandSequence(COMMANDS, defaults)
+    if videos is None:
+        videos = out / "videos"
+        say(f"rendering videos of objects that move in 6 ways to {videos}")
+        with walk.timed("render"):
+            render_set(videos, DEMO_VIDEOS_PER_CLASS)
+    grouped: list[object] = ["--group", group] if group else []
+    walk.do("preprocess", "preprocess", videos, "--out", out / "data", "--short-side", DEMO_SHORT_SIDE, *grouped)
+    rows = two_streams(walk, REPRODUCTIONS["nano"], out / "data", out=out, split="val", epochs=epochs)
+    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
+    return Answer(document, walk_report(walk, rows, out))
+
+
+def submit(
+    words: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="-- VERB ...", help="The command, as it would follow `lgd`. Its paths are the cluster's: absolute."
+        ),
+    ] = (),
+    address: Annotated[
+        str, arg(help="The cluster's dashboard, http://HOST:PORT. Its token is looked for where Ray does.")
+    ] = "",
+    env: Annotated[
+        tuple[str, ...], arg(help="Names of environment variables that the job gets as they are here. Default: none.")
+    ] = (),
+    *,
+    follow: Annotated[
+        str | None, arg(metavar="ID", help="Show a job that runs, or has run, from its beginning.")
+    ] = None,
+    stop: Annotated[str | None, arg(metavar="ID", help="End a job.")] = None,
+    json: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Print the verb's JSON document, as its own --json does.")
+    ] = False,
+) -> Answer:
+    """Run a verb on a cluster. Ctrl-C or a closed terminal leave it running."""
+    from lgd.clusters.submit import submitted
+
+    return submitted(words, address, env, follow=follow, stop=stop, as_json=json, commands=COMMANDS, defaults=defaults)
+
+
+DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
+
+COMMANDS: Commands = {
+    **{
+        command.__name__: command
+        for command in (preprocess, inspect, train, evaluate, fuse, predict, report, models, recipes, reproduce)
+    },
+    "bench": BENCHES,
+    "submit": submit,
+    "demo": demo,
+}
+
+
+def defaults(name: str, words: list[str]) -> dict[str, Any]:
+    """The options after the recipe of `train` have its values."""
+    return recipe_defaults(words) if name in ("train", "bench train") else {}
+
+
+def main() -> None:
+    """The `lgd` command."""
+    run(sys.argv[1:], COMMANDS, defaults)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Words of a command line -> the call of a verb -> its answer on stdout, or one line that says what is wrong."""
+
+import contextlib
+import functools
+import inspect
+import io
+import itertools
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Annotated, Any, NamedTuple
+
+import tyro
+from rich.console import Console
+from tyro.conf import FlagCreatePairsOff, arg
+
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import console as progress_console
+from lgd.pipeline.console.progress import say
+
+Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
+
+
+class Answer(NamedTuple):
+    """The result of a verb: for programs, and (lines and tables) for people.
+
+    failed: one line that says what the answer falls short of; it is said after the answer, and the exit code is 1."""
+
+    document: Any
+    text: list[Any]
+    failed: str = ""
+
+
+Command = Callable[..., Answer]
+Commands = Mapping[str, Command | Mapping[str, Command]]  # a verb may have verbs of its own: `lgd bench flow`
+Defaults = Callable[[str, list[str]], dict[str, Any]]  # (verb, the words after it) -> values by parameter
+
+
+def overview(commands: Commands, program: str) -> str:
+    """What `program` (`lgd` or `lgd bench`) can do, a line a verb."""
+    lines = [f"usage: {program} VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
+    for name, command in commands.items():
+        about = (
+            f"one of {', '.join(command)}" if isinstance(command, Mapping) else (command.__doc__ or "").splitlines()[0]
+        )
+        lines.append(f"  {name:<12}{about}")
+    return "\n".join([*lines, "", f"{program} VERB --help explains a verb's options.", ""])
+
+
+def dispatch(words: list[str], commands: Commands, defaults: Defaults, *, above: tuple[str, ...] = ()) -> Answer:
+    """Parses a command line without its `lgd` and does it. above: the verb that the verbs belong to, if any.
+
+    Raises UsageError for a command line that is wrong."""
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(overview(commands, " ".join(["lgd", *above])))
+        raise SystemExit(0 if words else 2)
+    name, *rest = words
+    path = (*above, name)
+    if name not in commands:
+        raise UsageError(f"there is no verb {' '.join(path)!r}: choose from {', '.join(commands)}")
+    command = commands[name]
+    if isinstance(command, Mapping):
+        return dispatch(rest, command, defaults, above=path)
+    return parsed(command, rest, " ".join(["lgd", *path]), defaults=defaults(" ".join(path), rest))()
+
+
+class CommandSequence:
+    """Verbs done one after the other, as a user would. seconds: that each stage took."""
+
+    def __init__(self, commands: Commands, defaults: Defaults) -> None:
+        self.seconds: dict[str, float] = {}
+        self._verbs, self._defaults = commands, defaults
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[stage] = time.monotonic() - start
+
+    def do(self, stage: str, *words: object) -> Any:
+        """Does the command of these words and returns its document."""
+        command = [str(word) for word in words]
+        say(f"\n$ lgd {shlex.join(command)}")
+        with self.timed(stage):
+            answer = dispatch(command, self._verbs, self._defaults)
+        for line in answer.text:
+            say(line) if isinstance(line, str) else progress_console.print(line)
+        return answer.document
+
+
+def parsed(command: Command, words: list[str], program: str, *, defaults: dict[str, Any]) -> Callable[[], Answer]:
+    """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
+
+    Raises UsageError, in one line, for words that are wrong."""
+
+    @functools.wraps(command)
+    def call(*values: Any, **named: Any) -> Callable[[], Answer]:
+        return functools.partial(command, *values, **named)
+
+    signature = inspect.signature(command)
+    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(call, args=words, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if stop.code:
+            raise UsageError(one_line(complaint.getvalue(), program)) from stop
+        raise
+
+
+def one_line(box: str, program: str) -> str:
+    """The message inside the box that the option parser draws."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
+    message = " ".join(itertools.takewhile(bool, lines))
+    return f"{message}; `{program} --help` explains the options"
+
+
+@contextlib.contextmanager
+def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
+    """The standard output; while `alone`, whatever else prints to it goes to stderr."""
+    sys.stdout.flush()
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
+        if alone:
+            os.dup2(2, 1)
+        try:
+            yield output
+        finally:
+            sys.stdout.flush()
+            os.dup2(output.fileno(), 1)
+
+
+def run(words: list[str], commands: Commands, defaults: Defaults) -> None:
+    """The `lgd` command."""
+    run_and_print(words, lambda: dispatch(words, commands, defaults))
+
+
+def run_and_print(words: list[str], call: Callable[[], Answer]) -> None:
+    """Makes the call that the words ask for and prints its answer: exit 0 done, 1 failed, 2 wrong usage; with --json
+    stdout is one JSON document."""
+    as_json = "--json" in words
+    try:
+        with stdout_for_the_answer(alone=as_json) as output:
+            answer = call()
+            if as_json:
+                output.write(json.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
+            else:
+                console = Console(file=output, highlight=False)
+                for line in answer.text:
+                    console.print(line, soft_wrap=isinstance(line, str), markup=False)
+        if answer.failed:
+            raise UserError(answer.failed)
+    except UserError as error:
+        say(f"lgd: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("lgd: stopped; run the same command again to go on")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)

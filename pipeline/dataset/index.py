@@ -1,0 +1,294 @@
+"""The index of a stream: for every video which shard, at which byte each frame ends, and each frame's CRC-32.
+
+An Arrow IPC file, memory-mapped, so that a hundred million frames cost a worker no private memory. It is put together
+from the parts that the shard tasks write beside their shards (`<stream>/.parts/<shard>.arrow`), and can be rebuilt
+from the tars alone. Written last: a stream with an index is whole.
+"""
+
+import hashlib
+import json
+import tarfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, index_name, shard_name
+from lgd.pipeline.storage.cache import ShardCache
+from lgd.pipeline.storage.storage import Storage
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("shard", pa.string()),
+        ("label", pa.int32()),
+        ("width", pa.int32()),  # of a stored frame, pixels (both planes of flow together)
+        ("height", pa.int32()),
+        ("offset", pa.int64()),  # byte in the tar at which the first frame starts
+        ("ends", pa.list_(pa.uint32())),  # byte at which each frame ends, counted from `offset`
+        ("crc32", pa.list_(pa.uint32())),  # of each frame's bytes
+    ]
+)
+METADATA = b"lgd"
+
+
+class IndexRow(NamedTuple):
+    """One video of one stream, as its shard task records it; the fields are those of SCHEMA."""
+
+    key: str
+    split: str
+    shard: str
+    label: int
+    width: int
+    height: int
+    offset: int
+    ends: Sequence[int]
+    crc32: Sequence[int]
+
+
+class FrameBytes(NamedTuple):
+    """Where frames of one video lie: bytes `start[i] .. end[i]` of the tar `shard` (a path in the dataset)."""
+
+    shard: str
+    start: np.ndarray
+    end: np.ndarray
+    crc32: np.ndarray
+
+
+def part_name(stream: str, shard: str) -> str:
+    return f"{stream}/.parts/{shard}.arrow"
+
+
+def split_of(shard: str) -> str:
+    """The split in a shard's name: `train` of `train-000012`."""
+    return shard.rpartition("-")[0]
+
+
+def write_part(
+    storage: Storage, stream: str, shard: str, *, rows: Sequence[IndexRow], record: Mapping[str, Any]
+) -> None:
+    """Writes the index of one shard, and what its task wants to remember (JSON), atomically."""
+    with storage.writer(part_name(stream, shard)) as file, _writer(file, record) as write:
+        write(_table(rows))
+
+
+def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict[str, Any]]:
+    """The index of one shard and what its task recorded with it."""
+    with storage.open_whole(part_name(stream, shard)) as file:
+        table = pa.ipc.open_file(file).read_all()
+    return table, json.loads(table.schema.metadata[METADATA])
+
+
+@contextmanager
+def index_writer(storage: Storage, spec: StreamSpec) -> Iterator[Callable[[pa.Table], None]]:
+    """Joins the parts of all shards, given in order, into the stream's index, which appears when the block ends well:
+    from then on the stream is whole."""
+    record = {"stream": spec.stream, "recipe": spec.hash}
+    with storage.writer(index_name(spec.stream)) as file, _writer(file, record) as write:
+        yield write
+
+
+def rebuild_index(storage: Storage, spec: StreamSpec, shards: Iterable[str]) -> None:
+    """The same index as `index_writer` writes, from nothing but the tars: reads every byte of them.
+
+    Raises UserError for a tar that is cut short or whose members are not a video's pair."""
+    with index_writer(storage, spec) as add:
+        for shard in shards:
+            add(_table(scan_shard(storage, spec.stream, shard)))
+
+
+def scan_shard(storage: Storage, stream: str, shard: str) -> list[IndexRow]:
+    """The index rows of one shard, read from the tar itself. Raises UserError if it is damaged."""
+    name = shard_name(stream, shard)
+    rows: list[IndexRow] = []
+    members: dict[str, Any] = {}
+    try:
+        with storage.open_whole(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                content = tar.extractfile(member)
+                if content is None or suffix not in ("json", "mjpeg"):
+                    raise UserError(f"{storage.display(name)} holds {member.name}, which no shard has: {ADVICE}")
+                body = content.read()
+                if suffix == "json":
+                    members[key] = json.loads(body)
+                    continue
+                members[key + "."] = (member.offset_data, body)
+            for key, about in [(key, about) for key, about in members.items() if not key.endswith(".")]:
+                offset, body = members.pop(key + ".")
+                ends = np.cumsum(about["bytes"])
+                if int(ends[-1]) != len(body):
+                    raise UserError(f"{key}.mjpeg of {storage.display(name)} is not as long as its frames: {ADVICE}")
+                starts = np.concatenate([[0], ends[:-1]])
+                crcs = [zlib.crc32(body[start:end]) for start, end in zip(starts, ends, strict=True)]
+                size = about["width"], about["height"]
+                rows.append(IndexRow(key, split_of(shard), shard, about["label"], *size, offset, ends.tolist(), crcs))
+    except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
+        raise UserError(f"{storage.display(name)} is damaged ({error}): {ADVICE}") from error
+    return rows
+
+
+ADVICE = "delete it and run `lgd preprocess` again to have it made anew"
+
+
+class Index:
+    """The opened index of one stream.
+
+    One entry a row: labels (int32), widths and heights (int32, pixels of a stored frame), lengths (int32, frames).
+    Of all else a worker keeps only where it stands in the mapped file: 56 bytes a video, and none a frame.
+    """
+
+    def __init__(self, dataset: Dataset, stream: str, cache: ShardCache | None = None):
+        """cache: where the index of a remote dataset is kept for other workers and later runs; without one this
+        worker has a copy in the temporary folder for as long as it is open.
+
+        Raises UserError if the stream is missing, unfinished, damaged or not of dataset.json's recipe."""
+        self.spec = dataset.spec(stream)
+        self.storage = dataset.storage
+        self.classes = dataset.classes
+        name = index_name(stream)
+        mapped = cache and not self.storage.local and cache.mapped(self.storage, name, dataset.fingerprint)
+        content = (mapped or self.storage.map(name)).read_buffer()
+        try:
+            file = pa.ipc.open_file(content)
+            if not file.schema.equals(SCHEMA):
+                raise UserError(f"{dataset.storage.display(name)} is not an index of this version: {ADVICE}")
+            record = json.loads(file.schema.metadata[METADATA])
+            if record["recipe"] != self.spec.hash:
+                raise UserError(
+                    f"{dataset.storage.display(name)} was made by another recipe than dataset.json says: {ADVICE}"
+                )
+            places = _places(file, content.address)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{dataset.storage.display(name)} is damaged ({error}): {ADVICE}") from error
+        self.labels, self.widths, self.heights = places.label, places.width, places.height
+        self.lengths = places.length
+        self._places = places
+        self._bytes = np.frombuffer(content, np.uint8)
+        self._words = np.frombuffer(content, np.uint32, count=content.size // 4)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers (int64) of a split, in order. Raises UserError for a split that the dataset does not have."""
+        splits = np.array([split_of(shard) for shard in self._places.shards])
+        rows = np.flatnonzero((splits == split)[self._places.shard])
+        if len(rows) == 0:
+            there = ", ".join(sorted(set(splits.tolist()))) or "none"
+            raise UserError(f"{self.storage.display()} has no split {split!r} in {self.spec.stream}: it has {there}")
+        return rows
+
+    def key(self, row: int) -> str:
+        first = self._places.key[row]
+        return self._bytes[first : first + self._places.key_length[row]].tobytes().decode()
+
+    def keys(self, rows: Iterable[int]) -> list[str]:
+        return [self.key(row) for row in rows]
+
+    def shards(self) -> dict[str, dict[str, int]]:
+        """Of every shard that holds a video, the row of each of its keys."""
+        shards: dict[str, dict[str, int]] = {shard: {} for shard in self._places.shards}
+        for row, number in enumerate(self._places.shard):
+            shards[self._places.shards[number]][self.key(row)] = row
+        return shards
+
+    def shard(self, row: int) -> str:
+        """The path of a row's shard in the dataset."""
+        return shard_name(self.spec.stream, self._places.shards[self._places.shard[row]])
+
+    def frames(self, row: int, numbers: np.ndarray) -> FrameBytes:
+        """Where the frames with these numbers (from 0) of the video in a row lie."""
+        places, length = self._places, self.lengths[row]
+        ends = self._words[places.ends[row] : places.ends[row] + length]
+        start = np.where(numbers > 0, ends[numbers - 1], 0) + places.offset[row]
+        crc32 = self._words[places.crc32[row] : places.crc32[row] + length][numbers]
+        return FrameBytes(self.shard(row), start, ends[numbers] + places.offset[row], crc32)
+
+    def shard_identity(self, row: int) -> str:
+        """32 hexadecimal digits that only a shard has with the same frames in the same places as a row's shard has."""
+        places = self._places
+        rows = np.flatnonzero(places.shard == places.shard[row])
+        identity = hashlib.sha256(f"{self.spec.hash} {self.shard(row)}".encode())
+        identity.update(places.offset[rows].data)
+        for i in rows:
+            for first in (places.ends[i], places.crc32[i]):
+                identity.update(self._words[first : first + self.lengths[i]].data)
+        return identity.hexdigest()[:32]
+
+
+class _Places(NamedTuple):
+    """What stands where in the mapped file: an entry a row.
+
+    key: its first byte. ends, crc32: the first of `length` values, counted in words of 4 bytes. offset: as in SCHEMA.
+    shard: number of a name in `shards`."""
+
+    shards: list[str]
+    label: np.ndarray
+    width: np.ndarray
+    height: np.ndarray
+    length: np.ndarray
+    key_length: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    key: np.ndarray
+    ends: np.ndarray
+    crc32: np.ndarray
+
+
+def _places(file: pa.RecordBatchFileReader, base: int) -> _Places:
+    """base: the address at which the file is mapped; its batches are views on it."""
+    shards: dict[str, int] = {}
+    # Grown in one piece each: thousands of small arrays would leave holes in the process's memory that stay its own.
+    columns = [bytearray() for _ in range(10)]
+    for i in range(file.num_record_batches):
+        batch = file.get_batch(i)
+        rows = batch.num_rows
+        keys, ends, crc32 = (batch.column(name).buffers() for name in ("key", "ends", "crc32"))
+        key, first, first_crc32 = (_view(buffers[1], np.int32, rows + 1) for buffers in (keys, ends, crc32))
+        coded = batch.column("shard").dictionary_encode()
+        numbers = [shards.setdefault(name, len(shards)) for name in coded.dictionary.to_pylist()]
+        entries = [
+            *(_view(batch.column(name).buffers()[1], np.int32, rows) for name in ("label", "width", "height")),
+            first[1:] - first[:-1],
+            key[1:] - key[:-1],
+            np.array(numbers, np.int32)[_view(coded.indices.buffers()[1], np.int32, rows)],
+            _view(batch.column("offset").buffers()[1], np.int64, rows),
+            key[:-1] + np.int64(keys[2].address - base),
+            first[:-1] + np.int64((ends[3].address - base) // 4),
+            first_crc32[:-1] + np.int64((crc32[3].address - base) // 4),
+        ]
+        for column, entry in zip(columns, entries, strict=True):
+            column += entry.data
+    kinds = [np.int32] * 6 + [np.int64] * 4
+    arrays = [np.frombuffer(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    return _Places(list(shards), *arrays)
+
+
+def _view(buffer: pa.Buffer, kind: type, count: int) -> np.ndarray:
+    """The values at the start of a buffer. (An array's to_numpy does the same, but imports pandas: 30 MB and half a
+    second.)"""
+    return np.frombuffer(buffer, kind, count)
+
+
+def _table(rows: Sequence[IndexRow]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[] for _ in SCHEMA]
+    return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], SCHEMA)
+
+
+@contextmanager
+def _writer(file: Any, record: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
+    """An Arrow file with a record in its metadata; a table of the shards is a batch of it."""
+    schema = SCHEMA.with_metadata({METADATA: json.dumps(record, sort_keys=True)})
+    with pa.ipc.new_file(file, schema) as writer:
+
+        def write(table: pa.Table) -> None:
+            if table.num_rows:
+                writer.write_table(table.combine_chunks().cast(schema))
+
+        yield write

@@ -1,0 +1,142 @@
+"""The video files in a folder or an object store, listed once: asking a network file system about each of 240,000 names
+takes hours."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.storage.storage import TEMPORARY, Storage, disk_errors
+from lgd.preprocessing.video.ffmpeg_child import Rejected
+
+EXTENSIONS = re.compile(
+    r"\.(3g2|3gp|asf|avi|divx|dv|f4v|flv|gif|m2ts|m2v|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|og[mv]|qt|rm|rmvb|ts|vob"
+    r"|webm|wmv|y4m)$",
+    re.IGNORECASE,
+)
+
+
+class VideoFiles:
+    """Files below a folder, listed when they are first asked for; symbolic links are followed, hidden files left out.
+
+    Raises UserError then, for an unreadable folder and for names that are not UTF-8.
+    """
+
+    def __init__(self, folder: Storage) -> None:
+        self.folder = folder
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Those named as videos, relative and posix, sorted."""
+        return tuple(path for path in self._visible if EXTENSIONS.search(path))
+
+    @cached_property
+    def others(self) -> tuple[str, ...]:
+        """The rest, sorted."""
+        return tuple(path for path in self._visible if not EXTENSIONS.search(path))
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file of that path, hidden or not."""
+        return path in self._listed or (self.folder.local and os.path.isfile(self.folder.path(path)))
+
+    @cached_property
+    def _visible(self) -> list[str]:
+        return sorted(path for path in self._listed if not path.startswith(".") and "/." not in path)
+
+    @cached_property
+    def _listed(self) -> frozenset[str]:
+        return frozenset(_walk(self.folder) if self.folder.local else self.folder.list_all())
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """name without its extension (or extensions: downloaders write x.mp4.webm) -> paths, sorted."""
+        stems: dict[str, list[str]] = {}
+        for path in self.paths:
+            stems.setdefault(stem_of(path), []).append(path)
+        return stems
+
+    def find(self, stem: str, class_name: str, split: str | None) -> str | None:
+        """The file of that name, of several the one in the folder of the class, then of the split, then the first.
+
+        Folders may spell a class with spaces or underscores, and may be named `val_256` for a split val.
+        """
+        candidates = self.by_stem.get(stem, [])
+        if len(candidates) < 2:
+            return candidates[0] if candidates else None
+        wanted = _words(class_name)
+
+        def rank(path: str) -> tuple[bool, bool]:
+            folders = [_words(part) for part in path.split("/")[:-1]]
+            return wanted not in folders, split not in [words.split(" ")[0] for words in folders]
+
+        return min(candidates, key=rank)
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+
+
+def stem_of(path: str) -> str:
+    """The file name without the extensions that name a video."""
+    name = path.rsplit("/", 1)[-1]
+    while EXTENSIONS.search(name):
+        name = os.path.splitext(name)[0]
+    return name
+
+
+def _walk(videos: Storage) -> list[str]:
+    folder = Path(videos.path())
+    found = []
+    pending = [("", frozenset[tuple[int, int]]())]
+    while pending:
+        inside, above = pending.pop()
+        try:
+            status = os.stat(folder / inside)
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                continue  # a symbolic link to a folder that it lies in
+            with os.scandir(folder / inside) as items:
+                for item in items:
+                    if item.name.startswith("."):
+                        continue
+                    path = f"{inside}/{item.name}" if inside else item.name
+                    if item.is_dir():
+                        pending.append((path, above | {here}))
+                    else:
+                        found.append(path)
+        except OSError as error:
+            raise UserError(f"{videos.display(inside)} cannot be read: {error.strerror}") from error
+    for path in found:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{videos.display()}: the file name {os.fsencode(path)!r} is not UTF-8: rename it"
+            ) from None
+    return found
+
+
+@contextmanager
+def local_file(videos: Storage, path: str) -> Iterator[Path]:
+    """A video as a local file: itself where the storage is local, else a copy that lasts as long as the block.
+
+    Raises Rejected ("missing") for a remote one that is gone, and UserError when the temporary folder is full."""
+    if videos.local:
+        yield Path(videos.path(path))
+        return
+    copying = disk_errors(
+        f"in {tempfile.gettempdir()} (set TMPDIR for another folder), where {videos.display(path)} is copied"
+    )
+    with tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
+        with copying:
+            try:
+                for block in videos.blocks(path):
+                    file.write(block)
+            except FileNotFoundError as error:
+                raise Rejected("missing", f"there is no file {path}") from error
+            file.flush()
+        yield Path(file.name)

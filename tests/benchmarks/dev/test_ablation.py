@@ -1,0 +1,178 @@
+"""The ablation: what its variants have in common, what depends on nothing but the seed, and its table."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lgd.benchmarks.dev import ablation
+from lgd.benchmarks.dev.ablation import VARIANTS, AblationJob, AblationResult, configuration, initial_network, run_job
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.training.models.config import Variant
+from lgd.training.recipes import TrainConfig, recipe_named
+
+
+def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> AblationJob:
+    def small(name: str) -> TrainConfig:  # for speed: what is tested holds at any size
+        config = configuration(name, dataset.summary["splits"]["train"], steps, seed=seed)
+        return replace(config, batch=2, test_clips=1, transform=replace(config.transform, crop=32))
+
+    return AblationJob(str(dataset.storage.root), variant, small("nano-rgb"), small("nano-rgb-com"), steps)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_afterwards():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_variants_of_one_seed_start_from_the_same_weights_wherever_they_share_them():
+    config = configuration("nano-rgb", videos=50, steps=10, seed=3)
+    complete = initial_network(config, "lgd", classes=4, channels=3).state_dict()
+    other_seed = initial_network(replace(config, seed=4), "lgd", classes=4, channels=3).state_dict()
+    assert not torch.equal(other_seed["local_head.weight"], complete["local_head.weight"])
+    for variant in VARIANTS:
+        network = initial_network(config, variant, classes=4, channels=3)
+        assert network.config.block_variant == variant
+        state = network.state_dict()
+        assert {"stem.spatial.conv.weight", "res4.1.unit.expand.conv.weight", "local_head.weight"} <= set(state)
+        assert ("res2.0.w_xg.outer.weight" in state) == (variant != "none")
+        assert ("res2.0.w_gg.inner.weight" in state) == (variant in ("lgd", "v2"))
+        for name, tensor in state.items():
+            assert torch.equal(tensor, complete[name]), name
+
+
+def test_variants_of_one_seed_see_the_same_clips_and_stage_2_the_ones_after_them(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[list[int], list[str], torch.Tensor]] = []
+    make_loader = ablation.train_loader
+
+    def watched(*arguments, **named):
+        loader = make_loader(*arguments, **named)
+
+        class Watched:
+            device = loader.device
+
+            def __iter__(self):
+                for batch in loader:
+                    seen.append((batch.position, batch.key, batch.video.clone()))
+                    yield batch
+
+        return Watched()
+
+    monkeypatch.setattr(ablation, "train_loader", watched)
+
+    def trained_on(variant: Variant, seed: int = 0) -> list[tuple[list[int], list[str], torch.Tensor]]:
+        seen.clear()
+        run_job(job(dataset, variant, steps=2, seed=seed))
+        return list(seen)
+
+    complete = trained_on("lgd")
+    assert [positions for positions, _, _ in complete] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    for variant in VARIANTS[:-1]:
+        batches = trained_on(variant)
+        assert len(batches) == 2
+        for (_, keys, video), (_, complete_keys, complete_video) in zip(batches, complete[:2], strict=True):
+            assert keys == complete_keys
+            assert torch.equal(video, complete_video)
+    assert not torch.equal(trained_on("none", seed=1)[0][2], complete[0][2])
+
+
+def test_stage_2_starts_from_the_weights_that_stage_1_ended_with(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+    started, ended = [], []
+    train = ablation.train
+
+    def watched(network, *arguments, **named):
+        started.append({name: value.clone() for name, value in network.state_dict().items()})
+        losses = train(network, *arguments, **named)
+        ended.append({name: value.clone() for name, value in network.state_dict().items()})
+        return losses
+
+    monkeypatch.setattr(ablation, "train", watched)
+    run_job(job(dataset, "lgd"))
+    shared = started[1].keys() & ended[0].keys()
+    assert shared == {name for name in ended[0] if "head" not in name}
+    assert all(torch.equal(started[1][name], ended[0][name]) for name in shared)
+    assert not torch.equal(started[0]["stem.spatial.conv.weight"], ended[0]["stem.spatial.conv.weight"])
+
+
+def test_the_recipes_schedule_is_stretched_to_the_steps():
+    for steps, videos in ((200, 56), (60, 700)):
+        config = configuration("nano-rgb", videos, steps, seed=0)
+        rates = [config.rate(step, videos) for step in range(steps)]
+        recipe = recipe_named("nano-rgb")
+        usual = [recipe.rate(step, videos) for step in range(recipe.steps(videos))]
+        assert max(rates) == max(usual)
+        assert rates[-1] == pytest.approx(usual[-1])
+        share = sum(rate == max(rates) for rate in rates) / steps
+        assert share == pytest.approx(sum(rate == max(usual) for rate in usual) / len(usual), abs=2 / steps)
+
+
+def test_the_table_shows_mean_and_sample_deviation_over_the_seeds():
+    def outcome(network: str, seed: int, top1: float, losses: dict[str, list[float]]) -> AblationResult:
+        return AblationResult("folder", network, seed, top1, losses, 1.0)
+
+    rising = [float(step) for step in range(10)]  # five points: 0.5, 2.5, 4.5, 6.5, 8.5
+    lgd = [
+        outcome("lgd", s, t, {"local": [v + s for v in rising], "global": [2.0] * 10}) for s, t in ((0, 0.5), (1, 1))
+    ]
+    row = ablation.summary("lgd", lgd)
+    assert row["top1"] == {"mean": 0.75, "deviation": pytest.approx(math.sqrt(0.125))}
+    assert row["losses"]["local"]["curve"] == [1.0, 3.0, 5.0, 7.0, 9.0]
+    assert row["losses"]["local"]["mean"] == 9.0
+    assert row["losses"]["global"]["deviation"] == 0.0
+    none = ablation.summary("none", [outcome("none", 0, 0.25, {"local": [1.0, 3.0]})])
+    assert none["top1"] == {"mean": 0.25, "deviation": None}
+    assert list(none["losses"]) == ["local"]
+
+    about = {"data": "folder", "splits": {"train": 8, "val": 4}, "table": [row]}
+    text = io.StringIO()
+    result = {"stream": "rgb", "steps": 10, "seeds": 2, "datasets": [about]}
+    ablation.print_tables(result, Console(file=text, width=100))
+    assert "75.0 ± 35.4" in text.getvalue()
+    assert "9.000 ± 0.707" in text.getvalue()
+
+
+def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_train(
+    dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    results = []
+    for processes in (1, 2):
+        file = tmp_path / f"{processes}.json"
+        words = ["--data", dataset_folder, "--steps", 1, "--seeds", 1, "--jobs", processes, "--json", file]
+        assert ablation.main(list(map(str, words))) == 0
+        assert "top-1 %" in capsys.readouterr().out
+        results.append(json.loads(file.read_text()))
+    for result in results:
+        (about,) = result["datasets"]
+        assert [row["network"] for row in about["table"]] == list(ablation.NETWORKS)
+        assert [outcome["network"] for outcome in about["outcomes"]] == list(ablation.NETWORKS)
+        assert {path for outcome in about["outcomes"] for path in outcome["losses"]} == set(ablation.PATHS)
+        assert about["combination_config"]["optimizer.rate"] < about["config"]["optimizer.rate"]
+        assert all(outcome.pop("seconds") > 0 for outcome in about["outcomes"])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--data", "nowhere"], 1, "there is no dataset nowhere"),
+        (["--data", "nowhere", "--steps", "0"], 2, "--steps must be 1 or more"),
+        (["--data", "nowhere", "--jobs", "0"], 2, "--jobs must be 1 or more"),
+        (["--data", "nowhere", "--json", "no/such/file.json"], 1, "there is no folder no/such"),
+    ],
+)
+def test_a_users_mistake_is_one_line(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture):
+    with pytest.raises(SystemExit) as stop:
+        ablation.main(words)
+    assert stop.value.code == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,137 @@
+"""The document of `lgd bench flow`. Times are never looked at: they are the machine's."""
+
+import io
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lgd.benchmarks import flow
+from lgd.benchmarks.flow import Pair, broken_claims, end_point_errors, middlebury_folders, read_flo, report, summary
+from lgd.pipeline.console.errors import UserError
+
+SIZES = {"64x48": (64, 48), "80x64": (80, 64)}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "SIZES", SIZES)
+    monkeypatch.setattr(flow, "LEAST_RATIO", {})
+
+
+def write_pair(folder: Path) -> None:
+    """A Middlebury pair whose motion is 1 pixel to the right; that of the first row is unknown."""
+    folder.mkdir(parents=True)
+    texture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (12, 16)), (81, 60), interpolation=cv2.INTER_CUBIC)
+    picture = np.clip(texture, 0, 255).astype(np.uint8)
+    cv2.imwrite(str(folder / "frame10.png"), picture[:, 1:])
+    cv2.imwrite(str(folder / "frame11.png"), picture[:, :-1])
+    truth = np.tile(np.array([1, 0], "<f4"), (60, 80, 1))
+    truth[0] = 1e10
+    (folder / "flow10.flo").write_bytes(b"PIEH" + np.array([80, 60], "<i4").tobytes() + truth.tobytes())
+
+
+@pytest.fixture
+def data(videos: Path, tmp_path: Path) -> Path:
+    """Two videos, one broken, and a pair."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("up", "spin"):
+        shutil.copy(videos / name / f"{name}_000.mp4", folder)
+    (folder / "broken.mp4").write_bytes(b"text, not video" * 50)
+    write_pair(folder / "pairs" / "shift")
+    return folder
+
+
+def test_the_document_has_a_row_a_video_and_agrees_with_itself(data: Path):
+    result = flow.run(data, videos=3, pairs=2)
+    for size in SIZES:
+        rows = result[size]["videos"]
+        assert [row["video"] for row in rows] == ["spin_000.mp4", "up_000.mp4"]
+        for row in (result[size], *rows):
+            assert {"opencv_ms", "numba_ms", "ratio", "motion_px", "mean_difference_px"} <= row.keys()
+        for name in ("motion_px", "mean_difference_px"):
+            assert result[size][name] == pytest.approx(sum(row[name] for row in rows) / len(rows))
+        ratios = [row["ratio"] for row in rows]
+        assert min(ratios) <= result[size]["ratio"] <= max(ratios)
+        assert sum(result["stages"][size].values()) == pytest.approx(1)
+        assert all(share > 0 for share in result["stages"][size].values())
+    assert [(row["video"], row["reason"]) for row in result["left_out"]] == [("broken.mp4", "unreadable")]
+    assert result["middlebury"]["shift"].keys() == {"opencv_epe", "numba_epe"}
+    assert max(result["middlebury"]["shift"].values()) < 0.1
+    assert result["failed"] == []
+    console = Console(file=io.StringIO(), width=200)
+    for line in report(result):
+        console.print(line)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for shown in ("spin_000.mp4", "left out: broken.mp4 (unreadable", "64x48", "shift"):
+        assert shown in text
+
+
+def test_without_pairs_the_section_is_left_out_and_said(data: Path):
+    shutil.rmtree(data / "pairs")
+    result = flow.run(data, videos=3, pairs=1)
+    assert "middlebury" not in result
+    assert any(isinstance(line, str) and "no end-point errors" in line for line in report(result))
+
+
+def test_folders_without_usable_videos_are_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="nowhere"):
+        flow.run(tmp_path / "nowhere", videos=1, pairs=1)
+    with pytest.raises(UserError, match="holds no videos"):
+        flow.run(tmp_path, videos=1, pairs=1)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of 1 videos .* can be used; empty\.mp4: the file is empty"):
+        flow.run(tmp_path, videos=1, pairs=1)
+
+
+def test_a_summary_is_the_median_of_ratios_and_the_mean_of_lengths():
+    pairs = [Pair(opencv_s=o, numba_s=n, motion_px=o, difference_px=n) for o, n in ((8, 1), (6, 2), (100, 4))]
+    about = summary(pairs)
+    assert about["ratio"] == median([8, 3, 25])
+    assert (about["opencv_ms"], about["numba_ms"]) == (8000, 2000)
+    assert (about["motion_px"], about["mean_difference_px"]) == (38, pytest.approx(7 / 3))
+
+
+def test_claims_that_do_not_hold_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "LEAST_RATIO", {"64x48": 8})
+    good = Pair(opencv_s=9, numba_s=1, motion_px=1, difference_px=0.05)
+    epe = {"opencv_epe": 0.5, "numba_epe": 0.509}
+    assert broken_claims({"64x48": summary([good]), "middlebury": {"Venus": epe}}) == []
+    slow = summary([replace(good, opencv_s=7, difference_px=0.2)])
+    broken = broken_claims({"64x48": slow, "middlebury": {"Venus": {**epe, "numba_epe": 0.511}}})
+    assert broken == [
+        "64x48: 7.0 times OpenCV's speed, not 8",
+        "64x48: 0.200 px from OpenCV's flow",
+        "Venus: end-point error 0.511 px, OpenCV's 0.500",
+    ]
+    assert broken_claims({"64x48": summary([good])}) == []
+
+
+def test_folders_of_pairs_are_named_and_incomplete_ones_left_alone(tmp_path: Path):
+    files = [f"{folder}/{name}" for folder in ("a/Venus", "b/Venus", "c/Urban") for name in flow.PAIR_FILES]
+    folders = middlebury_folders(tmp_path, [*files, "d/Grove/flow10.flo"])
+    assert {name: folder.relative_to(tmp_path).as_posix() for name, folder in folders.items()} == {
+        "a/Venus": "a/Venus",
+        "b/Venus": "b/Venus",
+        "Urban": "c/Urban",
+    }
+    assert middlebury_folders(tmp_path, list(flow.PAIR_FILES)) == {tmp_path.name: tmp_path}
+
+
+def test_files_that_are_no_pair_are_one_line(data: Path):
+    folder = data / "pairs" / "shift"
+    content = (folder / "flow10.flo").read_bytes()
+    for damaged in (b"", content[:-1], b"text" + content[4:]):
+        (folder / "flow10.flo").write_bytes(damaged)
+        with pytest.raises(UserError, match="not a Middlebury flow file"):
+            read_flo(folder / "flow10.flo")
+    (folder / "flow10.flo").write_bytes(content)
+    (folder / "frame11.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match="of one size"):
+        end_point_errors(folder)

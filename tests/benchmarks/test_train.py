@@ -1,0 +1,108 @@
+"""The document of `lgd bench train`. Times are never looked at: they are the machine's."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lgd.benchmarks.train import broken_claims, document, report
+from lgd.benchmarks.train_child import StepJob, decoded_job, encoded, measure
+from lgd.clusters.testbed.processes import run_lgd
+from lgd.pipeline.loading.transform import Transform
+from lgd.training.models.zoo import count
+from lgd.training.recipes import recipe_named
+
+ABOUT = {
+    "recipe": "nano-rgb",
+    "frames": 16,
+    "crop": 48,
+    "batch": 4,
+    "precision": "bfloat16",
+    "compile": True,
+    "forward_gmac_per_clip": 2.0,
+    "device": "cpu",
+    "threads": 1,
+    "rounds": 3,
+    "steps": 2,
+}
+NANO = replace(recipe_named("nano-rgb"), batch=2, micro_batch=1, transform=Transform(crop=48))
+
+
+def measured(ours: float, plain: float, data: float | None = None, wait: float = 0.0) -> dict:
+    """A round, by seconds a step."""
+    ways = {"ours": (ours, 0.0, 100.0), "plain": (plain, 0.0, 200.0)}
+    if data is not None:
+        ways["data"] = (data, wait, 300.0)
+    return {
+        way: {"step_s": [seconds, seconds], "data_wait": waited, "memory_mb": memory}
+        for way, (seconds, waited, memory) in ways.items()
+    }
+
+
+def test_numbers_follow_from_the_rounds():
+    rounds = [measured(1, 2, 1.25, 0.02), measured(2, 2, 2.5, 0.04), measured(2, 5, 4, 0.2)]
+    result = document(ABOUT, rounds)
+    assert result["ours"] == {"step_s": 2, "clips_per_s": 2, "gmac_per_s": 12, "data_wait": 0, "memory_mb": 100}
+    assert result["plain"]["clips_per_s"] == 2
+    assert result["data"]["clips_per_s"] == 1.6
+    assert result["data"]["data_wait"] == 0.04
+    assert result["ratios"] == {
+        "ours_over_plain": 2,
+        "memory_ours_over_plain": 0.5,
+        "data_over_random": pytest.approx(0.8),
+    }
+    assert result["failed"] == []
+    assert "ours_of_bf16_peak" not in result
+    on_gpu = document({**ABOUT, "device": "NVIDIA H100 80GB HBM3"}, rounds)
+    assert on_gpu["ours_of_bf16_peak"] == pytest.approx(2 * 12e9 / 989e12)
+
+
+def test_each_claim_is_judged_and_shown():
+    result = document(ABOUT, [measured(2, 1, 2, wait=0.06)])
+    assert result["failed"] == [
+        "0.50 times the plain way's speed, not 1",
+        "6.0% of the time spent waiting for data, not at most 5%",
+    ]
+    assert broken_claims(document(ABOUT, [measured(1, 1)])) == []
+    console = Console(file=io.StringIO(), width=200)
+    for line in report(result):
+        console.print(line)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for shown in ("4 clips a step", "bfloat16, channels last, compiled", "plain, random clips", "6.0%", "0.50 times"):
+        assert shown in text
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_job_is_measured_and_survives_its_way_to_the_process(plain: bool, dataset_folder: Path):
+    job = StepJob(NANO, plain, None if plain else str(dataset_folder), classes=6, steps=2, threads=1)
+    assert decoded_job(encoded(job)) == job
+    result = measure(job)
+    assert len(result["step_s"]) == 2
+    assert 0 <= result["data_wait"] < 1
+    assert result["memory_mb"] > 0
+
+
+def test_a_size_of_its_own_is_counted():
+    assert count(NANO.model, 6, 3, size=112).gmac == pytest.approx(4 * count(NANO.model, 6, 3).gmac, rel=0.01)
+
+
+def test_the_recipe_is_the_commands_and_its_fields_are_options(dataset_folder: Path):
+    small = ("--batch", 1, "--transform.crop", 48, "--steps", 1, "--rounds", 1, "--json")
+    done = run_lgd("bench", "train", "nano-flow", "--data", dataset_folder, *small)
+    assert done.returncode in (0, 1), done.stderr  # 1: a claim, which is about times
+    result = json.loads(done.stdout)
+    assert (result["batch"], result["crop"], result["recipe"]) == (1, 48, "nano-flow")
+    assert {"ours", "plain", "data"} <= result.keys()
+    assert bool(result["failed"]) == (done.returncode == 1)
+    for words, complaint in (
+        (("nano-rgb", "--steps", 0), "--steps must be 1 or more, not 0"),
+        (("nano",), "no recipe is called 'nano'"),
+        (("--steps", 3, "nano-rgb"), "the recipe comes first: RECIPE --steps ..."),
+    ):
+        done = run_lgd("bench", "train", *words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert complaint in done.stderr
+        assert "Traceback" not in done.stderr

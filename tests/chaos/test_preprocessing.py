@@ -1,0 +1,53 @@
+"""Preprocessing on a cluster whose workers, nodes and driver are killed at random: nothing lost, the same bytes."""
+
+import itertools
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lgd.clusters.testbed.processes import Marked, kill, run_lgd
+from lgd.clusters.testbed.ray_nodes import RayNodes
+from tests.preprocessing.test_job import files
+
+KILLS = ["worker"] * 4 + ["node"] * 3 + ["driver"] * 3
+SEED = 4
+
+pytestmark = pytest.mark.chaos
+
+
+def test_after_ten_kills_of_workers_nodes_and_the_driver_the_bytes_are_those_of_an_undisturbed_run(
+    nodes: RayNodes, videos: Path, tmp_path: Path
+):
+    # OpenCV's solver: slow enough that there is something to kill.
+    options = ("--short-side", 48, "--val-fraction", 0.34, "--backend", "opencv")
+    done = run_lgd("preprocess", videos, "--out", tmp_path / "undisturbed", *options)
+    assert done.returncode == 0, done.stderr
+    undisturbed = files(tmp_path / "undisturbed")
+
+    chance = random.Random(SEED)
+    env = {**nodes.env, "RAY_ADDRESS": nodes.address}
+    left = chance.sample(KILLS, len(KILLS))
+    for number in itertools.takewhile(lambda _: left, itertools.count()):
+        out = tmp_path / f"disturbed{number}"
+        command = (sys.executable, "-m", "lgd", "preprocess", videos, "--out", out, *options)
+        driver = Marked(*command, env=env, log=tmp_path / "log")
+        while driver.process.poll() is None:
+            time.sleep(chance.uniform(0.2, 1.5))
+            workers = [pid for node in nodes.nodes for pid in node.pids("ray::make_shard")]
+            if left and workers:  # else it is starting, or nearly done
+                kind = left.pop()
+                if kind == "worker":
+                    kill(chance.choice(workers))
+                elif kind == "node":
+                    nodes.kill(chance.choice(nodes.nodes))
+                    nodes.add(cpus=1)
+                else:
+                    driver.kill()
+                    driver = Marked(*command, env=env, log=tmp_path / "log")
+        assert driver.process.returncode == 0, (tmp_path / "log").read_text()
+        disturbed = files(out)
+        assert disturbed.keys() == undisturbed.keys()
+        assert [name for name in disturbed if disturbed[name] != undisturbed[name]] == []

@@ -1,0 +1,169 @@
+"""Verbs as jobs of a running cluster: a head with a dashboard and one CPU, started as a user would."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from lgd.clusters.submit import copy_code
+from lgd.clusters.testbed.processes import free_port, run_lgd
+from lgd.clusters.testbed.ray_nodes import Head
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    with tempfile.TemporaryDirectory(prefix="h", ignore_cleanup_errors=True) as folder:
+        head = Head(Path(folder))
+        try:
+            yield head
+        finally:
+            head.stop()
+
+
+@pytest.fixture
+def outsider(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that knows nothing of the cluster."""
+    return {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+
+
+def submit(head: Head, *words: object) -> subprocess.CompletedProcess[str]:
+    return run_lgd("submit", "--address", head.dashboard, *words, env=head.env, timeout_s=120)
+
+
+def test_a_verb_answers_as_if_it_ran_here(head: Head, dataset_folder: Path):
+    done = submit(head, "--", "inspect", dataset_folder, "--json")
+    assert done.returncode == 0, done.stderr
+    here = run_lgd("inspect", dataset_folder, "--json")
+    assert json.loads(done.stdout) == json.loads(here.stdout)
+
+
+def test_words_reach_the_verb_as_they_are_and_its_exit_code_comes_back(head: Head, tmp_path: Path):
+    """The job's command line goes through a shell."""
+    folder, proof = "/it's; not > there", tmp_path / "proof"
+    done = submit(head, "--", "inspect", f"{folder} $(touch {proof})")
+    assert done.returncode == 1
+    assert f"lgd: there is no dataset {folder} $(touch {proof})" in done.stderr
+    assert done.stdout == ""
+    assert not proof.exists()
+
+
+def test_an_interrupted_terminal_leaves_the_job_running(head: Head, videos: Path, tmp_path: Path):
+    words = ["--", "preprocess", videos, "--out", tmp_path / "data", "--short-side", 64]
+    command = [sys.executable, "-m", "lgd", "submit", "--address", head.dashboard, *map(str, words)]
+    terminal = subprocess.Popen(command, env=head.env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert terminal.stderr
+    first = terminal.stderr.readline()
+    while "joining the Ray cluster" not in (line := terminal.stderr.readline()):
+        assert line, "the log ended before the verb began"
+    terminal.send_signal(signal.SIGINT)
+    _, last = terminal.communicate(timeout=30)
+    assert terminal.returncode == 130
+    job = first.split()[0]
+    assert f"lgd: {job} goes on; `lgd submit --address {head.dashboard} --follow {job}` shows its log" in last
+    assert "Traceback" not in last
+    assert head.about(job)["status"] == "RUNNING"
+
+    ended = submit(head, "--stop", job, "--json")
+    assert json.loads(ended.stdout) == {"job": job, "status": "STOPPED"}
+    again = submit(head, "--follow", job)
+    assert "joining the Ray cluster" in again.stderr
+    assert again.returncode == 1
+    assert f"lgd: {job}: stopped" in again.stderr
+
+
+def test_only_named_variables_are_shipped(head: Head):
+    env = {**head.env, "NAMED": "told", "OTHER": "secret"}
+    words = ("submit", "--address", head.dashboard, "--env", "NAMED", "--", "fuse", "none.parquet", "nothing.parquet")
+    done = run_lgd(*words, env=env, timeout_s=120)
+    assert done.returncode == 1
+    job = done.stderr.split()[0]
+    assert head.about(job)["runtime_env"]["env_vars"] == {"NAMED": "told"}
+    missing = run_lgd("submit", "--address", head.dashboard, "--env", "NOT_SET", "--", "models", env=env)
+    assert missing.returncode == 2
+    assert "lgd: --env NOT_SET: not set here" in missing.stderr
+
+
+def test_our_code_and_nothing_else_is_shipped(tmp_path: Path):
+    copy_code(tmp_path)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert {path.parts[0] for path in files} == {"lgd"}
+    assert {path.parts[1] for path in files} == {
+        "__init__.py", "__main__.py", "cli.py",
+        "pipeline", "preprocessing", "training", "prediction", "clusters", "benchmarks",
+    }  # fmt: skip
+    assert {path.suffix for path in files} == {".py", ".html", ".css", ".js"}
+    assert {path.parent for path in files if path.suffix != ".py"} == {Path("lgd/training/report")}
+    assert Path("lgd/training/models/zoo.py") in files
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--address", "{dashboard}"), 2, "submit takes --address URL, and one of -- VERB ..., --follow ID"),
+        (("--", "models"), 2, "submit takes --address URL"),
+        (("--address", "{dashboard}", "--", "model"), 2, "there is no verb 'model'"),
+        (("--address", "{dashboard}", "--", "submit"), 2, "there is no verb 'submit'"),
+        (("--address", "{dashboard}", "--", "models", "--clases", "3"), 2, "--clases"),
+        (("--address", "{dashboard}", "--follow", "nobody"), 1, "knows no such job"),
+        (("--address", "127.0.0.1:8265", "--", "models"), 2, "--address is the URL of the cluster's dashboard"),
+        (("--address", "http://127.0.0.1:{free}", "--", "models"), 1, "no job server answers at http://127.0.0.1:"),
+    ],
+)
+def test_what_is_wrong_is_one_line(head: Head, words: tuple[str, ...], code: int, message: str):
+    free = free_port()
+    done = run_lgd("submit", *(word.format(dashboard=head.dashboard, free=free) for word in words), env=head.env)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_without_the_token_nothing_is_submitted(head: Head, outsider: dict[str, str], token: str | None):
+    env = outsider | ({"RAY_AUTH_TOKEN": token} if token else {})
+    done = run_lgd("submit", "--address", head.dashboard, "--", "models", env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"lgd: the cluster at {head.dashboard} wants its token")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/jobs/"),
+        ("POST", "/api/jobs/"),
+        ("GET", "/api/v0/tasks"),
+        ("GET", "/nodes?view=summary"),
+        ("GET", "/api/v0/logs?node_ip=127.0.0.1"),
+        ("PUT", "/api/packages/gcs/_ray_pkg_0.zip"),
+    ],
+)
+def test_the_dashboard_refuses_strangers(head: Head, method: str, path: str, token: str | None):
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    body = {"entrypoint": "true"} if method == "POST" else None
+    answer = requests.request(method, head.dashboard + path, headers=headers, json=body, timeout=10)
+    assert answer.status_code in (401, 403)
+
+
+@pytest.mark.parametrize("mode", ["disabled", "token"])
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_strangers_do_not_join(head: Head, outsider: dict[str, str], mode: str, token: str | None):
+    """Neither as a driver nor with what the store of the head holds."""
+    ask = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False); print('joined', ray.nodes())"
+    env = outsider | {"RAY_AUTH_MODE": mode, "RAY_NUM_REDIS_GET_RETRIES": "1", **head.loopback}
+    env |= {"RAY_AUTH_TOKEN": token} if token else {}
+    done = subprocess.run(
+        [sys.executable, "-c", ask, head.address], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "joined" not in done.stdout
+    assert "uthenticat" in done.stderr or "token" in done.stderr

@@ -1,0 +1,156 @@
+"""The sheets that `lgd inspect --pictures` draws, of datasets whose every pixel is known."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import webdataset
+
+from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset, write_table
+from lgd.pipeline.dataset.flow_code import color, encode
+from lgd.pipeline.dataset.index import rebuild_index
+from lgd.pipeline.inspection import pictures
+from lgd.pipeline.inspection.pictures import MARGIN, PAPER, draw_videos, full_speed, shown, writable
+from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.storage.storage import Storage
+
+BOUND = 8.0
+RIGHT = 4.0  # pixels a frame
+CLASSES = ("moving", "still – 静止")
+FRAMES, HEIGHT, WIDTH = 9, 40, 60
+
+
+def make(folder: Path, streams: Sequence[str] = ("rgb", "flow")) -> Dataset:
+    """Two videos: in `moving` the left half goes 4 pixels to the right every frame, in `still` nothing does."""
+    storage = Storage(folder)
+    specs = {name: StreamSpec(name, {"fps": 25.0} | ({"bound": BOUND} if name == "flow" else {})) for name in streams}
+    for stream, spec in specs.items():
+        storage.make_folder(stream)
+        with storage.writer(f"{stream}/train-000000.tar") as file, webdataset.TarWriter(file, encoder=False) as tar:
+            for label, key in enumerate(("a", "b")):
+                frames = [_jpeg(stream, moving=label == 0)] * (FRAMES - (stream == "flow"))
+                about = {"label": label, "width": WIDTH * (1 + (stream == "flow")), "height": HEIGHT}
+                text = json.dumps({**about, "bytes": [len(frame) for frame in frames]}).encode()
+                tar.write({"__key__": key, "json": text, "mjpeg": b"".join(frames)})
+        rebuild_index(storage, spec, ["train-000000"])
+    rows = [
+        {"key": key, "class": name, "split": "train", "frames": FRAMES}
+        | {"width": WIDTH, "height": HEIGHT}
+        | ({"flow_saturated": 0.125} if "flow" in streams else {})
+        for key, name in zip("ab", CLASSES, strict=True)
+    ]
+    write_table(storage, "videos.parquet", pa.Table.from_pylist(rows))
+    Dataset(storage, "f" * 16, CLASSES, 4, specs).save()
+    return open_dataset(storage)
+
+
+def _jpeg(stream: str, moving: bool) -> bytes:
+    flow = np.zeros((HEIGHT, WIDTH, 2), np.float32)
+    flow[:, : WIDTH // 2, 0] = RIGHT * moving
+    picture = encode(flow, BOUND)[0] if stream == "flow" else np.full((HEIGHT, WIDTH, 3), (200, 100, 50), np.uint8)
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+
+
+def sheets(dataset: Dataset, folder: Path) -> dict[str, np.ndarray]:
+    """RGB of every file drawn, by key."""
+    drawn = draw_videos(dataset, str(folder))
+    pictures = {}
+    for row in drawn:
+        picture = cv2.imread(row["file"], cv2.IMREAD_COLOR)
+        assert picture is not None
+        pictures[row["key"]] = picture[..., ::-1]
+    return pictures
+
+
+def cells(sheet: np.ndarray, stream: int, streams: int) -> list[np.ndarray]:
+    """The frames of one of the streams (0: the upper one) in a sheet."""
+    height, width = HEIGHT * 4, WIDTH * 4  # 40 pixels are enlarged 4 times, to 160
+    top = len(sheet) - (streams - stream) * (height + MARGIN)
+    return [
+        sheet[top : top + height, left : left + width]
+        for left in range(MARGIN, MARGIN + pictures.MOMENTS * (width + MARGIN), width + MARGIN)
+    ]
+
+
+def test_moving_things_have_the_color_of_their_direction_and_still_ones_are_white(tmp_path: Path):
+    drawn = sheets(make(tmp_path / "data"), tmp_path / "pictures")
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"train-a.png", "train-b.png"}
+    red = color(np.array([[[RIGHT, 0]]], np.float32))[0, 0]
+    for cell in cells(drawn["a"], 1, 2):
+        assert np.abs(cell[:, : WIDTH * 2 - 32].astype(int) - red).max() <= 8  # JPEG's rounding; its blocks at the edge
+        assert cell[:, WIDTH * 2 + 32 :].min() >= 240
+    for cell in cells(drawn["b"], 1, 2):
+        assert (cell == 255).all()
+    for sheet in drawn.values():
+        for cell in cells(sheet, 0, 2):
+            assert np.abs(cell.astype(int) - (50, 100, 200)).max() <= 6
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_a_dataset_of_one_stream_shows_that_stream(tmp_path: Path, stream: str):
+    one = sheets(make(tmp_path / "one", (stream,)), tmp_path / "pictures")["a"]
+    both = sheets(make(tmp_path / "both"), tmp_path / "pictures of both")["a"]
+    for ours, theirs in zip(cells(one, 0, 1), cells(both, int(stream == "flow"), 2), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(one) < len(both)
+
+
+def test_rows_say_what_was_drawn(tmp_path: Path):
+    first, second = draw_videos(make(tmp_path / "data"), str(tmp_path / "pictures"))
+    assert (first["key"], first["split"], first["class"]) == ("a", "train", "moving")
+    assert Path(first["file"]) == tmp_path / "pictures" / "train-a.png"
+    assert first["frames"] == evenly(FRAMES - 1, pictures.MOMENTS).tolist()
+    assert first["full_color_px"] == pytest.approx(RIGHT, abs=BOUND / 127)
+    assert second["class"] == CLASSES[1]
+    assert draw_videos(make(tmp_path / "rgb", ("rgb",)), str(tmp_path / "p"))[0]["full_color_px"] is None
+    assert [row["key"] for row in draw_videos(open_dataset(tmp_path / "data"), str(tmp_path / "p"), 1)] == ["b"]
+
+
+def test_noise_before_a_still_camera_stays_pale_and_a_stray_vector_does_not_pale_the_rest():
+    noise = np.full((50, 50, 2), BOUND / 127, np.float32)
+    assert color(noise, full_speed(noise, BOUND)).min() > 150
+    moving = np.zeros((50, 50, 2), np.float32)
+    moving[:10, :, 0] = 2
+    moving[0, 0, 0] = 90
+    assert full_speed(moving, BOUND) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((120, 160), (240, 320)),
+        ((2, 3), (160, 240)),
+        ((256, 340), (256, 340)),
+        ((720, 1280), (256, 455)),
+        ((2, 4000), (1, 960)),
+        ((10, 500), (10, 500)),
+    ],
+)
+def test_frames_are_shown_in_a_size_that_a_person_can_see(size: tuple[int, int], expected: tuple[int, int]):
+    assert shown(np.zeros((*size, 3), np.uint8)).shape == (*expected, 3)
+
+
+def test_text_that_opencv_cannot_draw_is_written_otherwise(monkeypatch: pytest.MonkeyPatch):
+    assert writable("a\nb\udcff") == "a?b?"  # a lone surrogate ends OpenCV 5
+    monkeypatch.delattr(cv2, "FontFace", raising=False)  # OpenCV 4
+    assert writable("Bücken – 静") == "Bucken ? ?"
+
+
+def test_the_color_wheel_stands_on_paper():
+    wheel = pictures.color_wheel(64)
+    assert tuple(wheel[0, 0]) == PAPER
+    assert wheel[32, 62, 0] == 255
+    assert wheel[32, 62, 1] < 40  # to the right is red
+
+
+def test_a_file_in_the_folders_place_is_one_line(tmp_path: Path):
+    dataset = make(tmp_path / "data", ("rgb",))
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "pictures"):
+        with pytest.raises(UserError, match="cannot write"):
+            draw_videos(dataset, str(folder))

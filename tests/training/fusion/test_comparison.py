@@ -1,0 +1,85 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lgd.training.fusion.comparison import comparison, mcnemar, report
+from lgd.training.fusion.fuse import fuse, given_rule
+from lgd.training.fusion.fuse_files import Fusion
+from lgd.training.fusion.join import join
+from lgd.training.scoring.scores import UNLABELLED
+from tests.training.fusion.test_join import second
+from tests.training.scoring.test_scores import scores
+
+NAMES = ("a", "b", "c")
+
+
+def fusion(videos: int = 60, seed: int = 0, unlabelled: tuple[int, ...] = ()) -> Fusion:
+    first = scores("a", videos)
+    first.labels[list(unlabelled)] = UNLABELLED
+    joined = join([second(first, seed + i, name) for i, name in enumerate(NAMES)])
+    rule = given_rule(3, (3.0, 2.0, 1.0))
+    return Fusion(joined, fuse(joined, rule), fuse(joined, given_rule(3)), None)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 40), st.integers(0, 99))
+def test_what_fusion_changed_equals_a_count_video_by_video(videos: int, seed: int):
+    made = fusion(videos, seed)
+    document = comparison(made)
+    tables = [*made.joined.inputs, made.fused]
+    predicted = [[row.index(max(row)) for row in table.probabilities.tolist()] for table in tables]
+    labels = made.fused.labels.tolist()
+    right = [[guess == label for guess, label in zip(each, labels, strict=True)] for each in predicted]
+    for name, before in zip(NAMES, right, strict=False):
+        pairs = list(zip(before, right[3], strict=True))
+        change = document["changes"][name]
+        assert (change["fixed"], change["broken"]) == (pairs.count((False, True)), pairs.count((True, False)))
+        assert document["inputs"][name]["top1"] == pytest.approx(sum(before) / videos)
+        gain = document["fused"]["top1"] - document["inputs"][name]["top1"]
+        assert gain == pytest.approx((change["fixed"] - change["broken"]) / videos)
+    columns = list(zip(*right[:3], strict=True))
+    assert document["oracle_top1"] == pytest.approx(sum(map(any, columns)) / videos)
+    guesses = list(zip(*predicted[:3], strict=True))
+    assert document["agreement"] == pytest.approx(sum(len(set(each)) == 1 for each in guesses) / videos)
+    assert document["agreements"][0][2] == pytest.approx(sum(x == z for x, _, z in guesses) / videos)
+    best = max(range(3), key=lambda i: (sum(right[i]), -i))
+    assert document["compared_to"] == NAMES[best]
+    assert {field: document[field] for field in ("fixed", "broken", "p_value")} == document["changes"][NAMES[best]]
+    assert sum(row["right"] for row in document["per_class"]) == sum(right[3])
+
+
+def test_the_p_value_is_that_of_a_fair_coin():
+    for fixed in range(12):
+        for broken in range(12):
+            n, fewer = fixed + broken, min(fixed, broken)
+            tail = sum(Fraction(math.comb(n, k), 2**n) for k in range(fewer + 1))
+            assert mcnemar(fixed, broken) == pytest.approx(float(min(Fraction(1), 2 * tail)))
+    assert mcnemar(5, 0) == 0.0625
+    assert 0 < mcnemar(2000, 1500) < 1e-15
+    assert mcnemar(9000, 9000) == 1
+
+
+def test_without_labels_there_are_no_accuracies_but_weights_and_agreement():
+    made = fusion(unlabelled=(3, 8))
+    document = comparison(made)
+    assert document["inputs"] == dict.fromkeys(NAMES)
+    for field in ("fused", "equal", "fixed", "broken", "oracle_top1", "p_value", "compared_to", "per_class"):
+        assert document[field] is None, field
+    assert document["unlabelled"] == 2
+    assert document["weights"] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+    assert 0 < document["agreement"] < 1
+    lines = [line for line in report(document, made) if isinstance(line, str)]
+    assert lines[0] == "2 of 60 videos have no label (v3, v8): no accuracies"
+
+
+def test_a_person_is_told_what_changed():
+    made = fusion()
+    document = comparison(made)
+    text = " ".join(line for line in report(document, made) if isinstance(line, str))
+    assert f"beside {document['compared_to']}, the best alone, fusion fixed {document['fixed']} videos" in text
+    assert f"{document['oracle_top1']:.1%} (oracle)" in text
+    assert np.isfinite(document["p_value"])

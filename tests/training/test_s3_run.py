@@ -1,0 +1,28 @@
+"""A run whose folder is in an object store: killed, continued, scored, from whatever machine."""
+
+import json
+from pathlib import Path
+
+from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
+from lgd.pipeline.storage.storage import Storage
+from tests.training.test_elastic import counted, positions, train
+
+
+def test_a_run_in_an_object_store_is_killed_continued_and_scored(s3: str, dataset_folder: Path, tmp_path: Path):
+    run = Storage(f"{s3}/run")
+    words = train(dataset_folder, f"{s3}/run", "--workers", 1, 1)
+    run_lgd_until(lambda: any(name.startswith("step-") for name in run.names("checkpoints")), *words)
+    assert not run.exists("result.json")
+    done = run_lgd(*words)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in run.read("metrics.jsonl").decode().splitlines()]
+    assert positions(counted(lines)) == list(range(360))  # 12 videos, 30 epochs
+    assert json.loads(run.read("result.json"))["steps"] == 90
+    assert any(name.startswith("events.out.tfevents") for name in run.names("tensorboard"))
+    scores = f"{s3}/scores.parquet"
+    done = run_lgd("evaluate", f"{s3}/run", "--data", dataset_folder, "--clips", 1, "--out", scores, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["videos"] == 6
+    again = run_lgd(*words)
+    assert again.returncode == 0
+    assert "is finished already (90 steps); nothing to do" in again.stderr
