@@ -1,6 +1,7 @@
 """Words of a command line -> the call of a verb -> its answer on stdout, or one line that says what is wrong."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import io
@@ -10,11 +11,13 @@ import os
 import shlex
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Annotated, Any, NamedTuple
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, arg
 
 from lgd.pipeline.console.errors import UsageError, UserError
@@ -24,17 +27,38 @@ from lgd.pipeline.console.progress import say
 Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
 
 
-class Answer(NamedTuple):
-    """The result of a verb: for programs, and (lines and tables) for people.
+Line = str | Table  # what a result prints: a line of text, or a table
 
-    failed: one line that says what the answer falls short of; it is said after the answer, and the exit code is 1."""
+
+class CommandResult(ABC):
+    """What a command returns: a frozen dataclass derived from this class.
+
+    Its fields are the JSON document of `--json`; `lines` is what a person reads."""
+
+    @abstractmethod
+    def lines(self) -> list[Line]:
+        """Lines and tables for a person, on stdout."""
+
+    def document(self) -> Any:
+        """The JSON document: the fields, unless a subclass says otherwise."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
+
+    @property
+    def failed(self) -> str:
+        """One line that says what the command did not achieve; it is printed last and the exit code is 1. Empty if the
+        command succeeded."""
+        return ""
+
+
+class Answer(NamedTuple):
+    """Deprecated: being replaced by `CommandResult`."""
 
     document: Any
     text: list[Any]
     failed: str = ""
 
 
-Command = Callable[..., Answer]
+Command = Callable[..., "Answer | CommandResult"]
 Commands = Mapping[str, Command | Mapping[str, Command]]  # a verb may have verbs of its own: `lgd bench flow`
 Defaults = Callable[[str, list[str]], dict[str, Any]]  # (verb, the words after it) -> values by parameter
 
@@ -50,7 +74,9 @@ def overview(commands: Commands, program: str) -> str:
     return "\n".join([*lines, "", f"{program} VERB --help explains a verb's options.", ""])
 
 
-def dispatch(words: list[str], commands: Commands, defaults: Defaults, *, above: tuple[str, ...] = ()) -> Answer:
+def dispatch(
+    words: list[str], commands: Commands, defaults: Defaults, *, above: tuple[str, ...] = ()
+) -> "Answer | CommandResult":
     """Parses a command line without its `lgd` and does it. above: the verb that the verbs belong to, if any.
 
     Raises UsageError for a command line that is wrong."""
@@ -86,18 +112,20 @@ class CommandSequence:
         say(f"\n$ lgd {shlex.join(command)}")
         with self.timed(stage):
             answer = dispatch(command, self._verbs, self._defaults)
-        for line in answer.text:
+        for line in _lines(answer):
             say(line) if isinstance(line, str) else progress_console.print(line)
-        return answer.document
+        return _document(answer)
 
 
-def parsed(command: Command, words: list[str], program: str, *, defaults: dict[str, Any]) -> Callable[[], Answer]:
+def parsed(
+    command: Command, words: list[str], program: str, *, defaults: dict[str, Any]
+) -> Callable[[], "Answer | CommandResult"]:
     """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
 
     Raises UsageError, in one line, for words that are wrong."""
 
     @functools.wraps(command)
-    def call(*values: Any, **named: Any) -> Callable[[], Answer]:
+    def call(*values: Any, **named: Any) -> Callable[[], "Answer | CommandResult"]:
         return functools.partial(command, *values, **named)
 
     signature = inspect.signature(command)
@@ -139,7 +167,7 @@ def run(words: list[str], commands: Commands, defaults: Defaults) -> None:
     run_and_print(words, lambda: dispatch(words, commands, defaults))
 
 
-def run_and_print(words: list[str], call: Callable[[], Answer]) -> None:
+def run_and_print(words: list[str], call: Callable[[], "Answer | CommandResult"]) -> None:
     """Makes the call that the words ask for and prints its answer: exit 0 done, 1 failed, 2 wrong usage; with --json
     stdout is one JSON document."""
     as_json = "--json" in words
@@ -147,10 +175,10 @@ def run_and_print(words: list[str], call: Callable[[], Answer]) -> None:
         with stdout_for_the_answer(alone=as_json) as output:
             answer = call()
             if as_json:
-                output.write(json.dumps(answer.document, indent=2, ensure_ascii=False) + "\n")
+                output.write(json.dumps(_document(answer), indent=2, ensure_ascii=False) + "\n")
             else:
                 console = Console(file=output, highlight=False)
-                for line in answer.text:
+                for line in _lines(answer):
                     console.print(line, soft_wrap=isinstance(line, str), markup=False)
         if answer.failed:
             raise UserError(answer.failed)
@@ -163,3 +191,11 @@ def run_and_print(words: list[str], call: Callable[[], Answer]) -> None:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+
+
+def _lines(answer: "Answer | CommandResult") -> list[Line]:
+    return answer.lines() if isinstance(answer, CommandResult) else answer.text
+
+
+def _document(answer: "Answer | CommandResult") -> Any:
+    return answer.document() if isinstance(answer, CommandResult) else answer.document
