@@ -29,8 +29,9 @@ from lgd.pipeline.loading.clip_order import evenly
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.flow import numba_solver as tvl1_numba
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
-from lgd.preprocessing.video.decode import Rejected, decode
+from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.files import VideoFiles
+from lgd.preprocessing.video.rejections import Rejected
 
 FPS = 25.0
 FIRST_FRAME = 5  # of a video: many begin with a black one

@@ -30,7 +30,8 @@ from lgd.preprocessing.annotations.read import Manifest, read_manifest
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
 from lgd.preprocessing.job import preprocess
 from lgd.preprocessing.settings import PreprocessResources, Settings
-from lgd.preprocessing.video.decode import Rejected, decode, resize_seconds
+from lgd.preprocessing.video.decode import decode, resize_seconds
+from lgd.preprocessing.video.rejections import Rejected
 
 WARM_UP_VIDEOS = 5  # two shards: one for each worker
 SAMPLE_VIDEOS, SAMPLE_PAIRS, SAMPLE_TIMES = 6, 4, 3

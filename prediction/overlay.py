@@ -39,7 +39,9 @@ from lgd.pipeline.inspection.pictures import (
 from lgd.pipeline.loading.clip_order import evenly
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.video.decode import Limits, Rejected, ffmpeg_binary, play
+from lgd.preprocessing.video.decode import play
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 MIN_WIDTH = 400  # of the picture, for the text
 LINE, TEXT = 22, 0.5  # height of a line of text, pixels; its size

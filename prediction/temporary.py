@@ -20,7 +20,7 @@ from lgd.preprocessing.finalize import finalize_dataset
 from lgd.preprocessing.plan import ShardPlan, plan_shards
 from lgd.preprocessing.settings import Settings, settings_of
 from lgd.preprocessing.shard import make_shard
-from lgd.preprocessing.video.decode import Rejected
+from lgd.preprocessing.video.rejections import Rejected
 
 SPLIT = "given"  # of all files
 UNLABELLED = -1

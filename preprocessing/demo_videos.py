@@ -13,7 +13,7 @@ import cv2
 import ffmpeg
 import numpy as np
 
-from lgd.preprocessing.video.decode import ffmpeg_binary
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
 
 WIDTH, HEIGHT, FRAMES, FPS = 80, 64, 40, 25
 

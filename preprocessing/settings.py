@@ -12,7 +12,7 @@ from lgd.pipeline.dataset.dataset import Setting, StreamSpec
 from lgd.pipeline.dataset.flow_code import default_bound
 from lgd.preprocessing.flow.params import TVL1Params
 from lgd.preprocessing.flow.tvl1 import solver_version
-from lgd.preprocessing.video.decode import ffmpeg_version
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_version
 
 GPUS_PER_TASK = 0.25  # with --device cuda: decoding and JPEG keep a task's core busy most of the time
 

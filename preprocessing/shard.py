@@ -22,8 +22,9 @@ from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
 from lgd.preprocessing.plan import ShardPlan, rejected_in
 from lgd.preprocessing.settings import Settings
-from lgd.preprocessing.video.decode import Frames, Limits, Rejected, decode
+from lgd.preprocessing.video.decode import Frames, decode
 from lgd.preprocessing.video.files import local_file
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 MTIME = 0  # of every tar member: the same videos give the same bytes
 BLOCK = 512  # of a tar

@@ -12,20 +12,10 @@ import numpy as np
 from ffmpeg.nodes import FilterableStream
 
 from lgd.preprocessing.video.containers import read_declared
-from lgd.preprocessing.video.ffmpeg_child import (
-    REASONS,
-    FfmpegLog,
-    Limits,
-    Rejected,
-    ffmpeg_binary,
-    ffmpeg_version,
-    open_video,
-    run,
-)
+from lgd.preprocessing.video.ffmpeg_child import FfmpegLog, open_video, run
 from lgd.preprocessing.video.pixmaps import PpmReader
 from lgd.preprocessing.video.probe import Source, command_line, first_timestamp, probe, video_input
-
-__all__ = ["REASONS", "Frames", "Limits", "Rejected", "decode", "ffmpeg_binary", "ffmpeg_version"]
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 # These containers have an exact index of time, so that a seek to before a moment does not land behind it.
 SEEKABLE = ("mov,mp4", "matroska")

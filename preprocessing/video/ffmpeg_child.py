@@ -25,46 +25,11 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-REASONS = (
-    "missing",  # listed, but there is no such file
-    "unreadable",  # no permission, not a regular file, empty, or not a video file of a known kind
-    "no-video",  # opens, but holds no video stream (cover art does not count)
-    "too-short",  # fewer frames than asked for, or it ends before the annotated interval does
-    "truncated",  # the file says that it holds more than it does
-    "too-large",  # over a limit on pixels, frames or memory
-    "timeout",  # over a limit on time
-    "decoder-error",  # ffmpeg gave up, or too many frames are damaged
-)
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 # ffmpeg's log beyond this many bytes is no longer a log: the decoder is spewing.
 MAX_LOG_BYTES = 64 << 20
 LOG_HEAD_LINES, LOG_TAIL_LINES, LOG_LINE_CHARACTERS = 400, 100, 400
-
-
-class Rejected(Exception):
-    """A video that cannot go into the dataset. `reason` is one of REASONS, `detail` one line for a person."""
-
-    def __init__(self, reason: str, detail: str):
-        if reason not in REASONS:
-            raise ValueError(f"{reason!r} is not one of {REASONS}")
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one video may cost. A video over a limit is rejected, and its decoder killed with all its children."""
-
-    pixels: int = 4096 * 4096  # of one frame, as stored and as resized: 4K passes, 8K does not
-    frames: int = 10_000  # at the constant rate: 400 s at 25 frames per second
-    frame_bytes: int = 4 << 30  # all resized frames of one video: 10,000 frames of 213 x 120 are 0.8e9 bytes
-    seconds: float = 600.0  # wall time of one ffmpeg run, and its processor time
-    silence_s: float = 120.0  # wall time without a byte of picture
-    memory_bytes: int = 4 << 30  # address space of ffmpeg (Linux only)
 
 
 @dataclass

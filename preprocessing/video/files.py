@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import TEMPORARY, Storage, disk_errors
-from lgd.preprocessing.video.ffmpeg_child import Rejected
+from lgd.preprocessing.video.rejections import Rejected
 
 EXTENSIONS = re.compile(
     r"\.(3g2|3gp|asf|avi|divx|dv|f4v|flv|gif|m2ts|m2v|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|og[mv]|qt|rm|rmvb|ts|vob"

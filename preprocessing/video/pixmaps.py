@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lgd.preprocessing.video.ffmpeg_child import Limits, Rejected
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 
 class PpmReader:

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import ffmpeg
 
-from lgd.preprocessing.video.ffmpeg_child import FfmpegLog, Limits, Rejected, run
+from lgd.preprocessing.video.ffmpeg_child import FfmpegLog, run
+from lgd.preprocessing.video.rejections import Limits, Rejected
 
 # Containers that hold one video in one file. What is not here does not open, whatever the file is called: playlists
 # and scripts (hls, dash, concat, sdp, imf, ...), which name other files and addresses, and lists of images.

@@ -11,7 +11,8 @@ from lgd.benchmarks.preprocess import KINETICS, Made, Run, Sample, chosen, docum
 from lgd.pipeline.console.errors import UserError
 from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.settings import Settings
-from lgd.preprocessing.video.decode import Rejected, resize_seconds
+from lgd.preprocessing.video.decode import resize_seconds
+from lgd.preprocessing.video.rejections import Rejected
 from tests.conftest import run_lgd
 
 RUNS = [

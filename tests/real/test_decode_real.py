@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from lgd.preprocessing.annotations.read import read_manifest
-from lgd.preprocessing.video.decode import Rejected, decode, ffmpeg_binary
+from lgd.preprocessing.video.decode import decode
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
+from lgd.preprocessing.video.rejections import Rejected
 
 FPS, SHORT_SIDE = 25, 64
 CLIPS = [

@@ -14,8 +14,8 @@ from lgd.pipeline.loading.loader import train_loader
 from lgd.pipeline.loading.transform import Transform
 from lgd.pipeline.storage.storage import BLOCK_BYTES, Storage
 from lgd.preprocessing.annotations.read import read_manifest
-from lgd.preprocessing.video.ffmpeg_child import Rejected
 from lgd.preprocessing.video.files import local_file
+from lgd.preprocessing.video.rejections import Rejected
 from tests.preprocessing.annotations.test_read import KINETICS, csv, put
 
 

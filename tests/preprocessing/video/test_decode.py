@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lgd.preprocessing.video.decode import REASONS, Limits, Rejected, decode, ffmpeg_binary, ffmpeg_version
-from lgd.preprocessing.video.ffmpeg_child import LOG_LINE_CHARACTERS, FfmpegLog
+from lgd.preprocessing.video.decode import decode
+from lgd.preprocessing.video.ffmpeg_child import LOG_LINE_CHARACTERS, FfmpegLog, ffmpeg_binary, ffmpeg_version
 from lgd.preprocessing.video.probe import CONTAINERS
+from lgd.preprocessing.video.rejections import REASONS, Limits, Rejected
 
 Make = Callable[..., Path]
 # Frame n is a gray of value n, kept exactly by ffv1.
