@@ -1,23 +1,30 @@
-# make setup   a virtual environment in .venv with everything, by pip
-# make demo    the whole job on a small set of videos    (VIDEOS=folder of class folders, GROUP=regex, OUT=folder)
-# make test    linter, type checker, tests
-# make chaos   the tests that kill workers, nodes and drivers of a cluster, which take minutes
-# make check   linter and type checker alone
+# make setup        a virtual environment in .venv with everything, installed by pip
+# make demo         everything on a small set of videos   (VIDEOS=folder of class folders, GROUP=regex, OUT=folder)
+# make test         linter, type checker, and all tests but those of `make chaos`
+# make quick        the tests that need no cluster and no server: at most 3 minutes on 2 cores
+# make chaos        the tests that kill workers, nodes and drivers of a cluster: several minutes
+# make check        linter and type checker
+# make format       format the code
+# make docs         write docs/json.md again from the code
+# make wheel        build the wheel into dist/
+# make constraints  write constraints.txt again: the newest versions that the requirements allow
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= lgd-demo
+PIP := -m pip --quiet --disable-pip-version-check
+CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo test chaos check format
+.PHONY: setup demo test quick chaos check format docs wheel constraints
 
 setup: $(VENV)/.installed
 
-# Anew when the requirements change; pip does nothing for what is there already.
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+# Repeated when the requirements change; pip does nothing for what is already installed.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is required: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python $(PIP) install $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
 	touch $@
 
 demo: setup
@@ -29,7 +36,10 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not chaos'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m 'not chaos'
+
+quick: setup
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not cluster and not s3 and not chaos'
 
 chaos: setup
 	$(BIN)/pytest -m chaos
@@ -37,3 +47,17 @@ chaos: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup
+	$(BIN)/python -m tests.support.json_page docs/json.md
+
+wheel: setup
+	$(BIN)/python -m build --wheel
+
+# Without the local version of a CPU build of torch: pip then takes the build for the machine.
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	build/constraints/bin/python $(PIP) install -e '.[dev]'
+	(echo '# Versions that were tested together. Written by `make constraints`.'; \
+	 build/constraints/bin/python $(PIP) freeze --exclude-editable | sed 's/+cpu$$//') > constraints.txt
