@@ -130,7 +130,7 @@ def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: in
             manifest,
             streams=("rgb", "flow"),
             settings=settings,
-            resources=PreprocessResources(workers),
+            resources=PreprocessResources(num_workers=workers),
             start_cluster=ensure_cluster,
         )
         frames = open_dataset(out).summary["frames"]
@@ -143,9 +143,9 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     decode_s = resize_s = 0.0
-    flow_s = {"opencv": 0.0, settings.backend: 0.0}
+    flow_s = {"opencv": 0.0, settings.flow.backend: 0.0}
     pairs = videos = 0
-    warm_up(settings.backend)
+    warm_up(settings.flow.backend)
     try:
         for path in paths:
             try:
@@ -160,7 +160,7 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
             gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in some])
             for backend in flow_s:
                 start = time.perf_counter()
-                compute_flow(gray, settings.tvl1, backend)
+                compute_flow(gray, settings.flow.tvl1, backend)
                 flow_s[backend] += time.perf_counter() - start
             pairs += len(gray) - 1
     finally:
@@ -168,7 +168,7 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
     if not videos:
         raise UserError(f"none of the {len(paths)} videos of the sample can be decoded: choose more with --limit")
     share = min(max(resize_s / decode_s, 0.0), 1.0)
-    return Sample(videos, share, flow_s["opencv"] / pairs, flow_s[settings.backend] / pairs)
+    return Sample(videos, share, flow_s["opencv"] / pairs, flow_s[settings.flow.backend] / pairs)
 
 
 def _decode_in_parts(path: Path, settings: Settings) -> tuple[np.ndarray, float, float]:

@@ -82,7 +82,7 @@ def preprocess(
         stream_named(stream)
     # The embedded cluster has room for the workers asked for, or else for one task at least.
     a_task = resources.cpus_per_task
-    cpus = ceil(resources.workers * a_task if resources.workers else max(a_task, len(os.sched_getaffinity(0))))
+    cpus = ceil(resources.num_workers * a_task if resources.num_workers else max(a_task, len(os.sched_getaffinity(0))))
     folder = Storage(videos)
     manifest = read_manifest(
         folder, annotations, group, val_fraction=val_fraction, classes=classes, split_number=split_number
@@ -181,8 +181,13 @@ def train(
     data: Annotated[str, arg(help="Folder of the dataset.")],
     run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
     *,
-    workers: Annotated[
-        tuple[int, int] | None, arg(help="Fewest and most workers. Default: 1, and one a GPU or one a CPU.")
+    num_workers: Annotated[
+        tuple[int, ...] | None,
+        arg(
+            aliases=["--workers"],
+            metavar="MIN [MAX]",
+            help="Minimum and maximum workers, or one number for both. Default: 1 and one per GPU (else CPU).",
+        ),
     ] = None,
     cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
     address: Address = None,
@@ -192,15 +197,16 @@ def train(
     """Train a network by a recipe, whose fields the options override. Run again, it goes on where it stopped."""
     from lgd.clusters.embedded import ensure_cluster
     from lgd.pipeline.dataset.dataset import open_dataset
-    from lgd.training.elastic import run_training
-    from lgd.training.models.zoo import check
+    from lgd.training.elastic import run_training, worker_range
+    from lgd.training.models.zoo import check_model_config
     from lgd.training.run import begin_run
     from lgd.training.start import located
 
+    workers = worker_range(num_workers)
     dataset = open_dataset(data)
-    check(config.model, len(dataset.classes), channels=3)
+    check_model_config(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, located(config), dataset=dataset)
-    # The embedded cluster has room for the fewest workers asked for, if need be more than one a core.
+    # The embedded cluster has room for the minimum number of workers, even if that is more than one per core.
     cpus = max(workers[0], len(os.sched_getaffinity(0))) if workers else None
     result = run_training(
         opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
@@ -435,8 +441,8 @@ def recipes(
     for each, config in RECIPES.items():
         model = config.model
         network = model.name if model.variant is None else f"{model.name} {model.variant}"
-        numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch, config.epochs)
-        table.add_row(each, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.rate:g}")
+        numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch_size, config.epochs)
+        table.add_row(each, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.lr:g}")
     text = [table, "chains for lgd reproduce: " + ", ".join(REPRODUCTIONS)]
     return Answer({each: flatten(config) for each, config in RECIPES.items()}, text)
 

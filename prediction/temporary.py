@@ -18,7 +18,7 @@ from lgd.pipeline.storage.storage import Storage, disk_errors
 from lgd.preprocessing.annotations.manifest import Manifest, Video
 from lgd.preprocessing.finalize import finalize_dataset
 from lgd.preprocessing.plan import ShardPlan, plan_shards
-from lgd.preprocessing.settings import Settings, settings_of
+from lgd.preprocessing.settings import Settings, settings_from_specs
 from lgd.preprocessing.shard import make_shard
 from lgd.preprocessing.video.rejections import Rejected
 
@@ -73,7 +73,7 @@ def temporary_datasets(
     groups: dict[object, dict[str, StreamSpec]] = {}
     for stream, spec in specs.items():
         groups.setdefault((spec.settings.get("fps"), spec.settings.get("short_side")), {})[stream] = spec
-    settings = [settings_of(group) for group in groups.values()]
+    settings = [settings_from_specs(group) for group in groups.values()]
     for chosen, group in zip(settings, groups.values(), strict=True):
         for stream, spec in group.items():
             if differences := spec.differences(chosen.spec(stream)):

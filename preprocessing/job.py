@@ -74,7 +74,7 @@ def preprocess(
     Raises UserError when `out` was made from other videos or by another recipe, naming what differs; when a shard
     cannot be made; and when the disk is full or the store does not answer."""
     started = time.monotonic()
-    needs = resources.of_task(settings.device)
+    needs = resources.per_task(settings.flow.device)
     specs = {stream: settings.spec(stream) for stream in streams}
     dataset, manifest = _prepare(out, manifest, settings, specs=specs, retry_rejected=retry_rejected)
     storage = dataset.storage
@@ -117,11 +117,11 @@ def preprocess(
                 start_cluster()
             working = time.monotonic()
             if make:
-                work = run_tasks("preprocess", make, needs, workers=resources.workers, total=ShardCounters())
+                work = run_tasks("preprocess", make, needs, workers=resources.num_workers, total=ShardCounters())
             if retry:
                 for stream in dataset.streams:  # their shards change: without an index they do not count as whole
                     storage.delete(index_name(stream))
-                again = run_tasks("retry rejected", retry, needs, workers=resources.workers, total=ShardCounters())
+                again = run_tasks("retry rejected", retry, needs, workers=resources.num_workers, total=ShardCounters())
             _clean(dataset)
             finalize_dataset(dataset, manifest, plans, pool=pool)
         work_s = time.monotonic() - working

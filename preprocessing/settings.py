@@ -1,11 +1,12 @@
-"""What is done to every video, the recipe that it makes, and what it may take of a cluster."""
+"""Configuration of preprocessing: the settings that decide the bytes of the streams, and the resources of its tasks."""
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
+from tyro.conf import arg
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Setting, StreamSpec
@@ -14,56 +15,62 @@ from lgd.preprocessing.flow.params import TVL1Params
 from lgd.preprocessing.flow.tvl1 import solver_version
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_version
 
-GPUS_PER_TASK = 0.25  # with --device cuda: decoding and JPEG keep a task's core busy most of the time
+GPUS_PER_TASK = 0.25  # with --flow.device cuda: decoding and JPEG keep a task's core busy most of the time
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Settings of the flow stream. Raises UsageError for a value outside its range."""
+
+    bound: float | None = None
+    """Largest motion that the flow code represents, pixels. Default: 20/256 of the short side (9.4 at 120)."""
+    jpeg_quality: int = 95
+    """JPEG quality of the flow planes, 1 to 100."""
+    backend: Literal["numba", "opencv", "torch"] = "numba"
+    """TV-L1 solver that computes the flow: numba, opencv or torch."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Device of the torch backend: cpu, or cuda for GPUs; each task then uses --gpus-per-task."""
+    tvl1: TVL1Params = field(default_factory=TVL1Params)
+    """Parameters of TV-L1 optical flow."""
+
+    def __post_init__(self) -> None:
+        _check_range("--flow.jpeg-quality", self.jpeg_quality, 1, maximum=100)
+        if self.bound is not None and not self.bound > 0:
+            raise UsageError(f"--flow.bound must be greater than 0 pixels, not {self.bound}")
+        if self.device == "cuda" and self.backend != "torch":
+            raise UsageError(f"--flow.device cuda requires --flow.backend torch: {self.backend} computes on the CPU")
+
+    @property
+    def torch_device(self) -> str | None:
+        """The device as `compute_flow` expects it: None unless the backend is torch."""
+        return self.device if self.backend == "torch" else None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every video."""
+    """Settings that apply to every video. Raises UsageError for a value outside its range."""
 
     fps: float = 25.0
-    """Constant rate of the frames, a second."""
+    """Constant frame rate of the streams, frames per second."""
     short_side: int = 120
     """Shorter side of the frames, pixels."""
     jpeg_quality: int = 90
     """JPEG quality of the color frames, 1 to 100."""
-    flow_jpeg_quality: int = 95
-    """JPEG quality of the flow planes, 1 to 100."""
-    bound: float | None = None
-    """Largest motion that the flow code holds, pixels; by default it grows with the short side (9.4 at 120)."""
-    backend: Literal["numba", "opencv", "torch"] = "numba"
-    """Which TV-L1 solver computes the flow: numba, opencv or torch."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the torch backend computes: cpu, or cuda for GPUs, of which each task takes --gpus-per-task."""
-    tvl1: TVL1Params = field(default_factory=TVL1Params)
-    """Parameters of TV-L1."""
+    flow: FlowSettings = field(default_factory=FlowSettings)
+    """Settings of the flow stream."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("fps", 0.01, 1000),
-            ("short_side", 2, 4096),
-            ("jpeg_quality", 1, 100),
-            ("flow_jpeg_quality", 1, 100),
-        ):
-            if not least <= getattr(self, name) <= most:
-                option = name.replace("_", "-")
-                raise UsageError(f"--{option} must lie between {least} and {most}, not {getattr(self, name)}")
-        if self.bound is not None and not self.bound > 0:
-            raise UsageError(f"--bound must be more than 0 pixels, not {self.bound}")
-        if self.device == "cuda" and self.backend != "torch":
-            raise UsageError(f"--device cuda goes with --backend torch: {self.backend} computes on the CPU")
-
-    @property
-    def flow_device(self) -> str | None:
-        """As `compute_flow` takes it."""
-        return self.device if self.backend == "torch" else None
+        _check_range("--fps", self.fps, 0.01, maximum=1000)
+        _check_range("--short-side", self.short_side, 2, maximum=4096)
+        _check_range("--jpeg-quality", self.jpeg_quality, 1, maximum=100)
 
     @property
     def flow_bound(self) -> float:
-        return default_bound(self.short_side) if self.bound is None else self.bound
+        """Largest motion that the flow code represents, pixels."""
+        return default_bound(self.short_side) if self.flow.bound is None else self.flow.bound
 
     def spec(self, stream: str) -> StreamSpec:
-        """Everything that decides the bytes of a stream, versions of the programs included."""
+        """Return everything that decides the bytes of a stream, including the versions of the libraries."""
         shared: dict[str, Setting] = {
             "fps": float(self.fps),
             "short_side": self.short_side,
@@ -72,29 +79,34 @@ class Settings:
         }
         if stream == "rgb":
             return StreamSpec("rgb", {**shared, "jpeg_quality": self.jpeg_quality})
-        tvl1 = {f"tvl1.{name}": value for name, value in dataclasses.asdict(self.tvl1).items()}
+        tvl1 = {f"tvl1.{name}": value for name, value in dataclasses.asdict(self.flow.tvl1).items()}
         return StreamSpec(
             "flow",
             {
                 **shared,
                 **tvl1,
                 "order": "resize, grey, flow",
-                "backend": self.backend,
-                "solver": solver_version(self.backend, self.flow_device),
+                "backend": self.flow.backend,
+                "solver": solver_version(self.flow.backend, self.flow.torch_device),
                 "bound": float(self.flow_bound),
-                "jpeg_quality": self.flow_jpeg_quality,
+                "jpeg_quality": self.flow.jpeg_quality,
             },
         )
 
 
-VERSIONS = {"ffmpeg", "opencv", "solver"}  # settings of a recipe that are not chosen, but found on the machine
+def _check_range(option: str, value: float, minimum: float, *, maximum: float) -> None:
+    if not minimum <= value <= maximum:
+        raise UsageError(f"{option} must be between {minimum} and {maximum}, not {value}")
 
 
-def settings_of(specs: Mapping[str, StreamSpec]) -> Settings:
-    """The settings that make streams by these recipes, of one rate and size, up to the versions of this machine's
-    programs: the inverse of `Settings.recipe`. Where there is no GPU, one that computed the flow is done without.
+VERSIONS = {"ffmpeg", "opencv", "solver"}  # entries of a spec that are not options but versions found on the machine
 
-    Raises UserError, naming what differs, for a recipe that these programs cannot follow."""
+
+def settings_from_specs(specs: Mapping[str, StreamSpec]) -> Settings:
+    """Return the settings that create streams with these specs: the inverse of `Settings.spec`, except for versions.
+
+    The specs must have the same frame rate and size. Flow that was computed on a GPU is computed on the CPU where
+    there is no GPU. Raises UserError, naming what differs, for a spec that this version of the code cannot reproduce."""
     settings = Settings()
     try:
         for stream, spec in specs.items():
@@ -104,27 +116,25 @@ def settings_of(specs: Mapping[str, StreamSpec]) -> Settings:
                 settings = dataclasses.replace(settings, jpeg_quality=given["jpeg_quality"])
             else:
                 tvl1 = {name.removeprefix("tvl1."): v for name, v in given.items() if name.startswith("tvl1.")}
-                settings = dataclasses.replace(
-                    settings,
+                flow = FlowSettings(
                     bound=given["bound"],
-                    flow_jpeg_quality=given["jpeg_quality"],
+                    jpeg_quality=given["jpeg_quality"],
                     backend=given["backend"],
                     device="cuda" if given["solver"].endswith(", cuda)") and _has_gpu() else "cpu",
                     tvl1=TVL1Params(**tvl1),
                 )
+                settings = dataclasses.replace(settings, flow=flow)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"these programs do not know the recipe of the {stream} stream ({error})") from error
+        raise UserError(f"the installed version does not know the settings of the {stream} stream ({error})") from error
     for stream, spec in specs.items():
-        own = settings.spec(stream)
-        if [name for name in {*spec.settings, *own.settings} - VERSIONS if _differs(name, spec, own)]:
+        current = settings.spec(stream)
+        names = {*spec.settings, *current.settings} - VERSIONS
+        if any(spec.settings.get(name) != current.settings.get(name) for name in names):
+            differences = "; ".join(spec.differences(current))
             raise UserError(
-                f"these programs cannot follow the recipe of the {stream} stream: {'; '.join(spec.differences(own))}"
+                f"the installed version cannot reproduce the settings of the {stream} stream: {differences}"
             )
     return settings
-
-
-def _differs(name: str, spec: StreamSpec, other: StreamSpec) -> bool:
-    return spec.settings.get(name) != other.settings.get(name)
 
 
 def _has_gpu() -> bool:
@@ -135,30 +145,36 @@ def _has_gpu() -> bool:
 
 @dataclass(frozen=True)
 class PreprocessResources:
-    """What the tasks, each of which makes one shard, may take of the cluster."""
+    """Resources of the cluster for preprocessing tasks, each of which creates one shard.
 
-    workers: int | None = None
-    """Shards made at once. Default: as many as the cluster has room for."""
+    Raises UsageError for a value outside its range."""
+
+    num_workers: Annotated[int | None, arg(aliases=("--workers",))] = None
+    """Maximum number of shards created at the same time. Default: as many as fit on the cluster."""
     cpus_per_task: float = 1.0
-    """CPUs that a task takes."""
+    """CPUs per task."""
     gpus_per_task: float | None = None
-    """GPUs, or the fraction of one, that a task takes. Default: 0.25 with --device cuda, else 0."""
+    """GPUs, or the fraction of one GPU, per task. Default: 0.25 with --flow.device cuda, else 0."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--workers must be 1 or more, not {self.workers}")
+        if self.num_workers is not None and self.num_workers < 1:
+            raise UsageError(f"--num-workers must be 1 or more, not {self.num_workers}")
         if not self.cpus_per_task > 0:
-            raise UsageError(f"--cpus-per-task must be more than 0, not {self.cpus_per_task:g}")
+            raise UsageError(f"--cpus-per-task must be greater than 0, not {self.cpus_per_task:g}")
         gpus = self.gpus_per_task or 0
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
             raise UsageError(f"--gpus-per-task must be a fraction of 1 or a whole number, not {gpus:g}")
 
-    def of_task(self, device: str) -> dict[str, float]:
-        """What one task takes, by Ray's names. device: where the flow is computed, cpu or cuda."""
+    def per_task(self, device: str) -> dict[str, float]:
+        """Return the resources of one task by Ray's names. device: where the flow is computed, cpu or cuda.
+
+        Raises UsageError if the number of GPUs does not fit the device."""
         gpus = self.gpus_per_task
         if device == "cuda" and gpus == 0:
-            raise UsageError("--device cuda needs --gpus-per-task to be more than 0")
+            raise UsageError("--flow.device cuda requires --gpus-per-task to be greater than 0")
         if device == "cpu" and gpus:
-            raise UsageError("--gpus-per-task goes with --backend torch --device cuda: nothing else uses a GPU")
-        needs = {"CPU": self.cpus_per_task}
-        return needs if device == "cpu" else {**needs, "GPU": GPUS_PER_TASK if gpus is None else gpus}
+            raise UsageError(
+                "--gpus-per-task requires --flow.backend torch --flow.device cuda: nothing else uses a GPU"
+            )
+        resources = {"CPU": self.cpus_per_task}
+        return resources if device == "cpu" else {**resources, "GPU": GPUS_PER_TASK if gpus is None else gpus}

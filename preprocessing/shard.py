@@ -204,7 +204,7 @@ def _get_ready(settings: Settings, streams: Container[str], work: ShardCounters)
     """Compiles the solver of the flow, or loads it from the cache: once in a process, and not in the first video."""
     if "flow" in streams:
         with work.timed("compile"):
-            _warm_up(settings.backend, settings.flow_device)
+            _warm_up(settings.flow.backend, settings.flow.torch_device)
 
 
 _warm_up = cache(warm_up)
@@ -308,11 +308,11 @@ def _flow(frames: Frames, settings: Settings, work: ShardCounters) -> tuple[list
     for first in range(0, len(gray) - 1, FLOW_CHUNK):
         with work.timed("flow"):
             chunk = gray[first : first + FLOW_CHUNK + 1]
-            flow = compute_flow(chunk, settings.tvl1, settings.backend, device=settings.flow_device)
+            flow = compute_flow(chunk, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
             planes, fraction = encode(flow, settings.flow_bound)
             saturated += fraction * len(planes)
         with work.timed("jpeg"):
-            encoded += [_jpeg(plane, settings.flow_jpeg_quality) for plane in planes]
+            encoded += [_jpeg(plane, settings.flow.jpeg_quality) for plane in planes]
     return encoded, {"bound": settings.flow_bound, "saturated": round(saturated / max(len(encoded), 1), 6)}
 
 

@@ -22,7 +22,7 @@ def test_after_ten_kills_of_workers_nodes_and_the_driver_the_bytes_are_those_of_
     nodes: RayNodes, videos: Path, tmp_path: Path
 ):
     # OpenCV's solver: slow enough that there is something to kill.
-    options = ("--short-side", 48, "--val-fraction", 0.34, "--backend", "opencv")
+    options = ("--short-side", 48, "--val-fraction", 0.34, "--flow.backend", "opencv")
     done = run_lgd("preprocess", videos, "--out", tmp_path / "undisturbed", *options)
     assert done.returncode == 0, done.stderr
     undisturbed = files(tmp_path / "undisturbed")

@@ -36,14 +36,14 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(videos: Path, tmp_path: Pat
     ("options", "message"),
     [
         (("--cpus-per-task", 4, "--workers", 1), None),
-        (("--cpus-per-task", 0), "--cpus-per-task must be more than 0"),
-        (("--workers", 0), "--workers must be 1 or more"),
-        (("--gpus-per-task", 0.5), "--gpus-per-task goes with --backend torch --device cuda"),
+        (("--cpus-per-task", 0), "--cpus-per-task must be greater than 0"),
+        (("--num-workers", 0), "--num-workers must be 1 or more"),
+        (("--gpus-per-task", 0.5), "--gpus-per-task requires --flow.backend torch --flow.device cuda"),
         (
-            ("--backend", "torch", "--device", "cuda", "--gpus-per-task", 1.5),
+            ("--flow.backend", "torch", "--flow.device", "cuda", "--gpus-per-task", 1.5),
             "must be a fraction of 1 or a whole number",
         ),
-        (("--device", "cuda"), "--device cuda goes with --backend torch"),
+        (("--flow.device", "cuda"), "--flow.device cuda requires --flow.backend torch"),
     ],
 )
 def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tuple[object, ...], message: str | None):
@@ -55,7 +55,7 @@ def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tup
 
 def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp_path: Path):
     """Every process of it, while two workers train."""
-    words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--workers", 2, 2, "--epochs", 200)
+    words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--num-workers", 2, 2, "--epochs", 200)
     command = Marked(sys.executable, "-m", "lgd", "train", *words, log=tmp_path / "log")
     seen: set[str] = set()
     try:

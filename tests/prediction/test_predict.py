@@ -23,17 +23,17 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.overlay import MIN_WIDTH, drawn_names, fitted, predicted
 from lgd.prediction.predict import ClipScores, most_probable, prediction_line
 from lgd.prediction.temporary import given_files, temporary_datasets
-from lgd.preprocessing.demo_videos import encode
+from lgd.preprocessing.demo_videos import write_video
 from lgd.preprocessing.flow.params import TVL1Params
-from lgd.preprocessing.settings import Settings, settings_of
+from lgd.preprocessing.settings import FlowSettings, Settings, settings_from_specs
 from lgd.preprocessing.video.decode import decode
 from lgd.training.checkpoint import CheckpointWriter
-from lgd.training.fusion.fuse import fuse, given_rule
+from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.join import join
 from lgd.training.models.zoo import build
 from lgd.training.recipes import recipe_named
 from lgd.training.run import CONFIG, Run, begin_run, open_run
-from lgd.training.scoring.inference import chosen_checkpoint, score_rows, trained_network
+from lgd.training.scoring.inference import load_checkpoint, score_rows, load_network
 from lgd.training.scoring.protocol import TestProtocol
 from lgd.training.scoring.scores import Scores
 
@@ -77,7 +77,7 @@ def predict(videos: Sequence[object], **options: object) -> dict:
 
 def evaluated(run: Run, dataset: Dataset) -> Scores:
     """The scores of the split val, as `lgd evaluate` has them."""
-    network = trained_network(run, chosen_checkpoint(run)["model"], CPU)
+    network = load_network(run, load_checkpoint(run)["model"], CPU)
     found = list(score_rows(network, run.config, dataset, split="val", protocol=TestProtocol(CLIPS), device=CPU))
     index = Index(dataset, run.config.stream)
     rows = [video.row for video in found]
@@ -89,7 +89,7 @@ def test_predictions_are_those_of_evaluate_and_fuse_for_a_video_of_a_dataset(
     videos: Path, dataset: Dataset, runs: dict[str, str], temporary: Path
 ):
     scores = [evaluated(open_run(run), dataset) for run in runs.values()]
-    fused = fuse(join(scores), given_rule(2, (1.0, 3.0)))
+    fused = fuse(join(scores), make_rule(2, (1.0, 3.0)))
     path_of = dict(zip(*dataset.videos(["key", "path"]).to_pydict().values(), strict=True))
     rows = predict([videos / path_of[key] for key in fused.keys], **runs, weights=(1.0, 3.0), top=99)["videos"]
     assert len(rows) == len(fused.keys) == 6
@@ -136,7 +136,7 @@ def given(videos: Path, tmp_path: Path) -> dict[str, str | None]:
     (folder / "text.mp4").write_text("not a video\n")
     (folder / "empty.mp4").touch()
     (folder / "cut.mp4").write_bytes(video.read_bytes()[:-400])
-    encode(np.zeros((1, 64, 80, 3), np.uint8), folder / "still.mp4")
+    write_video(np.zeros((1, 64, 80, 3), np.uint8), Storage(folder), "still.mp4")
     return reasons | {
         "text.mp4": "unreadable",
         "empty.mp4": "unreadable",
@@ -305,13 +305,13 @@ def _with_stream(folder: Path, data: Dataset, recipe: StreamSpec) -> Dataset:
     "settings",
     [
         Settings(),
-        Settings(fps=12.5, short_side=64, jpeg_quality=80, flow_jpeg_quality=70, bound=3.0),
-        Settings(backend="torch", tvl1=TVL1Params(lambda_=0.1, warps=3)),
+        Settings(fps=12.5, short_side=64, jpeg_quality=80, flow=FlowSettings(jpeg_quality=70, bound=3.0)),
+        Settings(flow=FlowSettings(backend="torch", tvl1=TVL1Params(lambda_=0.1, warps=3))),
     ],
 )
 def test_a_recipe_gives_back_the_settings_that_made_it(settings: Settings):
     recipes = {stream: settings.spec(stream) for stream in STREAMS}
-    assert {stream: settings_of(recipes).spec(stream) for stream in STREAMS} == recipes
+    assert {stream: settings_from_specs(recipes).spec(stream) for stream in STREAMS} == recipes
 
 
 def change(recipe: StreamSpec, **settings: Setting) -> dict[str, StreamSpec]:
@@ -322,14 +322,14 @@ def test_other_versions_of_the_programs_are_said_and_other_settings_refused(
     videos: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ):
     flow = Settings(short_side=64).spec("flow")
-    assert settings_of(change(flow, opencv="3.4.0", solver="0")).spec("rgb") == Settings(short_side=64).spec("rgb")
+    assert settings_from_specs(change(flow, opencv="3.4.0", solver="0")).spec("rgb") == Settings(short_side=64).spec("rgb")
     for changed in (
         change(flow, order="gray, resize, flow"),
         change(flow, sharpness=2),
         {"flow": StreamSpec("flow", {})},
     ):
-        with pytest.raises(UserError, match="these programs"):
-            settings_of(changed)
+        with pytest.raises(UserError, match="the installed version"):
+            settings_from_specs(changed)
     files = given_files([str(next(videos.rglob("*.mp4")))])
     with temporary_datasets(files, change(dataset.spec("rgb"), ffmpeg="2.8"), dataset.classes) as made:
         assert made.lengths() == ({"000000": 40}, 25.0)

@@ -26,7 +26,7 @@ def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_tho
     rgb, flow = out / "rgb", out / "flow"
     run_lgd_until(lambda: len(list(rgb.glob(".parts/train-*.arrow"))) >= 2, *command(videos, out, "--streams", "rgb"))
     assert not (rgb / "index.arrow").exists()
-    done = run_lgd(*command(videos, out, "--streams", "rgb", "--workers", 1))
+    done = run_lgd(*command(videos, out, "--streams", "rgb", "--num-workers", 1))
     assert done.returncode == 0, done.stderr
     assert "shards are there already" in done.stderr
     assert open_dataset(out).streams == ["rgb"]
@@ -34,7 +34,7 @@ def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_tho
 
     run_lgd_until(lambda: len(list(flow.glob(".parts/train-*.arrow"))) >= 1, *command(videos, out, "--streams", "flow"))
     assert open_dataset(out).streams == ["rgb"]
-    done = run_lgd(*command(videos, out, "--workers", 1))
+    done = run_lgd(*command(videos, out, "--num-workers", 1))
     assert done.returncode == 0, done.stderr
     assert files(rgb) == before
     ours, undisturbed = files(out), files(dataset_folder)
@@ -64,7 +64,7 @@ def test_a_finished_dataset_is_left_alone_and_a_lost_shard_made_again(
     ("options", "message"),
     [
         (("--fps", 12), "made by another recipe (fps: 25.0 -> 12.0)"),
-        (("--tvl1.warps", 3), "made by another recipe (tvl1.warps: 5 -> 3)"),
+        (("--flow.tvl1.warps", 3), "made by another recipe (tvl1.warps: 5 -> 3)"),
         (("--val-fraction", 0.5), "made from another list of videos (labels, splits, files or times of"),
     ],
 )
