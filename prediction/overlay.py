@@ -6,17 +6,11 @@ moment. The strip at the bottom is the time: colored by the most probable class 
 
 import itertools
 import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import cv2
-import ffmpeg
 import numpy as np
 
 from lgd.pipeline.console.errors import UsageError, UserError
@@ -40,7 +34,7 @@ from lgd.pipeline.loading.clip_order import evenly
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.video.decode import play
-from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
+from lgd.preprocessing.video.h264 import h264_writer
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
 MIN_WIDTH = 400  # of the picture, for the text
@@ -118,7 +112,7 @@ def draw_video(
     motion = _flow_pictures(*_found(datasets["flow"], "flow", key), fps) if "flow" in datasets else None
     panel = _Panel(shown, fps)
     number = 0
-    with _encoder(out, name, fps) as encode:
+    with h264_writer(out, name, fps, crf=20, faststart=True) as write_frame:
 
         def show(frame: np.ndarray) -> None:
             nonlocal number
@@ -126,7 +120,7 @@ def draw_video(
             if motion is not None:
                 colors = motion(number)
                 pictures.append(cv2.resize(colors, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR))
-            encode(compose(pictures, panel, number))
+            write_frame(compose(pictures, panel, number))
             number += 1
 
         try:
@@ -242,48 +236,3 @@ def _flow_pictures(index: Index, row: int, fps: float) -> Callable[[int], np.nda
 
     full = full_speed(flow(evenly(last + 1, SAMPLED)), bound)
     return lambda number: flow_code.color(flow(np.array([min(int(number * ratio), last)]))[0], full)
-
-
-@contextmanager
-def _encoder(out: Storage, name: str, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """What takes the pictures, all of one size, of a video that appears under `name` when the block ends well."""
-    rate = Fraction(fps).limit_denominator(1001)
-    child: subprocess.Popen[bytes] | None = None
-    with tempfile.TemporaryDirectory(prefix="lgd-render-") as folder:
-        file = Path(folder) / "video.mp4"
-
-        def encode(picture: np.ndarray) -> None:
-            nonlocal child
-            if child is None:
-                child = _start(file, picture.shape[1], picture.shape[0], rate=rate)
-            assert child.stdin is not None
-            try:
-                child.stdin.write(picture.tobytes())
-            except BrokenPipeError:
-                raise UserError(f"{out.display(name)} cannot be drawn: {_complaint(child)}") from None
-
-        try:
-            yield encode
-            if child is not None and (complaint := _complaint(child)):
-                raise UserError(f"{out.display(name)} cannot be drawn: {complaint}")
-        finally:
-            if child is not None and child.returncode is None:
-                child.kill()
-                child.communicate()
-        with out.writer(name) as there, file.open("rb") as done:
-            shutil.copyfileobj(done, there)
-
-
-def _start(file: Path, width: int, height: int, *, rate: Fraction) -> "subprocess.Popen[bytes]":
-    pictures = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=str(rate))
-    output = pictures.output(
-        str(file), vcodec="libx264", pix_fmt="yuv420p", crf=20, preset="veryfast", movflags="+faststart", threads=1
-    )
-    output = output.global_args("-hide_banner", "-nostats", "-loglevel", "fatal")
-    return output.run_async(cmd=str(ffmpeg_binary()), pipe_stdin=True, pipe_stderr=True)
-
-
-def _complaint(child: "subprocess.Popen[bytes]") -> str:
-    """What an encoder says that has got all its pictures or died: nothing if it is done well."""
-    said = child.communicate()[1].decode("utf-8", "replace").strip()
-    return "" if child.returncode == 0 else (said.splitlines() or [f"ffmpeg ended with {child.returncode}"])[-1]

@@ -57,7 +57,7 @@ def decode(
     *,
     start_s: float | None = None,
     end_s: float | None = None,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
     min_frames: int = 2,
 ) -> Frames:
     """Decode a video to upright frames at a constant rate.
@@ -108,7 +108,7 @@ def play(
     short_side: int,
     *,
     show: Callable[[np.ndarray], None],
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),
 ) -> None:
     """Hands the frames that `decode` returns to `show` one after another, and keeps none: for a file that it took.
 
@@ -170,7 +170,7 @@ def _resized(stream: FilterableStream, short_side: int) -> FilterableStream:
     ).filter("format", "rgb24")
 
 
-def resize_seconds(path: Path, fps: float, short_side: int, *, limits: Limits = Limits()) -> float:  # noqa: B008 - frozen
+def resize_seconds(path: Path, fps: float, short_side: int, *, limits: Limits = Limits()) -> float:
     """What the resizing of a whole video (and its conversion to RGB, which is the same step) costs `decode`, seconds:
     the difference between the same ffmpeg run with and without it, with the pictures thrown away.
 
