@@ -23,7 +23,7 @@ from lgd.benchmarks.isolated import run_isolated
 from lgd.benchmarks.train_child import StepJob, encoded
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
-from lgd.training.models.zoo import check, count
+from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig
 
 WAYS = ("ours", "plain", "data")
@@ -46,7 +46,7 @@ def run(
     Raises UserError for what is no dataset or does not fit it, UsageError for an impossible configuration."""
     classes = len(open_dataset(data).classes) if data else CLASSES
     channels = STREAMS[config.stream].channels
-    check(config.model, classes, channels)
+    check_model_config(config.model, classes, channels)
     jobs = {
         "ours": StepJob(config, False, None, classes, steps, threads),
         "plain": StepJob(config, True, None, classes, steps, threads),
@@ -60,7 +60,7 @@ def run(
         done: Round = {}
         for way in list(jobs) if number % 2 == 0 else reversed(jobs):
             done[way] = measure_apart(jobs[way], way)
-            speed = config.batch / statistics.median(done[way]["step_s"])
+            speed = config.batch_size / statistics.median(done[way]["step_s"])
             say(f"round {number + 1} of {rounds}, {way}: {speed:.2f} clips/s")
         measured.append(done)
     size = count(config.model, classes, channels, size=config.transform.crop)
@@ -69,8 +69,8 @@ def run(
         "model": config.model.name,
         "frames": config.model.clip_frames,
         "crop": config.transform.crop,
-        "batch": config.batch,
-        "micro_batch": config.micro_batch,
+        "batch": config.batch_size,
+        "micro_batch": config.micro_batch_size,
         "precision": config.precision,
         "compile": config.compile,
         "parameters": size.parameters,

@@ -43,7 +43,7 @@ def measure(job: StepJob) -> dict[str, Any]:
     or of the process. device: its name."""
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = replace(job.config, precision="float32", micro_batch=None, compile=False) if job.plain else job.config
+    config = replace(job.config, precision="float32", micro_batch_size=None, compile=False) if job.plain else job.config
     torch.manual_seed(config.seed)
     network, optimizer = fresh(config, job.classes, device)
     if job.plain:
@@ -58,7 +58,7 @@ def measure(job: StepJob) -> dict[str, Any]:
         start = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - start)
-        train_step(model, network, optimizer, batch=batch, config=config, rate=config.optimizer.rate, workers=1)
+        train_step(model, network, optimizer, batch=batch, config=config, rate=config.optimizer.lr, workers=1)
         if device.type == "cuda":
             torch.cuda.synchronize()
         step_s.append(time.perf_counter() - start)
@@ -73,10 +73,10 @@ def measure(job: StepJob) -> dict[str, Any]:
 
 def _random(job: StepJob, device: torch.device) -> Iterator[Batch]:
     config, crop = job.config, job.config.transform.crop
-    shape = (config.batch, STREAMS[config.stream].channels, config.model.clip_frames, crop, crop)
+    shape = (config.batch_size, STREAMS[config.stream].channels, config.model.clip_frames, crop, crop)
     video = torch.randn(shape, device=device).to(memory_format=torch.channels_last_3d)
-    label = torch.randint(job.classes, (config.batch,), device=device)
-    batch = Batch(video, label, [""] * config.batch, list(range(config.batch)))
+    label = torch.randint(job.classes, (config.batch_size,), device=device)
+    batch = Batch(video, label, [""] * config.batch_size, list(range(config.batch_size)))
     while True:
         yield batch
 
@@ -87,7 +87,7 @@ def _loaded(job: StepJob, device: torch.device, warm_up: int) -> Iterator[Batch]
     loader = train_loader(
         open_dataset(job.data),
         config.stream,
-        config.batch,
+        config.batch_size,
         steps=steps,
         sampling=config.sampling,
         transform=config.transform,

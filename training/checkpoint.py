@@ -57,7 +57,7 @@ class CheckpointWriter:
             "version": VERSION,
             "run": json.dumps(self._run.description()),
             "step": step,
-            "position": step * self._run.config.batch,  # in the clip order: of the next clip
+            "position": step * self._run.config.batch_size,  # in the clip order: of the next clip
             "model": _copied(network.state_dict()),
             "optimizer": _copied(optimizer.state_dict()),
         }

@@ -27,6 +27,18 @@ REMOTE_POLL_S = 10.0  # where metrics come now and then
 NODES_EVERY_S = 1.0
 
 
+def worker_range(numbers: tuple[int, ...] | None) -> tuple[int, int] | None:
+    """Return the minimum and maximum of `--num-workers`, which takes one number or two; None if it was not given.
+
+    Raises UsageError for other numbers."""
+    if numbers is None:
+        return None
+    if len(numbers) not in (1, 2) or not 1 <= numbers[0] <= numbers[-1]:
+        given = " ".join(map(str, numbers)) or "none"
+        raise UsageError(f"--num-workers must be one number or a minimum and a maximum, 1 or more, not {given}")
+    return numbers[0], numbers[-1]
+
+
 def run_training(
     run: Run,
     dataset: Dataset,
@@ -46,8 +58,6 @@ def run_training(
     videos = dataset.summary["splits"].get("train", 0)
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no training split: preprocess it with one")
-    if workers and not 1 <= workers[0] <= workers[1]:
-        raise UsageError(f"--workers takes the fewest and the most, from 1 up, not {workers[0]} {workers[1]}")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(STATUS_EVERY_S))
     start_cluster()
@@ -60,10 +70,11 @@ def run_training(
     resources = ray.cluster_resources()
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     min_workers, max_workers = workers or (1, max(gpus or cpus, 1))
-    max_workers = min(max_workers, run.config.batch)
+    max_workers = min(max_workers, run.config.batch_size)
     total = run.config.steps(videos)
     say(
-        f"training {run.recipe} for {total} steps of {run.config.batch} clips on {min_workers} to {max_workers} workers"
+        f"training {run.recipe} for {total} steps of {run.config.batch_size} clips on {min_workers} to {max_workers} "
+        "workers"
     )
 
     launch = uuid.uuid4().hex

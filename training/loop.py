@@ -19,7 +19,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
-from lgd.pipeline.storage.cache import ShardCache
 from lgd.training import checkpoint
 from lgd.training.compile import compiled
 from lgd.training.metrics_log import LogWindow, MetricsLog
@@ -27,13 +26,13 @@ from lgd.training.models.lgd import Network
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import RESULT, Run
-from lgd.training.scoring.inference import CLIPS_AT_ONCE, autocast, predict
+from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.start import start_weights
 
 MIN_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
 
 
-def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
+def train(run: Run, dataset: Dataset) -> None:
     """Trains from the newest checkpoint to the end, as one of the workers of the process group."""
     config = run.config
     context = ray.train.get_context()
@@ -55,25 +54,27 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
     loader = train_loader(
         dataset,
         config.stream,
-        config.batch,
+        config.batch_size,
         steps=range(first_step, last_step),
         sampling=config.sampling,
         transform=config.transform,
         seed=config.seed,
         rank=rank,
         workers=workers,
-        options=LoaderOptions(device, skip_damaged=config.skip_damaged, cache=cache),
+        options=LoaderOptions(device, skip_damaged=config.skip_damaged),
     )
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and origin:
         log.say(origin)
-    window, writer = LogWindow(first_step, config.batch, device), checkpoint.CheckpointWriter(run)
-    next_log, preempted, saved_epoch = first_step + 1, False, first_step * config.batch // videos
-    validate_every = max(round(config.validation.every * videos / config.batch), 1) if config.validation.every else 0
+    window, writer = LogWindow(first_step, config.batch_size, device), checkpoint.CheckpointWriter(run)
+    next_log, preempted, saved_epoch = first_step + 1, False, first_step * config.batch_size // videos
+    validate_every = (
+        max(round(config.validation.every * videos / config.batch_size), 1) if config.validation.every else 0
+    )
     accuracy: dict[str, float] = {}
 
     def validate(done: int) -> dict[str, float]:
-        found = _validate(run, dataset, network, device=device, rank=rank, workers=workers, cache=cache)
+        found = _validate(run, dataset, network, device=device, rank=rank, workers=workers)
         if log and found:
             log.write({"step": done, **found})
             if writer.is_best(found["val_top1"]):
@@ -83,7 +84,13 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
 
     for step, batch in enumerate(loader, first_step):
         paths, right = train_step(
-            model, network, optimizer, batch=batch, config=config, rate=config.rate(step, videos), workers=workers
+            model,
+            network,
+            optimizer,
+            batch=batch,
+            config=config,
+            rate=config.learning_rate(step, videos),
+            workers=workers,
         )
         window.add(paths, right, batch.key, positions=batch.position)
 
@@ -99,11 +106,14 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
                 log.write(
                     {
                         "step": done,
-                        "positions": [(done - report.steps) * config.batch, done * config.batch],  # each was taken once
-                        "epoch": round(done * config.batch / videos, 4),
+                        "positions": [
+                            (done - report.steps) * config.batch_size,
+                            done * config.batch_size,
+                        ],  # each was taken once
+                        "epoch": round(done * config.batch_size / videos, 4),
                         **report.numbers,
-                        "clips_per_s": round(report.steps * config.batch / report.seconds, 2),
-                        "rate": config.rate(step, videos),
+                        "clips_per_s": round(report.steps * config.batch_size / report.seconds, 2),
+                        "rate": config.learning_rate(step, videos),
                         "workers": workers,
                         "memory_mb": round(memory),
                         "losses": report.losses,
@@ -114,7 +124,7 @@ def train(run: Run, dataset: Dataset, cache: ShardCache | None = None) -> None:
             preempted |= hurry  # a node goes away soon: what it has learnt must not
             if log and hurry:
                 log.say("a node is about to be taken away: writing a checkpoint")
-            epoch = done * config.batch // videos
+            epoch = done * config.batch_size // videos
             due = writer.age_s > (MIN_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
             if log and (due or hurry or done == last_step):
                 log.flush()
@@ -138,7 +148,7 @@ def fresh(config: TrainConfig, classes: int, device: torch.device) -> tuple[Netw
     network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(),
-        lr=config.optimizer.rate,
+        lr=config.optimizer.lr,
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
     )
@@ -165,8 +175,8 @@ def train_step(
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     paths, right = _gradients(model, network, batch, config=config, workers=workers)
-    if config.optimizer.clip is not None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip)
+    if config.optimizer.max_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
     optimizer.step()
     return paths, right
 
@@ -175,8 +185,8 @@ def _gradients(
     model: Any, network: Network, batch: Batch, *, config: TrainConfig, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers."""
-    weight = torch.full((len(batch.key),), 1 / config.batch, device=batch.video.device)
-    size = config.micro_batch or len(batch.key)
+    weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
+    size = config.micro_batch_size or len(batch.key)
     paths: dict[str, torch.Tensor] = {}
     right = weight.new_zeros(())
     for first in range(0, len(batch.key), size):
@@ -228,7 +238,6 @@ def _validate(
     device: torch.device,
     rank: int,
     workers: int,
-    cache: ShardCache | None,
 ) -> dict[str, float]:
     """Top-1 and top-5 on the validation split, spread over the workers; nothing if the dataset has none."""
     if not dataset.summary["splits"].get(run.config.validation.split):
@@ -240,13 +249,13 @@ def _validate(
         sampling=run.config.sampling,
         transform=run.config.transform,
         split=run.config.validation.split,
-        max_clips=CLIPS_AT_ONCE,
+        max_clips=CLIPS_PER_BATCH,
         rank=rank,
         workers=workers,
-        options=LoaderOptions(device, cache=cache),
+        options=LoaderOptions(device),
     )
     counts = torch.zeros(3, dtype=torch.float64)
-    for video in predict(network, loader, run.config.precision):
+    for video in score_batches(network, loader, run.config.precision):
         better = int((video.probabilities > video.probabilities[loader.index.labels[video.row]]).sum())
         counts += torch.tensor([better < 1, better < 5, 1], dtype=torch.float64)
     counts = counts.to(device)

@@ -108,7 +108,7 @@ class LogWindow:
         newest = checkpoint.names(run)
         raise UserError(
             f"the loss is not finite or above {EXPLODED:g} after step {self._first_step + bad} (this worker's clips: "
-            f"{', '.join(self._keys[bad])}): train with a smaller --optimizer.rate; "
+            f"{', '.join(self._keys[bad])}): train with a smaller --optimizer.lr; "
             f"last good checkpoint: {newest[0] if newest else 'none yet'}"
         )
 

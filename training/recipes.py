@@ -18,7 +18,7 @@ from lgd.training.models.config import ModelConfig, Variant
 class OptimizerConfig:
     """Stochastic gradient descent with momentum, and a learning rate that falls in steps."""
 
-    rate: float = 0.01
+    lr: float = 0.01
     """Learning rate at the start."""
     warmup: float = 0.0
     """Epochs over which the rate rises linearly from 0."""
@@ -30,7 +30,7 @@ class OptimizerConfig:
     """Momentum."""
     weight_decay: float = 1e-4
     """Weight decay, of all parameters."""
-    clip: float | None = None
+    max_grad_norm: float | None = None
     """Largest norm of the gradient of a step; a longer one is shortened to it. Default: as it is."""
 
 
@@ -74,9 +74,9 @@ class TrainConfig:
     """Crop, mirroring, normalization and augmentation."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """How the weights change."""
-    batch: int = 64
+    batch_size: int = 64
     """Clips in the global batch, over all workers together."""
-    micro_batch: int | None = None
+    micro_batch_size: int | None = None
     """Most clips that a worker computes at once; a larger share is cut up and the gradients are summed. Batch
     normalization sees the part. Default: the whole share."""
     freeze_normalization: bool = False
@@ -100,7 +100,7 @@ class TrainConfig:
     """Seed of the initial weights and the clip order."""
 
     def __post_init__(self) -> None:
-        for name in ("batch", "epochs", "test_clips", "micro_batch"):
+        for name in ("batch_size", "epochs", "test_clips", "micro_batch_size"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}")
 
@@ -111,14 +111,14 @@ class TrainConfig:
 
     def steps(self, videos: int) -> int:
         """Steps of the whole training on a split of that many videos."""
-        return math.ceil(self.epochs * videos / self.batch)
+        return math.ceil(self.epochs * videos / self.batch_size)
 
-    def rate(self, step: int, videos: int) -> float:
+    def learning_rate(self, step: int, videos: int) -> float:
         """Learning rate at a step: a function of the clips seen, not of the workers."""
         optimizer = self.optimizer
-        epoch = step * self.batch / videos
-        warm = min((epoch + self.batch / videos) / optimizer.warmup, 1.0) if optimizer.warmup else 1.0
-        return optimizer.rate * warm / optimizer.drop_factor ** int(epoch / optimizer.drop_every)
+        epoch = step * self.batch_size / videos
+        warm = min((epoch + self.batch_size / videos) / optimizer.warmup, 1.0) if optimizer.warmup else 1.0
+        return optimizer.lr * warm / optimizer.drop_factor ** int(epoch / optimizer.drop_every)
 
 
 def _paper(stream: Literal["rgb", "flow"], model: str) -> TrainConfig:
@@ -132,7 +132,7 @@ def _com(stage1: TrainConfig) -> TrainConfig:
     return replace(
         stage1,
         model=replace(stage1.model, stage=2),
-        optimizer=OptimizerConfig(rate=stage1.optimizer.rate / 2, drop_every=5.0),
+        optimizer=OptimizerConfig(lr=stage1.optimizer.lr / 2, drop_every=5.0),
         epochs=12.5,
     )
 
@@ -143,7 +143,7 @@ def _long(stage1: TrainConfig) -> TrainConfig:
         stage1,
         model=replace(stage1.model, frames=128, checkpoint_activations=True),
         optimizer=OptimizerConfig(drop_every=5.0),
-        batch=16,
+        batch_size=16,
         epochs=12.5,
     )
 
@@ -151,7 +151,7 @@ def _long(stage1: TrainConfig) -> TrainConfig:
 def _lgd2d(stage1: TrainConfig, depth: str) -> TrainConfig:
     """3 snippets of one frame, 224 x 224 crops of frames of short side 240, 128 triples a batch; tested on 10."""
     model, transform = replace(stage1.model, name=f"lgd2d_{depth}"), replace(stage1.transform, crop=224)
-    return replace(stage1, model=model, transform=transform, batch=128, test_clips=10)
+    return replace(stage1, model=model, transform=transform, batch_size=128, test_clips=10)
 
 
 def _of_the_paper() -> dict[str, TrainConfig]:
@@ -180,8 +180,8 @@ def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
         model=ModelConfig(name="lgd3d_nano"),
         stride=2,
         transform=Transform(crop=64, color_jitter=0.4 if stream == "rgb" else 0.0),
-        optimizer=OptimizerConfig(rate=0.02, warmup=4.0, drop_every=30.0),
-        batch=8,  # of few videos an epoch then still has steps
+        optimizer=OptimizerConfig(lr=0.02, warmup=4.0, drop_every=30.0),
+        batch_size=8,  # of few videos an epoch then still has steps
         epochs=40.0,
         validation=ValidationConfig(every=10.0),
         checkpoint=CheckpointConfig(every_s=20.0),
@@ -235,7 +235,7 @@ def recipe_defaults(words: list[str]) -> dict[str, Any]:
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The fields of a configuration by the names that the command line gives them, `optimizer.rate`."""
+    """The fields of a configuration by the names that the command line gives them, `optimizer.lr`."""
     flat: dict[str, Any] = {}
     for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config)):
         flat |= flatten(value, f"{prefix}{name}.") if dataclasses.is_dataclass(value) else {prefix + name: value}

@@ -43,7 +43,7 @@ from lgd.training.models.lgd import Network
 from lgd.training.models.weights import transfer
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig, flatten, recipe_named
-from lgd.training.scoring.inference import CLIPS_AT_ONCE, autocast, predict
+from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.scoring.metrics import top_k
 
 VARIANTS: tuple[Variant, ...] = ("none", "v1", "v2", "lgd")
@@ -87,7 +87,7 @@ class AblationResult:
 def configuration(name: str, videos: int, steps: int, *, seed: int) -> TrainConfig:
     """A recipe by name, its schedule stretched to the steps. videos: to train on."""
     recipe = recipe_named(name)
-    epochs = steps * recipe.batch / videos
+    epochs = steps * recipe.batch_size / videos
     stretch = epochs / recipe.epochs
     optimizer = replace(
         recipe.optimizer, warmup=recipe.optimizer.warmup * stretch, drop_every=recipe.optimizer.drop_every * stretch
@@ -142,7 +142,7 @@ def train(network: Network, dataset: Dataset, config: TrainConfig, *, steps: ran
     loader = train_loader(
         dataset,
         config.stream,
-        config.batch,
+        config.batch_size,
         steps=steps,
         sampling=config.sampling,
         transform=config.transform,
@@ -152,7 +152,7 @@ def train(network: Network, dataset: Dataset, config: TrainConfig, *, steps: ran
     network.train()
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
-            group["lr"] = config.rate(step, videos)
+            group["lr"] = config.learning_rate(step, videos)
         with autocast(config.precision, loader.device):
             output = network(batch.video)
         losses = network.loss(output, batch.label)
@@ -172,9 +172,9 @@ def top1(network: Network, dataset: Dataset, config: TrainConfig) -> float:
         config.test_clips,
         sampling=config.sampling,
         transform=config.transform,
-        max_clips=CLIPS_AT_ONCE,
+        max_clips=CLIPS_PER_BATCH,
     )
-    videos = list(predict(network, loader, config.precision))
+    videos = list(score_batches(network, loader, config.precision))
     labels = loader.index.labels[[video.row for video in videos]]
     return top_k(np.stack([video.probabilities for video in videos]), labels, k=1)
 

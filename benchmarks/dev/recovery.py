@@ -58,7 +58,7 @@ class Disturbed:
         self.log = folder / "log"
         self.driver = Marked(
             *(sys.executable, "-c", program, "train", "nano-rgb", "--data", data, "--run", self._run),
-            *("--workers", 1, 2, "--epochs", 100_000, "--validation.every", 0, "--checkpoint.every-s", 3),
+            *("--num-workers", 1, 2, "--epochs", 100_000, "--validation.every", 0, "--checkpoint.every-s", 3),
             env={**nodes.env, **environment, "RAY_ADDRESS": nodes.address},
             log=self.log,
         )

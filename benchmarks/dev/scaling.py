@@ -1,7 +1,7 @@
 """How far a recipe scales, from 1 to 64 nodes: predicted from what is measured here, and checked against real workers.
 
     python -m lgd.benchmarks.dev.scaling nano-rgb --data DATASET
-    python -m lgd.benchmarks.dev.scaling kinetics400-rgb-r50 --data DATASET --gbit 25 200 --compile   # any field of the recipe
+    python -m lgd.benchmarks.dev.scaling kinetics400-rgb-r50 --data DATASET --gbit 25 200 --compile   # any recipe field
 
 Measured are the step of one worker at each share of the global batch that a number of nodes leaves to it, and the
 start-up of a group of workers by stage. The prediction adds a ring all-reduce of the gradients; its assumptions are
@@ -30,7 +30,7 @@ from lgd.pipeline.console.command_line import Answer, Json, parsed, run_and_prin
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
-from lgd.training.models.zoo import check, count
+from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig, recipe_defaults
 from lgd.training.run import METRICS, STARTS, begin_run
 
@@ -95,17 +95,17 @@ def run(
 
     dataset = open_dataset(data)
     channels = STREAMS[config.stream].channels
-    check(config.model, len(dataset.classes), channels)
+    check_model_config(config.model, len(dataset.classes), channels)
     data = data if "://" in data else os.path.abspath(data)
     gradient_bytes = 4 * count(config.model, len(dataset.classes), channels).parameters
     gpus, cores = torch.cuda.is_available(), sorted(os.sched_getaffinity(0))
-    most = 1 if gpus else min(2, len(cores), config.batch)
+    most = 1 if gpus else min(2, len(cores), config.batch_size)
 
-    shares = sorted({-(-config.batch // nodes) for nodes in NODES if nodes <= config.batch}, reverse=True)
+    shares = sorted({-(-config.batch_size // nodes) for nodes in NODES if nodes <= config.batch_size}, reverse=True)
     measured: dict[int, list[float]] = {share: [] for share in shares}
     for number in range(rounds):
         for share in shares if number % 2 == 0 else reversed(shares):
-            job = StepJob(replace(config, batch=share), False, data, len(dataset.classes), steps, threads=1)
+            job = StepJob(replace(config, batch_size=share), False, data, len(dataset.classes), steps, threads=1)
             one = None if gpus else {cores[-1]}
             found = run_isolated("lgd.benchmarks.train_child", encoded(job), what=f"a step of {share} clips", cores=one)
             measured[share] += found["step_s"]
@@ -126,7 +126,7 @@ def run(
         runs.append(found)
     about = {
         "recipe": recipe,
-        "batch": config.batch,
+        "batch": config.batch_size,
         "precision": config.precision,
         "compile": config.compile,
         "gradient_bytes": gradient_bytes,
@@ -151,7 +151,7 @@ def real_run(
 
     cpus: that it is confined to; 0 for no limit."""
     dataset = open_dataset(data)
-    epochs = (steps + 1) * config.batch / dataset.summary["splits"]["train"]
+    epochs = (steps + 1) * config.batch_size / dataset.summary["splits"]["train"]
     unvalidated = replace(config.validation, split="")
     rarely = replace(config.checkpoint, every_s=1e9)
     config = replace(config, epochs=epochs, validation=unvalidated, checkpoint=rarely, init_from=None, imagenet=None)

@@ -28,7 +28,7 @@ ABOUT = {
     "rounds": 3,
     "steps": 2,
 }
-NANO = replace(recipe_named("nano-rgb"), batch=2, micro_batch=1, transform=Transform(crop=48))
+NANO = replace(recipe_named("nano-rgb"), batch_size=2, micro_batch_size=1, transform=Transform(crop=48))
 
 
 def measured(ours: float, plain: float, data: float | None = None, wait: float = 0.0) -> dict:
@@ -90,7 +90,7 @@ def test_a_size_of_its_own_is_counted():
 
 
 def test_the_recipe_is_the_commands_and_its_fields_are_options(dataset_folder: Path):
-    small = ("--batch", 1, "--transform.crop", 48, "--steps", 1, "--rounds", 1, "--json")
+    small = ("--batch-size", 1, "--transform.crop", 48, "--steps", 1, "--rounds", 1, "--json")
     done = run_lgd("bench", "train", "nano-flow", "--data", dataset_folder, *small)
     assert done.returncode in (0, 1), done.stderr  # 1: a claim, which is about times
     result = json.loads(done.stdout)

@@ -20,15 +20,26 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
 ):
     # Frozen normalization: what becomes of a clip depends on no other clip of its batch. A small rate: at the recipe's
     # own the rounding of sums in another order grows tenfold in 30 steps, in two undisturbed runs as well.
-    options = ("--transform.crop", 48, "--batch", 4, "--epochs", 60, "--validation.every", 0, "--checkpoint.every-s", 1)
-    exact = ("--freeze-normalization", "--optimizer.rate", 0.002)
+    options = (
+        "--transform.crop",
+        48,
+        "--batch-size",
+        4,
+        "--epochs",
+        60,
+        "--validation.every",
+        0,
+        "--checkpoint.every-s",
+        1,
+    )
+    exact = ("--freeze-normalization", "--optimizer.lr", 0.002)
     words = ("train", "nano-rgb", "--data", dataset_folder, *options, *exact)
     alone, disturbed, log = tmp_path / "alone", tmp_path / "disturbed", tmp_path / "log"
-    done = run_lgd(*words, "--run", alone, "--workers", 1, 1)
+    done = run_lgd(*words, "--run", alone, "--num-workers", 1, 1)
     assert done.returncode == 0, done.stderr
 
     env = {**nodes.env, "RAY_ADDRESS": nodes.address}
-    driver = Marked(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--workers", 1, 2), env=env, log=log)
+    driver = Marked(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log)
 
     def count(kind: str) -> int:
         return sum(kind in line for line in metrics(disturbed))

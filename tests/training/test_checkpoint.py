@@ -41,7 +41,7 @@ def test_everything_comes_back_bit_by_bit(run: Run):
     save(run, 3, network, optimizer)
     content = checkpoint.load_latest(run)
     assert content is not None
-    assert (content["step"], content["position"]) == (3, 3 * run.config.batch)
+    assert (content["step"], content["position"]) == (3, 3 * run.config.batch_size)
     fresh, fresh_optimizer = trained(0)
     fresh.load_state_dict(content["model"])
     fresh_optimizer.load_state_dict(content["optimizer"])

@@ -22,7 +22,18 @@ from lgd.training.recipes import recipe_named
 from lgd.training.run import begin_run, open_run
 from lgd.training.worker import MAX_STARTS, _refuse_standstill
 
-SMALL = ("--transform.crop", 48, "--batch", 4, "--epochs", 30, "--validation.every", 10, "--checkpoint.every-s", 0.5)
+SMALL = (
+    "--transform.crop",
+    48,
+    "--batch-size",
+    4,
+    "--epochs",
+    30,
+    "--validation.every",
+    10,
+    "--checkpoint.every-s",
+    0.5,
+)
 
 
 def metrics(run: Path) -> list[dict]:
@@ -52,10 +63,10 @@ def run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoints = run / "checkpoints"
     run_lgd_until(
         lambda: any(checkpoints.glob("step-*.pt")),
-        *train(dataset_folder, run, "--workers", 2, 2),
+        *train(dataset_folder, run, "--num-workers", 2, 2),
     )
     assert open_run(str(run)).result() is None
-    done = run_lgd(*train(dataset_folder, run, "--workers", 1, 2))
+    done = run_lgd(*train(dataset_folder, run, "--num-workers", 1, 2))
     assert done.returncode == 0, done.stderr
     return run
 
@@ -112,9 +123,9 @@ def test_a_run_that_was_killed_in_its_last_validation_validates_again(run: Path,
 
 
 def test_another_configuration_is_refused(run: Path, dataset_folder: Path):
-    done = run_lgd(*train(dataset_folder, run, "--optimizer.rate", 0.5))
+    done = run_lgd(*train(dataset_folder, run, "--optimizer.lr", 0.5))
     assert done.returncode == 1
-    assert "belongs to another configuration (optimizer.rate: " in done.stderr
+    assert "belongs to another configuration (--optimizer.lr: " in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -143,7 +154,7 @@ def test_scores_are_written_by_key_and_fuse(run: Path, dataset_folder: Path, tmp
 
 @pytest.mark.usefixtures("joined")
 def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_folder: Path, tmp_path: Path):
-    small = ("--transform.crop", 48, "--batch", 4, "--epochs", 1, "--model.sketch-dimension", 64)
+    small = ("--transform.crop", 48, "--batch-size", 4, "--epochs", 1, "--model.sketch-dimension", 64)
     words = ("train", "nano-rgb-com", "--data", dataset_folder, "--run", tmp_path / "com", "--init-from", run, *small)
     done = run_lgd(*words)
     assert done.returncode == 0, done.stderr
@@ -155,11 +166,11 @@ def test_stage_2_starts_from_stage_1_and_says_what_it_took(run: Path, dataset_fo
 
 @pytest.mark.usefixtures("joined")
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dataset_folder: Path, tmp_path: Path):
-    done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.rate", 1e30, "--workers", 1, 1))
+    done = run_lgd(*train(dataset_folder, tmp_path / "run", "--optimizer.lr", 1e30, "--num-workers", 1, 1))
     assert done.returncode == 1
     assert re.search(
         r"the loss is not finite or above 10000 after step 1 \(this worker's clips: ([\w-]+, ){3}[\w-]+\): "
-        r"train with a smaller --optimizer.rate; last good checkpoint: none yet",
+        r"train with a smaller --optimizer.lr; last good checkpoint: none yet",
         done.stderr,
     )
     assert "Traceback" not in done.stderr
@@ -185,9 +196,9 @@ def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses(dataset_
     words = ("--epochs", 3, "--validation.every", 0, "--freeze-normalization")
     found = {}
     for name, more in {
-        "1": ("--workers", 1, 1),
-        "2": ("--workers", 2, 2, "--micro-batch", 1),
-        "3": ("--workers", 3, 3),  # of a batch of 4: uneven shares
+        "1": ("--num-workers", 1, 1),
+        "2": ("--num-workers", 2, 2, "--micro-batch-size", 1),
+        "3": ("--num-workers", 3, 3),  # of a batch of 4: uneven shares
     }.items():
         done = run_lgd(*train(dataset_folder, tmp_path / name, *words, *more))
         assert done.returncode == 0, done.stderr
@@ -208,7 +219,7 @@ def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(datase
     content = bytearray(shard.read_bytes())
     content[int(where.start[0]) + 100] ^= 4
     shard.write_bytes(content)
-    few = ("--epochs", 4, "--workers", 1, 1)
+    few = ("--epochs", 4, "--num-workers", 1, 1)
     done = run_lgd(*train(data, tmp_path / "run", *few))
     assert done.returncode == 1
     assert f"frame 20 of {index.key(row)} is damaged: {shard} from byte {where.start[0]} on" in done.stderr
@@ -224,7 +235,7 @@ def test_workers_that_die_again_and_again_without_progress_end_the_run_with_what
 ):
     data = open_dataset(dataset_folder)
     config = recipe_named("nano-rgb")
-    config = dataclasses.replace(config, batch=4, epochs=1.0, transform=Transform(crop=48))
+    config = dataclasses.replace(config, batch_size=4, epochs=1.0, transform=Transform(crop=48))
     run = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=data)
     for start in range(MAX_STARTS):
         _refuse_standstill(run, "this launch")

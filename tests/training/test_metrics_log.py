@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path) -> Run:
-    config = dataclasses.replace(recipe_named("nano-rgb"), batch=2)
+    config = dataclasses.replace(recipe_named("nano-rgb"), batch_size=2)
     return begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=dataset)
 
 

@@ -6,14 +6,14 @@ import pytest
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
 from lgd.training.models.config import ModelConfig
-from lgd.training.models.zoo import check
+from lgd.training.models.zoo import check_model_config
 from lgd.training.recipes import RECIPES, REPRODUCTIONS, OptimizerConfig, TrainConfig, flatten, recipe_named, unflatten
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_and_survives_its_own_json(name: str):
     recipe = RECIPES[name]
-    check(recipe.model, classes=400, channels=3 if recipe.stream == "rgb" else 2)
+    check_model_config(recipe.model, classes=400, channels=3 if recipe.stream == "rgb" else 2)
     assert unflatten(TrainConfig(), json.loads(json.dumps(flatten(recipe)))) == recipe
 
 
@@ -22,17 +22,19 @@ def test_the_papers_schedule():
     recipe, videos = RECIPES["kinetics400-rgb-r50"], 240_000
     epoch = videos // 64
     assert recipe.steps(videos) == 50 * epoch
-    rates = [recipe.rate(step, videos) for step in (0, 20 * epoch - 1, 20 * epoch, 40 * epoch - 1, 40 * epoch)]
+    rates = [recipe.learning_rate(step, videos) for step in (0, 20 * epoch - 1, 20 * epoch, 40 * epoch - 1, 40 * epoch)]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
 
 
 def test_the_rate_rises_linearly_while_warming_up():
-    config = TrainConfig(batch=10, optimizer=OptimizerConfig(rate=1.0, warmup=2.0))
-    assert [config.rate(step, 50) for step in range(12)] == pytest.approx([i / 10 for i in range(1, 11)] + [1.0, 1.0])
+    config = TrainConfig(batch_size=10, optimizer=OptimizerConfig(lr=1.0, warmup=2.0))
+    assert [config.learning_rate(step, 50) for step in range(12)] == pytest.approx(
+        [i / 10 for i in range(1, 11)] + [1.0, 1.0]
+    )
 
 
 def test_a_batch_that_does_not_divide_the_epoch_still_sees_every_clip():
-    assert replace(RECIPES["nano-rgb"], batch=16, epochs=1.0).steps(50) == 4
+    assert replace(RECIPES["nano-rgb"], batch_size=16, epochs=1.0).steps(50) == 4
 
 
 def test_3d_networks_take_consecutive_frames_and_2d_networks_one_of_each_segment():

@@ -33,8 +33,8 @@ def test_a_run_is_read_back_with_every_field(tmp_path: Path, data: Dataset):
 def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path, data: Dataset):
     folder = str(tmp_path / "run")
     begin_run(folder, "nano-rgb", CONFIGURATION, dataset=data)
-    other = replace(CONFIGURATION, batch=4, optimizer=replace(CONFIGURATION.optimizer, rate=0.5))
-    with pytest.raises(UserError, match=r"optimizer.rate: 0.02 -> 0.5; batch: 8 -> 4") as raised:
+    other = replace(CONFIGURATION, batch_size=4, optimizer=replace(CONFIGURATION.optimizer, lr=0.5))
+    with pytest.raises(UserError, match=r"--optimizer.lr: 0.02 -> 0.5; --batch-size: 8 -> 4") as raised:
         begin_run(folder, "nano-rgb", other, dataset=data)
     assert "\n" not in str(raised.value)
 

@@ -10,7 +10,7 @@ from tests.training.test_elastic import counted, positions, train
 
 def test_a_run_in_an_object_store_is_killed_continued_and_scored(s3: str, dataset_folder: Path, tmp_path: Path):
     run = Storage(f"{s3}/run")
-    words = train(dataset_folder, f"{s3}/run", "--workers", 1, 1)
+    words = train(dataset_folder, f"{s3}/run", "--num-workers", 1, 1)
     run_lgd_until(lambda: any(name.startswith("step-") for name in run.names("checkpoints")), *words)
     assert not run.exists("result.json")
     done = run_lgd(*words)

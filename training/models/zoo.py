@@ -35,13 +35,13 @@ def build(config: ModelConfig, classes: int, channels: int) -> Network:
 
     `channels` is 3 for RGB, 2 for flow. Raises UsageError for an unknown name or impossible values.
     """
-    check(config, classes, channels)
+    check_model_config(config, classes, channels)
     network = Network(config, classes, channels)
     initialize(network)
     return network
 
 
-def check(config: ModelConfig, classes: int, channels: int) -> None:
+def check_model_config(config: ModelConfig, classes: int, channels: int) -> None:
     """Raise UsageError, in one line, for a configuration that makes no network."""
     if config.name not in MODELS:
         near = difflib.get_close_matches(config.name, MODELS, n=3, cutoff=0.4) or list(MODELS)
@@ -72,7 +72,7 @@ def count(config: ModelConfig, classes: int, channels: int, *, size: int | None 
 
     Raises UsageError as `build` does.
     """
-    check(config, classes, channels)
+    check_model_config(config, classes, channels)
     with torch.device("meta"):
         network = Network(dataclasses.replace(config, checkpoint_activations=False), classes, channels)
     network.to("meta").eval()

@@ -20,7 +20,7 @@ from lgd.training.recipes import TrainConfig, recipe_named
 def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> AblationJob:
     def small(name: str) -> TrainConfig:  # for speed: what is tested holds at any size
         config = configuration(name, dataset.summary["splits"]["train"], steps, seed=seed)
-        return replace(config, batch=2, test_clips=1, transform=replace(config.transform, crop=32))
+        return replace(config, batch_size=2, test_clips=1, transform=replace(config.transform, crop=32))
 
     return AblationJob(str(dataset.storage.root), variant, small("nano-rgb"), small("nano-rgb-com"), steps)
 
@@ -106,9 +106,9 @@ def test_stage_2_starts_from_the_weights_that_stage_1_ended_with(dataset: Datase
 def test_the_recipes_schedule_is_stretched_to_the_steps():
     for steps, videos in ((200, 56), (60, 700)):
         config = configuration("nano-rgb", videos, steps, seed=0)
-        rates = [config.rate(step, videos) for step in range(steps)]
+        rates = [config.learning_rate(step, videos) for step in range(steps)]
         recipe = recipe_named("nano-rgb")
-        usual = [recipe.rate(step, videos) for step in range(recipe.steps(videos))]
+        usual = [recipe.learning_rate(step, videos) for step in range(recipe.steps(videos))]
         assert max(rates) == max(usual)
         assert rates[-1] == pytest.approx(usual[-1])
         share = sum(rate == max(rates) for rate in rates) / steps
@@ -155,7 +155,7 @@ def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_tra
         assert [row["network"] for row in about["table"]] == list(ablation.NETWORKS)
         assert [outcome["network"] for outcome in about["outcomes"]] == list(ablation.NETWORKS)
         assert {path for outcome in about["outcomes"] for path in outcome["losses"]} == set(ablation.PATHS)
-        assert about["combination_config"]["optimizer.rate"] < about["config"]["optimizer.rate"]
+        assert about["combination_config"]["optimizer.lr"] < about["config"]["optimizer.lr"]
         assert all(outcome.pop("seconds") > 0 for outcome in about["outcomes"])
     assert results[0] == results[1]
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def shard_bytes(flaky_s3: Between) -> list[str]:
 
 def read_all(dataset: Dataset, cache: ShardCache | None) -> list[bytes]:
     """16 frames of every video."""
-    reader = ClipReader(Index(dataset, "rgb", cache), cache)
+    reader = ClipReader(Index(replace(dataset, cache=cache), "rgb"))
     rows = range(len(reader.index))
     return [b"".join(frame.tobytes() for frame in reader.read(row, np.arange(5, 21))) for row in rows]
 
@@ -115,7 +116,7 @@ def blocks():
     yield bytes(1000)
     print("half", flush=True)
     sys.stdin.read()
-put(CacheFolder(sys.argv[1], 10000), sys.argv[2], 5000, blocks(), wait=False)
+put(CacheFolder(sys.argv[1], 10000), sys.argv[2], 5000, blocks=blocks(), wait=False)
 """
 
 
@@ -217,7 +218,7 @@ def test_a_shard_that_is_damaged_in_the_store_is_damaged(dataset: Dataset, remot
     content[byte + 50] ^= 4
     remote.storage.write(name, bytes(content))
     for cache in (None, ShardCache(tmp_path, PLENTY)):
-        reader = ClipReader(Index(remote, "rgb"), cache)
+        reader = ClipReader(Index(replace(remote, cache=cache), "rgb"))
         for _ in range(2):
             with pytest.raises(CorruptFrame, match=rf"frame 7 of .*{name}.* from byte {byte} on"):
                 reader.read(0, np.arange(16))
@@ -296,7 +297,7 @@ def test_a_replaced_index_is_fetched_anew(remote: Dataset, tmp_path: Path):
     time.sleep(1.1)  # the resolution of a store's times
     remote.storage.write("rgb/index.arrow", remote.storage.read("rgb/index.arrow"))
     with ShardCache(tmp_path, PLENTY) as cache:
-        Index(remote, "rgb", cache)
+        Index(replace(remote, cache=cache), "rgb")
     assert len(list(tmp_path.glob("rgb-index-*.arrow"))) == 2
 
 
@@ -304,7 +305,7 @@ def test_training_and_evaluating_from_a_store_by_way_of_the_cache(
     dataset_folder: Path, remote: Dataset, tmp_path: Path
 ):
     address, cache = remote.storage.address, ("--cache", tmp_path / "cache", "--cache-gb", 0.1)
-    short = (*SMALL, "--epochs", 0.5, "--workers", 1, 1)
+    short = (*SMALL, "--epochs", 0.5, "--num-workers", 1, 1)
     run = tmp_path / "run"
     done = run_lgd("train", "nano-rgb", "--data", address, "--run", run, *short, *cache)
     assert done.returncode == 0, done.stderr
