@@ -40,7 +40,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         from lgd.training.loop import train
 
         with opened_cache(job.cache_config) as cache:
-            train(run, open_dataset(job.data), cache)
+            train(run, open_dataset(job.data, cache))
     except UserError as error:
         run.storage.write(ERROR, json.dumps({"launch": job.launch, "message": str(error)}).encode())
         raise

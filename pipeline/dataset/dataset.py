@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.storage.cache import ShardCache
 from lgd.pipeline.storage.storage import Storage
 
 FORMAT = "lgd-dataset"
@@ -94,6 +95,11 @@ class Dataset:
     videos_per_shard: int
     specs: Mapping[str, StreamSpec]
     summary: Mapping[str, Any] = field(default_factory=dict)
+    cache: ShardCache | None = field(default=None, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields without the cache, which belongs to one process."""
+        return {**self.__dict__, "cache": None}
 
     @property
     def streams(self) -> list[str]:
@@ -133,8 +139,10 @@ class Dataset:
         self.storage.write(DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
-def open_dataset(root: str | Path | Storage) -> Dataset:
-    """Opens a dataset. Raises UserError if it is missing, not a dataset, or of another version."""
+def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) -> Dataset:
+    """Open a dataset. cache: keeps the index and the shards of a remote dataset on this machine.
+
+    Raises UserError if it is missing, not a dataset, or of another version."""
     storage = root if isinstance(root, Storage) else Storage(root)
     if not storage.exists():
         raise UserError(
@@ -161,6 +169,7 @@ def open_dataset(root: str | Path | Storage) -> Dataset:
             videos_per_shard=description["videos_per_shard"],
             specs={name: StreamSpec(name, stream["recipe"]) for name, stream in description["streams"].items()},
             summary=description["summary"],
+            cache=cache,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

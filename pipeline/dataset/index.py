@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, index_name, shard_name
-from lgd.pipeline.storage.cache import ShardCache
 from lgd.pipeline.storage.storage import Storage
 
 SCHEMA = pa.schema(
@@ -143,16 +142,17 @@ class Index:
     Of all else a worker keeps only where it stands in the mapped file: 56 bytes a video, and none a frame.
     """
 
-    def __init__(self, dataset: Dataset, stream: str, cache: ShardCache | None = None):
-        """cache: where the index of a remote dataset is kept for other workers and later runs; without one this
-        worker has a copy in the temporary folder for as long as it is open.
+    def __init__(self, dataset: Dataset, stream: str):
+        """The index of a remote dataset is kept in the dataset's cache for other workers and later runs; without a
+        cache this worker keeps a copy in the temporary folder while the index is open.
 
         Raises UserError if the stream is missing, unfinished, damaged or not of dataset.json's recipe."""
         self.spec = dataset.spec(stream)
         self.storage = dataset.storage
         self.classes = dataset.classes
+        self.cache = None if self.storage.local else dataset.cache
         name = index_name(stream)
-        mapped = cache and not self.storage.local and cache.mapped(self.storage, name, dataset.fingerprint)
+        mapped = self.cache and self.cache.mapped(self.storage, name, dataset.fingerprint)
         content = (mapped or self.storage.map(name)).read_buffer()
         try:
             file = pa.ipc.open_file(content)

@@ -1,6 +1,6 @@
 """An iterable of batches: clip order -> byte reads, ahead -> DALI -> tensors on the device.
 
-loader = train_loader(open_dataset("data"), "rgb", batch=16, steps=range(1000))
+loader = train_loader(open_dataset("data"), "rgb", batch_size=16, steps=range(1000))
 for batch in loader:
     batch.video, batch.label, batch.key, batch.position
 """
@@ -23,7 +23,6 @@ from lgd.pipeline.loading.clip_order import Clip, Order, Sampling, TrainOrder, U
 from lgd.pipeline.loading.dali import build_pipeline
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame, read_ahead
 from lgd.pipeline.loading.transform import Part, Transform, jitter, window
-from lgd.pipeline.storage.cache import ShardCache
 
 READ_THREADS = 4
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -46,8 +45,7 @@ class LoaderOptions:
     device: where the tensors go; a CUDA device decodes on the GPU. dtype: float32, float16 or bfloat16 (which DALI
     does not write: it is converted from float32 on the device). threads: that decode. ahead: batches whose bytes are
     read before they are asked for; prefetch: batches that DALI is ahead of the one asked for.
-    skip_damaged: leave a clip with a damaged frame out of its batch, instead of raising CorruptFrame.
-    cache: of whole shards, for a remote dataset."""
+    skip_damaged: leave a clip with a damaged frame out of its batch, instead of raising CorruptFrame."""
 
     device: torch.device | str = "cpu"
     dtype: torch.dtype = torch.float32
@@ -55,7 +53,6 @@ class LoaderOptions:
     ahead: int = 3
     prefetch: int = 2
     skip_damaged: bool = False
-    cache: ShardCache | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -83,7 +80,7 @@ class ClipLoader:
     ):
         self.index, self.order, self.device = index, order, torch.device(options.device)
         self.stream = STREAMS[index.spec.stream]
-        self.reader = ClipReader(index, options.cache)
+        self.reader = ClipReader(index)
         self.data_wait_s, self.skipped = 0.0, 0
         self._transform, self._part, self._options = transform, part, options
         drawn = part == "drawn"
@@ -167,7 +164,7 @@ class ClipLoader:
 def train_loader(
     dataset: Dataset,
     stream: str,
-    batch: int,
+    batch_size: int,
     *,
     steps: Iterable[int],
     sampling: Sampling = Sampling(),
@@ -184,7 +181,7 @@ def train_loader(
 
     clips: of every video in an epoch. lengths: frames of each video of the split that may be drawn; all by default.
     Raises UserError for a missing split and UsageError for frames that are smaller than the crop."""
-    index = Index(dataset, stream, options.cache)
+    index = Index(dataset, stream)
     rows = index.rows(split)
     planes = max(STREAMS[stream].planes, 1)
     smallest = int(min(index.heights[rows].min(), (index.widths[rows] // planes).min()))
@@ -194,9 +191,9 @@ def train_loader(
             f"preprocess with --short-side {transform.crop} or more, or train with a smaller --transform.crop"
         )
     order = TrainOrder(rows, index.lengths[rows] if lengths is None else lengths, sampling, seed=seed, clips=clips)
-    batches = (rank_slice(step, batch, rank, workers=workers) for step in steps)
+    batches = (rank_slice(step, batch_size, rank, workers=workers) for step in steps)
     return ClipLoader(
-        index, order, batches, max_clips=-(-batch // workers), transform=transform, part="drawn", options=options
+        index, order, batches, max_clips=-(-batch_size // workers), transform=transform, part="drawn", options=options
     )
 
 
@@ -219,7 +216,7 @@ def uniform_loader(
 
     most_clips: in a batch. crops: one is the whole frame, more are squares along its longer side. index: of the
     stream, where it is open already. Raises UserError for a missing split."""
-    index = Index(dataset, stream, options.cache) if index is None else index
+    index = Index(dataset, stream) if index is None else index
     rows = index.rows(split)
     order = UniformOrder(rows, index.lengths[rows], sampling, clips=clips, crops=crops)
     videos = rank_slice(0, len(rows), rank, workers=workers)

@@ -61,7 +61,7 @@ def _at(batch: Batch, positions: Sequence[int]) -> Batch:
 def paired_loader(
     dataset: Dataset,
     streams: Sequence[str],
-    batch: int,
+    batch_size: int,
     *,
     steps: Iterable[int],
     sampling: Sampling = Sampling(),
@@ -74,7 +74,7 @@ def paired_loader(
     options: LoaderOptions = LoaderOptions(),
 ) -> PairedLoader:
     """Training clips of several streams, see `train_loader`. Raises UserError unless all hold the same videos."""
-    indexes = {stream: Index(dataset, stream, options.cache) for stream in streams}
+    indexes = {stream: Index(dataset, stream) for stream in streams}
     rows = {stream: index.rows(split) for stream, index in indexes.items()}
     keys = {stream: index.keys(rows[stream]) for stream, index in indexes.items()}
     if any(those != keys[streams[0]] for those in keys.values()):
@@ -88,7 +88,7 @@ def paired_loader(
             stream: train_loader(
                 dataset,
                 stream,
-                batch,
+                batch_size,
                 steps=steps,
                 sampling=sampling,
                 transform=transform,

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.index import FrameBytes, Index
-from lgd.pipeline.storage.cache import TOUCH_S, ShardCache
+from lgd.pipeline.storage.cache import TOUCH_S
 from lgd.pipeline.storage.retries import with_retries
 
 OPEN_FILES = 64  # shards that a reader keeps open at once
@@ -37,13 +37,13 @@ class ClipReader:
 
     bytes_read and bytes_used are counted, so that their ratio can be looked at."""
 
-    def __init__(self, index: Index, cache: ShardCache | None = None):
-        """cache: for the shards of a remote dataset; those of a local one are read where they are."""
+    def __init__(self, index: Index):
+        """The shards of a remote dataset come from the cache of the index, if it has one."""
         self.index = index
         self.bytes_read = 0
         self.bytes_used = 0
         self._storage = index.storage
-        self._cache = None if index.storage.local else cache
+        self._cache = index.cache
         self._names: dict[str, str] = {}  # of the shards in the cache
         self._files: OrderedDict[str, _LocalFile | pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()

@@ -1,7 +1,7 @@
 """Predictions for videos: the mean of the class probabilities of uniform clips (the paper's 4.1), in this process.
 
-content = chosen_checkpoint(run)
-network = trained_network(run, content, device)
+content = load_checkpoint(run)
+network = load_network(run, content, device)
 for video in score_rows(network, run.config, dataset, "val", Protocol(clips=15), device):
     video.row, video.probabilities
 
@@ -20,7 +20,6 @@ from lgd.pipeline.dataset.dataset import STREAMS, Dataset, StreamSpec
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, uniform_loader
-from lgd.pipeline.storage.cache import ShardCache
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network, Output, pool
 from lgd.training.models.zoo import build
@@ -28,7 +27,7 @@ from lgd.training.recipes import TrainConfig
 from lgd.training.run import Run
 from lgd.training.scoring.protocol import CheckpointChoice, ExtraColumn, Precision, TestProtocol
 
-CLIPS_AT_ONCE = 16  # in a batch while testing
+CLIPS_PER_BATCH = 16  # in a batch while testing
 
 
 class VideoScores(NamedTuple):
@@ -45,7 +44,7 @@ class VideoScores(NamedTuple):
 
 
 @contextlib.contextmanager
-def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
+def scoring_precision(precision: Precision, device: torch.device) -> Iterator[None]:
     """Float32 without the short cut that GPUs take, TF32, or bfloat16 as in training."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -57,12 +56,12 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """The arithmetic that a configuration asks for."""
+    """The scoring_precision that a configuration asks for."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 @torch.inference_mode()
-def predict(
+def score_batches(
     network: Network, loader: ClipLoader, precision: Precision, *, keep: tuple[ExtraColumn, ...] = ()
 ) -> Iterator[VideoScores]:
     """What the network says about each video that the loader serves, in order. The network is put into evaluation mode.
@@ -73,7 +72,7 @@ def predict(
     assert isinstance(order, UniformOrder)
     waiting: list[list[np.ndarray | None]] = []  # of each view
     for batch in loader:
-        with arithmetic(precision, loader.device):
+        with scoring_precision(precision, loader.device):
             output = network(batch.video)
         columns = [column if column is None else column.float().cpu().numpy() for column in _kept(output, keep)]
         for n, position in enumerate(batch.position):
@@ -95,7 +94,7 @@ def _kept(output: Output, keep: tuple[ExtraColumn, ...]) -> list[torch.Tensor | 
     return [Network.probabilities(output), local, output.glob if features else None]
 
 
-def chosen_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, Any]:
+def load_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, Any]:
     """A run's newest sound checkpoint, or the best by validation top-1. Raises UserError if there is none, and for a
     best one that is gone or damaged."""
     if which not in get_args(CheckpointChoice):
@@ -121,7 +120,7 @@ def chosen_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, A
         raise UserError(f"{run.storage.display(name)}, the best checkpoint, is gone: use --checkpoint last") from error
 
 
-def trained_network(
+def load_network(
     run: Run, weights: dict[str, torch.Tensor], device: torch.device, *, shown: str = "its checkpoint"
 ) -> Network:
     """The run's network with these weights (`content["model"]`), in evaluation mode.
@@ -159,16 +158,15 @@ def score_rows(
     split: str,
     protocol: TestProtocol,
     device: torch.device,
-    batch: int = CLIPS_AT_ONCE,
+    batch: int = CLIPS_PER_BATCH,
     part: int = 0,
     parts: int = 1,
     threads: int = 1,
-    cache: ShardCache | None = None,
     index: Index | None = None,
 ) -> Iterator[VideoScores]:
     """Scores of the videos of a split, or of one of the equal parts that it is cut into, in the index's order.
 
-    batch: clips at once. threads: that decode. cache, index: see `uniform_loader`.
+    batch: clips at once. threads: that decode. index: see `uniform_loader`.
     Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and a GPU without room."""
     loader = uniform_loader(
         dataset,
@@ -180,12 +178,12 @@ def score_rows(
         max_clips=batch,
         rank=part,
         workers=parts,
-        options=LoaderOptions(device, threads=threads, cache=cache),
+        options=LoaderOptions(device, threads=threads),
         crops=protocol.crops,
         index=index,
     )
     try:
-        yield from predict(network, loader, protocol.precision, keep=protocol.keep)
+        yield from score_batches(network, loader, protocol.precision, keep=protocol.keep)
     except torch.OutOfMemoryError as error:
         raise UserError(f"{batch} clips do not fit into the GPU's memory: give a smaller --batch") from error
     finally:

@@ -20,7 +20,7 @@ TRANSFORM = Transform(crop=48)
 
 
 def batches(dataset: Dataset, stream: str = "rgb", **options) -> list[Batch]:
-    options = {"batch": 4, "steps": range(6), "transform": TRANSFORM, **options}
+    options = {"batch_size": 4, "steps": range(6), "transform": TRANSFORM, **options}
     return list(train_loader(dataset, stream, **options))
 
 
@@ -80,8 +80,8 @@ def test_uniform_clips_are_whole_frames_in_order(dataset: Dataset, stream: str):
 
 
 def test_mirrored_flow_negates_x_exactly(dataset: Dataset):
-    plain = batches(dataset, "flow", transform=Transform(crop=64, flip=False), batch=8)
-    mirrored = batches(dataset, "flow", transform=Transform(crop=64), batch=8)
+    plain = batches(dataset, "flow", transform=Transform(crop=64, flip=False), batch_size=8)
+    mirrored = batches(dataset, "flow", transform=Transform(crop=64), batch_size=8)
     index = Index(dataset, "flow")
     rows = index.rows("train")
     order = TrainOrder(rows, index.lengths[rows], Sampling(), seed=0)

@@ -134,7 +134,7 @@ def test_a_killed_and_resumed_job_from_store_to_store_makes_the_bytes_of_a_local
 
     assert cli.inspect(f"{s3}/data", verify=True).document["problems"] == []
     (ours,), (locals_,) = (
-        train_loader(open_dataset(place), "rgb", batch=4, steps=range(1), transform=Transform(crop=48))
+        train_loader(open_dataset(place), "rgb", batch_size=4, steps=range(1), transform=Transform(crop=48))
         for place in (remote, dataset_folder)
     )
     assert (ours.key, ours.position) == (locals_.key, locals_.position)
