@@ -20,7 +20,7 @@ from lgd.pipeline.storage import retries as store_faults
 from lgd.pipeline.storage import storage as storage_module
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.demo_videos import render_set
-from tests.support.flaky_s3 import Between, FlakyS3, at
+from tests.support.flaky_s3 import FlakyEndpoint, FlakyS3, s3_url
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def flaky_s3(s3_endpoint: str) -> Iterator[Between]:
+def flaky_s3(s3_endpoint: str) -> Iterator[FlakyEndpoint]:
     """The server between, whose behavior a test sets, and its address."""
-    kind = type("Between", (FlakyS3,), {"behind": s3_endpoint, "seen": Counter()})
+    kind = type("FlakyEndpoint", (FlakyS3,), {"behind": s3_endpoint, "seen": Counter()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -103,13 +103,13 @@ def dataset(dataset_folder: Path) -> Dataset:
 
 
 @pytest.fixture
-def remote(dataset_folder: Path, s3: str, flaky_s3: Between) -> Dataset:
+def remote(dataset_folder: Path, s3: str, flaky_s3: FlakyEndpoint) -> Dataset:
     """The same dataset in an object store, behind the server that falters."""
     storage = Storage(s3)
     for path in dataset_folder.rglob("*"):
         if path.is_file():
             storage.write(path.relative_to(dataset_folder).as_posix(), path.read_bytes())
-    return open_dataset(at(flaky_s3[1], s3.removeprefix("s3://")))
+    return open_dataset(s3_url(flaky_s3[1], s3.removeprefix("s3://")))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff
 
-from lgd.clusters.testbed.processes import Marked
+from lgd.clusters.testbed.processes import ProcessTree
 from lgd.clusters.testbed.ray_nodes import RayNodes, ray_nodes
 from lgd.pipeline.console.progress import say
 
@@ -56,7 +56,7 @@ class Disturbed:
     def __init__(self, nodes: RayNodes, folder: Path, data: Path, *, program: str, environment: dict[str, str]):
         self._nodes, self._run = nodes, folder / "run"
         self.log = folder / "log"
-        self.driver = Marked(
+        self.driver = ProcessTree(
             *(sys.executable, "-c", program, "train", "nano-rgb", "--data", data, "--run", self._run),
             *("--num-workers", 1, 2, "--epochs", 100_000, "--validation.every", 0, "--checkpoint.every-s", 3),
             env={**nodes.env, **environment, "RAY_ADDRESS": nodes.address},

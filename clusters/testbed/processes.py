@@ -22,7 +22,7 @@ def run_lgd(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
 
 
-class Marked:
+class ProcessTree:
     """A process that is started with a mark in its environment, which all its children inherit."""
 
     def __init__(self, *command: object, env: Mapping[str, str] | None = None, log: Path = Path(os.devnull)):
@@ -76,7 +76,7 @@ def free_port() -> int:
 
 def run_lgd_until(ready: Callable[[], bool], *words: object, timeout_s: float = 300) -> None:
     """Starts the `lgd` command and kills it, its cluster and all their children with SIGKILL as soon as `ready`."""
-    command = Marked(sys.executable, "-m", "lgd", *words)
+    command = ProcessTree(sys.executable, "-m", "lgd", *words)
     deadline = time.monotonic() + timeout_s
     while not ready():
         assert command.process.poll() is None, "the command ended before it could be killed"

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from lgd.clusters.testbed.processes import Marked, free_port
+from lgd.clusters.testbed.processes import ProcessTree, free_port
 
 NODE = """
 import sys, ray.scripts.scripts as ray
@@ -29,7 +29,7 @@ class RayNodes:
     def __init__(self, folder: Path, cpus: int = 0):
         """folder: for Ray's logs and sockets, of a short name. cpus: that the head offers."""
         self._folder, self._port, self._started = folder, free_port(), 0
-        self._number: dict[Marked, int] = {}  # of each node's own folder
+        self._number: dict[ProcessTree, int] = {}  # of each node's own folder
         self.address = f"127.0.0.1:{self._port}"
         self.env = {
             **os.environ,
@@ -43,20 +43,20 @@ class RayNodes:
             "RAY_raylet_start_wait_time_s": "60",
         }
         self.head = self._start("--head", f"--port={self._port}", f"--num-cpus={cpus}", "--include-dashboard=false")
-        self.nodes: list[Marked] = []
+        self.nodes: list[ProcessTree] = []
 
-    def add(self, cpus: int = 1) -> Marked:
+    def add(self, cpus: int = 1) -> ProcessTree:
         """Starts a node more."""
         node = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
         self.nodes.append(node)
         return node
 
-    def kill(self, node: Marked) -> None:
+    def kill(self, node: ProcessTree) -> None:
         """The end of a node: SIGKILL to all of its processes."""
         node.kill()
         self.nodes.remove(node)
 
-    def announce(self, node: Marked, deadline_s: int = 60) -> None:
+    def announce_preemption(self, node: ProcessTree, deadline_s: int = 60) -> None:
         """Tells the cluster that a node will be taken away: what cloud machines say before they are preempted."""
         ask = (
             "import ray, sys; ray.init(address=sys.argv[1]); "
@@ -85,12 +85,12 @@ class RayNodes:
         for node in [*self.nodes, self.head]:
             node.kill()
 
-    def _start(self, *words: str) -> Marked:
+    def _start(self, *words: str) -> ProcessTree:
         self._started += 1  # nodes that start at the same time in one folder take each other's sockets
         folder = self._folder / str(self._started)
         command = (sys.executable, "-c", NODE, "start", "--block", f"--temp-dir={folder}", *words)
         log = self._folder / "start.log"
-        process = Marked(*command, "--object-store-memory=100000000", env=self.env, log=log)
+        process = ProcessTree(*command, "--object-store-memory=100000000", env=self.env, log=log)
         self._number[process] = self._started
         return process
 
@@ -120,7 +120,7 @@ class Head:
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         }
         log = folder / "start.log"
-        self.process = Marked(
+        self.process = ProcessTree(
             *(sys.executable, "-c", NODE, "start", "--head", "--block", f"--temp-dir={folder}/ray", f"--port={port}"),
             *("--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=true"),
             *(f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"),
@@ -133,7 +133,7 @@ class Head:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
 
-    def about(self, job: str) -> dict[str, Any]:
+    def job_info(self, job: str) -> dict[str, Any]:
         """What the job server says of a job."""
         headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
         answer = requests.get(f"{self.dashboard}/api/jobs/{job}", headers=headers, timeout=10)

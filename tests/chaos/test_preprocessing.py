@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lgd.clusters.testbed.processes import Marked, kill, run_lgd
+from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes
 from tests.preprocessing.test_job import files
 
@@ -33,7 +33,7 @@ def test_after_ten_kills_of_workers_nodes_and_the_driver_the_bytes_are_those_of_
     for number in itertools.takewhile(lambda _: left, itertools.count()):
         out = tmp_path / f"disturbed{number}"
         command = (sys.executable, "-m", "lgd", "preprocess", videos, "--out", out, *options)
-        driver = Marked(*command, env=env, log=tmp_path / "log")
+        driver = ProcessTree(*command, env=env, log=tmp_path / "log")
         while driver.process.poll() is None:
             time.sleep(chance.uniform(0.2, 1.5))
             workers = [pid for node in nodes.nodes for pid in node.pids("ray::make_shard")]
@@ -46,7 +46,7 @@ def test_after_ten_kills_of_workers_nodes_and_the_driver_the_bytes_are_those_of_
                     nodes.add(cpus=1)
                 else:
                     driver.kill()
-                    driver = Marked(*command, env=env, log=tmp_path / "log")
+                    driver = ProcessTree(*command, env=env, log=tmp_path / "log")
         assert driver.process.returncode == 0, (tmp_path / "log").read_text()
         disturbed = files(out)
         assert disturbed.keys() == undisturbed.keys()

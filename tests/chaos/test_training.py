@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lgd.clusters.testbed.processes import Marked, run_lgd
+from lgd.clusters.testbed.processes import ProcessTree, run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes
 from tests.training.test_elastic import counted, losses, metrics, positions
 
@@ -39,7 +39,7 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
     assert done.returncode == 0, done.stderr
 
     env = {**nodes.env, "RAY_ADDRESS": nodes.address}
-    driver = Marked(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log)
+    driver = ProcessTree(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log)
 
     def count(kind: str) -> int:
         return sum(kind in line for line in metrics(disturbed))
@@ -58,7 +58,7 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
         wait_for_more("loss", 3)  # steps that the kill takes back
         victim = next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker"))
         if announced:
-            nodes.announce(victim)
+            nodes.announce_preemption(victim)
             wait(lambda: any(line.get("say") == said for line in metrics(disturbed)))
             lines = metrics(disturbed)
             step = next(last["step"] for last, line in itertools.pairwise(lines) if line.get("say") == said)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lgd.clusters.testbed.processes import Marked, free_port, run_lgd
+from lgd.clusters.testbed.processes import ProcessTree, free_port, run_lgd
 from tests.support.sockets import listening
 
 
@@ -56,7 +56,7 @@ def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tup
 def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp_path: Path):
     """Every process of it, while two workers train."""
     words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--num-workers", 2, 2, "--epochs", 200)
-    command = Marked(sys.executable, "-m", "lgd", "train", *words, log=tmp_path / "log")
+    command = ProcessTree(sys.executable, "-m", "lgd", "train", *words, log=tmp_path / "log")
     seen: set[str] = set()
     try:
         deadline = time.monotonic() + 120

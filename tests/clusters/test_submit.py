@@ -69,7 +69,7 @@ def test_an_interrupted_terminal_leaves_the_job_running(head: Head, videos: Path
     job = first.split()[0]
     assert f"lgd: {job} goes on; `lgd submit --address {head.dashboard} --follow {job}` shows its log" in last
     assert "Traceback" not in last
-    assert head.about(job)["status"] == "RUNNING"
+    assert head.job_info(job)["status"] == "RUNNING"
 
     ended = submit(head, "--stop", job, "--json")
     assert json.loads(ended.stdout) == {"job": job, "status": "STOPPED"}
@@ -85,7 +85,7 @@ def test_only_named_variables_are_shipped(head: Head):
     done = run_lgd(*words, env=env, timeout_s=120)
     assert done.returncode == 1
     job = done.stderr.split()[0]
-    assert head.about(job)["runtime_env"]["env_vars"] == {"NAMED": "told"}
+    assert head.job_info(job)["runtime_env"]["env_vars"] == {"NAMED": "told"}
     missing = run_lgd("submit", "--address", head.dashboard, "--env", "NOT_SET", "--", "models", env=env)
     assert missing.returncode == 2
     assert "lgd: --env NOT_SET: not set here" in missing.stderr

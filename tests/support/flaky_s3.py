@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import quote
 
 
-def at(endpoint: str, folder: str = "lgd/folder") -> str:
+def s3_url(endpoint: str, folder: str = "lgd/folder") -> str:
     return f"s3://{folder}?endpoint_override={quote(endpoint, safe='')}&scheme=http&region=us-east-1"
 
 
@@ -71,4 +71,4 @@ class FlakyS3(BaseHTTPRequestHandler):
         """Nothing: the tests count."""
 
 
-Between = tuple[type[FlakyS3], str]  # what a test sets its behavior by, and its address
+FlakyEndpoint = tuple[type[FlakyS3], str]  # what a test sets its behavior by, and its address

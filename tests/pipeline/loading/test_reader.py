@@ -23,10 +23,10 @@ from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.loading.transform import Transform
 from lgd.pipeline.storage import retries as store_faults
 from tests.pipeline.storage.test_s3_dataset import uploaded
-from tests.support.flaky_s3 import Between, at
+from tests.support.flaky_s3 import FlakyEndpoint, s3_url
 
 
-def shard_requests(flaky_s3: Between) -> list[str]:
+def shard_requests(flaky_s3: FlakyEndpoint) -> list[str]:
     return [r for r in flaky_s3[0].seen.elements() if r.startswith("GET") and ".tar" in r]
 
 
@@ -53,7 +53,7 @@ def test_a_local_clip_costs_the_bytes_of_its_frames_and_no_more(dataset: Dataset
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_a_remote_clip_is_one_request_for_each_group_of_near_frames_and_the_same_bytes(
-    dataset: Dataset, remote: Dataset, flaky_s3: Between, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+    dataset: Dataset, remote: Dataset, flaky_s3: FlakyEndpoint, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
 ):
     local, far = ClipReader(Index(dataset, "rgb")), ClipReader(Index(remote, "rgb"))
     wanted = clips(local.index, sampling, 3)
@@ -101,7 +101,7 @@ def test_few_files_are_open_at_once_and_none_in_the_end(
     assert open_shards() == 0
 
 
-def test_faults_that_pass_are_waited_out(remote: Dataset, dataset: Dataset, flaky_s3: Between, fast_retries: None):
+def test_faults_that_pass_are_waited_out(remote: Dataset, dataset: Dataset, flaky_s3: FlakyEndpoint, fast_retries: None):
     flaky_s3[0].faults, flaky_s3[0].faulty = 3, "(GET|HEAD) .*tar"  # 503, half of the bytes, 503
     local, far = ClipReader(Index(dataset, "rgb")), ClipReader(Index(remote, "rgb"))
     for row, numbers in clips(local.index, Sampling(), 2):
@@ -121,18 +121,18 @@ def batches(dataset: Dataset, steps: int) -> list[Batch]:
 
 
 def test_a_server_that_is_killed_and_started_again_costs_no_sample(
-    dataset: Dataset, dataset_folder: Path, s3_environment: None, flaky_s3: Between, fast_retries: None
+    dataset: Dataset, dataset_folder: Path, s3_environment: None, flaky_s3: FlakyEndpoint, fast_retries: None
 ):
     """Another server takes the killed one's place, because what it held is gone with it."""
     kind, endpoint = flaky_s3
     ports = free_port(), free_port()
     with s3_server(ports[0]) as first:
         kind.behind = f"http://127.0.0.1:{ports[0]}"
-        uploaded(dataset_folder, at(kind.behind))
+        uploaded(dataset_folder, s3_url(kind.behind))
         found = []
         with s3_server(ports[1]):
             second = f"http://127.0.0.1:{ports[1]}"
-            uploaded(dataset_folder, at(second))
+            uploaded(dataset_folder, s3_url(second))
 
             def back_again() -> None:
                 time.sleep(0.3)
@@ -140,7 +140,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_sample(
 
             started = threading.Thread(target=back_again)
             for batch in train_loader(
-                open_dataset(at(endpoint)), "rgb", 4, steps=range(12), transform=Transform(crop=48)
+                open_dataset(s3_url(endpoint)), "rgb", 4, steps=range(12), transform=Transform(crop=48)
             ):
                 found.append(batch)
                 if len(found) == 3:
@@ -160,7 +160,7 @@ def test_a_server_that_stays_away_is_one_line(
     monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
     port = free_port()
     with s3_server(port) as server:
-        storage = uploaded(dataset_folder, at(f"http://127.0.0.1:{port}"))
+        storage = uploaded(dataset_folder, s3_url(f"http://127.0.0.1:{port}"))
         loader = train_loader(open_dataset(storage), "rgb", 4, steps=range(1000), transform=Transform(crop=48))
         batches = iter(loader)
         next(batches)

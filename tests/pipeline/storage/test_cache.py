@@ -19,7 +19,7 @@ from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame
 from lgd.pipeline.storage.cache import LOCK, CacheFolder, ShardCache, put
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
-from tests.support.flaky_s3 import Between
+from tests.support.flaky_s3 import FlakyEndpoint
 from tests.training.test_elastic import SMALL
 
 PLENTY = 1 << 40
@@ -44,7 +44,7 @@ def kept(folder: Path) -> list[str]:
     return found
 
 
-def shard_bytes(flaky_s3: Between) -> list[str]:
+def shard_bytes(flaky_s3: FlakyEndpoint) -> list[str]:
     return [r for r in flaky_s3[0].seen.elements() if r.startswith("GET") and ".tar" in r]
 
 
@@ -63,7 +63,7 @@ def filled(dataset: Dataset, folder: Path) -> None:
 
 
 def test_shards_are_fetched_once_and_later_runs_read_none(
-    dataset: Dataset, remote: Dataset, flaky_s3: Between, tmp_path: Path
+    dataset: Dataset, remote: Dataset, flaky_s3: FlakyEndpoint, tmp_path: Path
 ):
     expected = read_all(dataset, None)
     with ShardCache(tmp_path, PLENTY) as cache:
@@ -97,7 +97,7 @@ print(hashlib.sha256(b"".join(content)).hexdigest())
 """
 
 
-def test_two_processes_at_once_fetch_each_shard_once(remote: Dataset, flaky_s3: Between, tmp_path: Path):
+def test_two_processes_at_once_fetch_each_shard_once(remote: Dataset, flaky_s3: FlakyEndpoint, tmp_path: Path):
     words = [sys.executable, "-c", WORKER, remote.storage.address, str(tmp_path)]
     workers = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2)]
     digests = {worker.communicate()[0] for worker in workers}
@@ -179,7 +179,7 @@ def test_what_could_not_be_fetched_whole_is_not_there(tmp_path: Path):
 
 
 def test_shards_larger_than_the_cache_are_read_from_the_store(
-    dataset: Dataset, remote: Dataset, flaky_s3: Between, tmp_path: Path
+    dataset: Dataset, remote: Dataset, flaky_s3: FlakyEndpoint, tmp_path: Path
 ):
     with ShardCache(tmp_path, 160_000) as cache:  # room for the smallest of the five, or for the index
         for _ in range(3):

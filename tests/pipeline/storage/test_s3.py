@@ -15,7 +15,7 @@ from lgd.clusters.testbed.s3_server import s3_server
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.storage import retries as store_faults
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
-from tests.support.flaky_s3 import Between, at
+from tests.support.flaky_s3 import FlakyEndpoint, s3_url
 
 LARGE = bytes(range(256)) * (12 << 12)  # 12 MiB: sent in more than one part
 
@@ -84,7 +84,7 @@ def test_marks_of_folders_are_no_files(s3: str):
 
 
 def test_an_address_with_a_query_names_its_files_and_is_rebuilt_in_another_process(s3_endpoint: str):
-    address = at(s3_endpoint, "lgd/with%20query/")
+    address = s3_url(s3_endpoint, "lgd/with%20query/")
     storage = pickle.loads(pickle.dumps(Storage(address)))
     storage.write("inside/a", b"12345")
     assert storage.path("inside/a") == "lgd/with query/inside/a"
@@ -95,8 +95,8 @@ def test_an_address_with_a_query_names_its_files_and_is_rebuilt_in_another_proce
 
 
 def test_a_password_in_an_address_is_used_and_not_shown(s3_endpoint: str):
-    storage = Storage(at(s3_endpoint).replace("s3://", "s3://key:pass%2Fword@"))
-    assert storage.display("a") == at(s3_endpoint, "lgd/folder/a")
+    storage = Storage(s3_url(s3_endpoint).replace("s3://", "s3://key:pass%2Fword@"))
+    assert storage.display("a") == s3_url(s3_endpoint, "lgd/folder/a")
     assert storage.fs.__reduce__()[1][0]["secret_key"] == "pass/word"
 
 
@@ -117,10 +117,10 @@ def test_many_threads_share_a_storage(s3: str):
     assert len(storage.names()) == 32
 
 
-def test_every_operation_goes_on_when_the_store_falters(flaky_s3: Between, fast_retries: None):
+def test_every_operation_goes_on_when_the_store_falters(flaky_s3: FlakyEndpoint, fast_retries: None):
     kind, endpoint = flaky_s3
     kind.faults = 2
-    storage = Storage(at(endpoint, "lgd/faltering"))
+    storage = Storage(s3_url(endpoint, "lgd/faltering"))
     storage.write("inside/large", LARGE)
     assert storage.read("inside/large") == LARGE
     assert storage.read_range("inside/large", 1000, 300) == LARGE[1000:1300]
@@ -135,12 +135,12 @@ def test_every_operation_goes_on_when_the_store_falters(flaky_s3: Between, fast_
 
 
 def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_not_there(
-    flaky_s3: Between, fast_retries: None, monkeypatch: pytest.MonkeyPatch
+    flaky_s3: FlakyEndpoint, fast_retries: None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
     kind, endpoint = flaky_s3
     kind.faults, kind.faulty = 100, "PUT .*partNumber=2"
-    storage = Storage(at(endpoint, "lgd/parts"))
+    storage = Storage(s3_url(endpoint, "lgd/parts"))
     with pytest.raises(StoreError, match="the store does not answer"):
         storage.write("large", LARGE)
     assert storage.list_all() == []
@@ -148,7 +148,7 @@ def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_not_there(
 
 def test_a_store_that_is_stopped_and_started_again_is_waited_for(s3_environment: None, fast_retries: None):
     port = free_port()
-    storage = Storage(at(f"http://127.0.0.1:{port}"))
+    storage = Storage(s3_url(f"http://127.0.0.1:{port}"))
     with s3_server(port):
         storage.write("a", b"before")
     with ThreadPoolExecutor(1) as pool:
@@ -163,7 +163,7 @@ def test_a_store_that_is_stopped_and_started_again_is_waited_for(s3_environment:
 
 def test_a_store_that_hangs_for_a_while_is_waited_for(s3_environment: None, fast_retries: None):
     port = free_port()
-    storage = Storage(at(f"http://127.0.0.1:{port}"))
+    storage = Storage(s3_url(f"http://127.0.0.1:{port}"))
     with s3_server(port) as server, ThreadPoolExecutor(1) as pool:
         server.send_signal(signal.SIGSTOP)
         written = pool.submit(storage.write, "a", LARGE)
@@ -183,7 +183,7 @@ def test_a_store_that_is_not_there_is_one_line_within_seconds(
         listening.bind(("127.0.0.1", 0))
         if how != "refuses connections":
             listening.listen(50)
-        storage = Storage(at(f"http://127.0.0.1:{listening.getsockname()[1]}"))
+        storage = Storage(s3_url(f"http://127.0.0.1:{listening.getsockname()[1]}"))
         started = time.monotonic()
         with pytest.raises(StoreError, match=r"the store does not answer \(.+\): nothing is lost: run") as raised:
             storage.read("a")
@@ -205,10 +205,10 @@ def test_a_store_that_is_not_there_is_one_line_within_seconds(
         (400, "InvalidArgument", "refuses the request"),
     ],
 )
-def test_what_the_user_must_mend_is_one_line_at_once(flaky_s3: Between, status: int, code: str, advice: str):
+def test_what_the_user_must_mend_is_one_line_at_once(flaky_s3: FlakyEndpoint, status: int, code: str, advice: str):
     kind, endpoint = flaky_s3
     kind.refusal = status, code
-    storage = Storage(at(endpoint))
+    storage = Storage(s3_url(endpoint))
     with pytest.raises(StoreError, match=advice) as raised:
         storage.write("a", b"1")
     assert "\n" not in str(raised.value)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from lgd.clusters.testbed.processes import Marked, kill, run_lgd, run_lgd_until
+from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import SCHEMA, Index, index_writer
@@ -27,8 +27,8 @@ from lgd.training.models.lgd import Network
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.run import Run, begin_run, open_run
-from lgd.training.scoring.evaluate import parts_of
-from lgd.training.scoring.inference import VideoScores, chosen_checkpoint, score_rows, trained_network
+from lgd.training.scoring.evaluate import count_chunks
+from lgd.training.scoring.inference import VideoScores, load_checkpoint, score_rows, load_network
 from lgd.training.scoring.protocol import ScoringResources, TestProtocol
 from lgd.training.scoring.scores import read_scores, scores_writer, write_scores
 
@@ -59,7 +59,7 @@ def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def network_of(run: Run, which="last") -> Network:
-    return trained_network(run, chosen_checkpoint(run, which)["model"], CPU)
+    return load_network(run, load_checkpoint(run, which)["model"], CPU)
 
 
 def here(run: Run, dataset: Dataset, split: str, protocol: TestProtocol, **more) -> list[VideoScores]:
@@ -135,7 +135,7 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
     def there() -> dict[str, int]:
         return {path.name: path.stat().st_ino for path in parts.glob("[0-9a-f]*.parquet")}
 
-    def wait(ready: Callable[[], object], process: Marked) -> None:
+    def wait(ready: Callable[[], object], process: ProcessTree) -> None:
         deadline = time.monotonic() + 300
         while not ready():
             assert process.process.poll() is None, (tmp_path / "log").read_text()
@@ -149,9 +149,9 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
     (parts / ("0" * 16 + "-000000.parquet")).write_text("of another evaluation")
     (parts / "mine.txt").write_text("somebody's own")
 
-    second = Marked(sys.executable, "-m", "lgd", *words, "--json", log=tmp_path / "log")
-    wait(lambda: len(there()) > len(kept) + 1 and second.pids("ray::score_part"), second)
-    for pid in second.pids("ray::score_part"):
+    second = ProcessTree(sys.executable, "-m", "lgd", *words, "--json", log=tmp_path / "log")
+    wait(lambda: len(there()) > len(kept) + 1 and second.pids("ray::score_chunk"), second)
+    for pid in second.pids("ray::score_chunk"):
         kill(pid)
     then = there()
     assert len(then) < 12
@@ -351,33 +351,33 @@ def test_checkpoints_that_are_missing_foreign_or_damaged_are_said_by_name(
     shutil.copytree(run.storage.root, copy)
     opened = open_run(str(copy))
     best, last = (copy / checkpoint.name_of(step) for step in (1, 2))
-    assert chosen_checkpoint(opened, "best")["step"] == 1
-    assert chosen_checkpoint(opened)["step"] == 2
+    assert load_checkpoint(opened, "best")["step"] == 1
+    assert load_checkpoint(opened)["step"] == 2
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
-    assert chosen_checkpoint(opened)["step"] == 1
+    assert load_checkpoint(opened)["step"] == 1
     assert f"{last} is damaged" in capfd.readouterr().err
     best.write_bytes(b"no checkpoint")
     for which in ("best", "last"):
         with pytest.raises(UserError, match=str(best) if which == "best" else "no sound checkpoint yet"):
-            chosen_checkpoint(opened, which)
+            load_checkpoint(opened, which)
     best.unlink()
     with pytest.raises(UserError, match=f"{best}, the best checkpoint, is gone: use --checkpoint last"):
-        chosen_checkpoint(opened, "best")
+        load_checkpoint(opened, "best")
     (copy / "best.json").write_text("{")
     with pytest.raises(UserError, match=r"best\.json does not name a checkpoint"):
-        chosen_checkpoint(opened, "best")
+        load_checkpoint(opened, "best")
     (copy / "best.json").unlink()
     with pytest.raises(UserError, match="has no best checkpoint, since nothing was validated: use --checkpoint last"):
-        chosen_checkpoint(opened, "best")
+        load_checkpoint(opened, "best")
     with pytest.raises(UserError, match="x does not fit the network that"):
-        trained_network(run, {"stem": torch.zeros(1)}, CPU, shown="x")
+        load_network(run, {"stem": torch.zeros(1)}, CPU, shown="x")
     with pytest.raises(UsageError, match="--checkpoint is last or best"):
-        chosen_checkpoint(opened, "first")  # type: ignore[arg-type]
+        load_checkpoint(opened, "first")  # type: ignore[arg-type]
 
 
 def test_the_split_alone_decides_the_parts():
-    assert [parts_of(videos) for videos in (1, 6, 16, 500, 1024, 1025, 19_800, 60_000)] == [
+    assert [count_chunks(videos) for videos in (1, 6, 16, 500, 1024, 1025, 19_800, 60_000)] == [
         1,
         6,
         16,

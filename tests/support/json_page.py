@@ -1,0 +1,122 @@
+"""docs/json.md, written from the dataclasses that the commands return: `python -m tests.support.json_page FILE`.
+
+Each field of a `CommandResult` is a key of the document of `--json`; its description is the string below the field.
+"""
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+HEAD = """# JSON documents
+
+`lgd COMMAND --json` prints one JSON document on stdout and nothing else there. Progress, warnings and errors go to
+stderr. Paths and addresses are as given on the command line. Accuracies are fractions of 1. A key that is described as
+null may be absent in documents of earlier versions.
+
+This page is written by `make docs` from the dataclasses in the code.
+"""
+
+
+def page(results: Mapping[str, type]) -> str:
+    """The page as Markdown. results: by command, the dataclass that it returns."""
+    parts = [HEAD]
+    for command, result in results.items():
+        parts.append(f"## lgd {command}\n")
+        parts.append(_summary(result) + "\n")
+        parts.append(_table(result))
+        nested = list(dict.fromkeys(_nested(result)))
+        for inner in nested:
+            parts.append(f"### {inner.__name__}\n")
+            parts.append(_summary(inner) + "\n")
+            parts.append(_table(inner))
+    return "\n".join(parts)
+
+
+def descriptions(dataclass: type) -> dict[str, str]:
+    """The string below each field in the source of a dataclass and of those that it is derived from."""
+    found: dict[str, str] = {}
+    for each in reversed(dataclass.__mro__):
+        if not dataclasses.is_dataclass(each):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                found[field.target.id] = " ".join(text.value.value.split())
+    return found
+
+
+def _summary(dataclass: type) -> str:
+    return " ".join((inspect.getdoc(dataclass) or "").split("\n\n")[0].split())
+
+
+def _table(dataclass: type) -> str:
+    texts = descriptions(dataclass)
+    hints = typing.get_type_hints(dataclass)
+    rows = [
+        f"| `{field.name}` | {_type_name(hints[field.name])} | {texts.get(field.name, '')} |"
+        for field in dataclasses.fields(dataclass)
+        if not field.name.startswith("_")
+    ]
+    return "\n".join(["| key | type | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _type_name(hint: Any) -> str:
+    """A type as JSON has it."""
+    names = {str: "string", int: "integer", float: "number", bool: "true or false", type(None): "null", Any: "any"}
+    if hint in names:
+        return names[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(each) for each in arguments)
+    if origin is typing.Literal:
+        return " or ".join(f'"{each}"' for each in arguments)
+    if dataclasses.is_dataclass(hint):
+        return hint.__name__
+    if hasattr(hint, "__annotations__") and issubclass(hint, dict):  # a TypedDict
+        return "object"
+    if origin is not None and issubclass(origin, Mapping):
+        return f"object: string -> {_type_name(arguments[1])}"
+    if origin is not None:
+        return f"array of {_type_name(arguments[0])}"
+    return "object" if hint is dict else "array" if hint in (list, tuple) else str(getattr(hint, "__name__", hint))
+
+
+def _nested(dataclass: type) -> Iterator[type]:
+    """Dataclasses inside the types of a dataclass's fields, at any depth."""
+    for hint in typing.get_type_hints(dataclass).values():
+        for inner in _inside(hint):
+            yield inner
+            yield from _nested(inner)
+
+
+def _inside(hint: Any) -> Iterator[type]:
+    if dataclasses.is_dataclass(hint):
+        assert isinstance(hint, type)
+        yield hint
+    for argument in typing.get_args(hint):
+        yield from _inside(argument)
+
+
+def main(file: str) -> None:
+    """Write the page to a file."""
+    from lgd.cli import results
+
+    Path(file).write_text(page(results()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
