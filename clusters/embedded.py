@@ -1,8 +1,9 @@
-"""The cluster that a command works on: one that is running, or an embedded Ray of one node in this process's care."""
+"""The Ray cluster that a command uses: a running one, or an embedded one of one node that ends with this process."""
 
 import atexit
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -13,38 +14,46 @@ from lgd.pipeline.console.progress import say
 
 SECURITY = {
     "RAY_AUTH_MODE": "token",
-    # All of Ray's servers listen on loopback when the node's address is a loopback address, and everywhere otherwise.
-    # Ray replaces a loopback address that it is given by the machine's own, except where this says that no other
-    # machine will ever join (Ray's default on Windows and macOS, hence the name).
+    # All of Ray's servers listen on loopback if the node's address is a loopback address, and on all addresses
+    # otherwise. Ray replaces a given loopback address with the machine's own address unless this variable says that no
+    # other machine will ever join (Ray's default on Windows and macOS, hence the name).
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody announces that this machine will be taken away
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that asks for no GPU may still see what there is
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nothing announces that this machine will be preempted
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that requests no GPU can still see the GPUs
 }
 
-JOIN_ATTEMPTS = "2"  # of up to 40 s; Ray makes 20 before it says that no cluster is there
+JOIN_ATTEMPTS = "2"  # of up to 40 s each; Ray makes 20 before it reports that there is no cluster
 CONNECT_S = 10.0
-# Ray puts the folder that the driver is in first on the import path of its workers, where a user's own torch.py or
-# yaml.py would be imported instead of the library of that name. There are no modules here.
+# Ray puts the driver's working folder first on the import path of its workers, where a user's own torch.py or yaml.py
+# would be imported instead of the library of that name. This folder contains no modules.
 NEUTRAL_FOLDER = "/"
 
 
-def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
-    """Connects this process to a cluster, unless it is connected already, until the process ends.
+def embedded_cpus(num_workers: int | None = None, cpus_per_worker: float | None = None) -> int:
+    """Return the number of CPUs that the embedded cluster offers: those that this process may use, or more if the
+    requested workers need more, since a worker that Ray cannot place would wait forever.
 
-    address: of the running Ray cluster to join, host:port, or "auto" for the one that this machine is a node of; by
-    default what RAY_ADDRESS says, as it does in a job that was submitted to a cluster. Its token is found by Ray
-    (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token). Without an address the embedded cluster is started.
-    cpus: how many that one offers; by default those that this process may use.
-    Raises UserError for a cluster that cannot be joined."""
+    num_workers, cpus_per_worker: as requested; None counts as 1."""
+    return max(len(os.sched_getaffinity(0)), math.ceil((num_workers or 1) * (cpus_per_worker or 1)))
+
+
+def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
+    """Connect this process to a Ray cluster until the process ends. Do nothing if it is already connected.
+
+    address: of the running cluster to join, host:port, or "auto" for the cluster that this machine is a node of. The
+    default is RAY_ADDRESS, which is set in a job that was submitted to a cluster. Ray finds the cluster's token in
+    RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token. Without an address, start the embedded cluster.
+    cpus: CPUs that the embedded cluster offers; the default is `embedded_cpus()`.
+    Raises UserError if the cluster cannot be joined or started."""
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         return
     if address := address or os.environ.get("RAY_ADDRESS"):
         _join(address)
     else:
-        _start(cpus)
+        _start(cpus or embedded_cpus())
     import ray
 
     atexit.register(ray.shutdown)
@@ -52,9 +61,7 @@ def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
 
 def _join(address: str) -> None:
     if address.startswith("ray://"):
-        raise UserError(
-            f"{address}: Ray's client protocol is not spoken here: run the command on a node of the cluster"
-        )
+        raise UserError(f"{address}: ray:// addresses are not supported; run the command on a node of the cluster")
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", JOIN_ATTEMPTS)
     say(f"joining the Ray cluster at {address}")
     import ray
@@ -68,14 +75,14 @@ def _join(address: str) -> None:
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"cannot join the cluster at {address} ({reason}): see that it runs (ray status), that this machine is one "
-            "of its nodes, and that RAY_AUTH_TOKEN is its token"
+            f"cannot join the cluster at {address} ({reason}): check that it is running (ray status), that this "
+            "machine is one of its nodes, and that RAY_AUTH_TOKEN is its token"
         ) from error
 
 
-def _start(cpus: int | None) -> None:
-    """All its ports are on loopback, and only processes that inherit this one's environment know the token. Ray reads
-    its settings when it is imported, so that must not have happened before."""
+def _start(cpus: int) -> None:
+    """Start the embedded cluster. All its ports are on loopback, and only processes that inherit this process's
+    environment have the token. Ray reads these settings when it is imported, so it must not have been imported yet."""
     if "ray" not in sys.modules:
         os.environ.update(SECURITY | SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -87,15 +94,15 @@ def _start(cpus: int | None) -> None:
         with contextlib.chdir(NEUTRAL_FOLDER):
             ray.init(
                 address="local",
-                num_cpus=cpus or len(os.sched_getaffinity(0)),
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 _node_ip_address="127.0.0.1",
             )
-    except Exception as error:  # of no narrower kind: Ray's node did not come up within its 30 s
+    except Exception as error:  # Ray raises nothing more specific if its node does not start within 30 s
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the cluster of this machine does not start ({reason}): is it very busy, or its memory or /tmp full? Run "
-            "the same command again to go on"
+            f"cannot start a Ray cluster on this machine ({reason}): check its load, its free memory and the free "
+            "space in /tmp, then rerun to resume"
         ) from error

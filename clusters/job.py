@@ -1,6 +1,7 @@
-"""What a job of `lgd submit` runs on the cluster: the verb, in a process of its own, its stdout marked in the log.
+"""What a job of `lgd submit` runs on the cluster: one command in a child process, whose stdout is marked in the log.
 
-Not for people: `python -m lgd.clusters.job VERB ...` in the folder that `clusters/submit.py` shipped."""
+Not for people. `clusters/submit.py` ships the package `lgd` as the job's working folder, in which Ray runs
+`python -m lgd.clusters.job COMMAND ...`."""
 
 import os
 import subprocess
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import lgd
 
-ANSWER = "\x1e"  # the record separator begins a line that the verb wrote to stdout
+STDOUT_MARK = "\x1e"  # ASCII's record separator begins a line that the command wrote to stdout
 
 
 def main(words: list[str]) -> int:
-    """Runs `lgd WORDS` in the home folder, since the one that was shipped goes away with the job; returns its exit
-    code, as a shell would say it."""
+    """Run `lgd WORDS` with the shipped package and return its exit code; 128 + n if signal n ended it.
+
+    The command runs in the home folder, because the shipped folder is deleted with the job. The shipped package comes
+    first on the import path, before an installed one, and `-P` keeps modules in the home folder from being imported."""
     shipped = str(Path(lgd.__file__).parents[1])
     path = os.pathsep.join(filter(None, (shipped, os.environ.get("PYTHONPATH"))))
     command = subprocess.Popen(
@@ -27,7 +30,7 @@ def main(words: list[str]) -> int:
     )
     assert command.stdout
     for line in command.stdout:
-        os.write(1, f"{ANSWER}{line}".encode())  # whole, lest a line of the verb's stderr comes between
+        os.write(1, f"{STDOUT_MARK}{line}".encode())  # in one call, so that no line of stderr comes in between
     code = command.wait()
     return code if code >= 0 else 128 - code
 

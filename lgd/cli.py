@@ -1,10 +1,8 @@
 """The front door: the `lgd` command, one verb a function, nothing else."""
 
 import dataclasses
-import os
 import sys
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,16 +71,14 @@ def preprocess(
     json: Json = False,
 ) -> Answer:
     """Videos -> a dataset of shards. Run again, it makes only what is missing."""
-    from lgd.clusters.embedded import ensure_cluster
+    from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.pipeline.dataset.dataset import stream_named
     from lgd.preprocessing.annotations.read import read_manifest
     from lgd.preprocessing.job import preprocess as run_job
 
     for stream in streams:
         stream_named(stream)
-    # The embedded cluster has room for the workers asked for, or else for one task at least.
-    a_task = resources.cpus_per_task
-    cpus = ceil(resources.num_workers * a_task if resources.num_workers else max(a_task, len(os.sched_getaffinity(0))))
+    cpus = embedded_cpus(resources.num_workers, resources.cpus_per_task)
     folder = Storage(videos)
     manifest = read_manifest(
         folder, annotations, group, val_fraction=val_fraction, classes=classes, split_number=split_number
@@ -195,7 +191,7 @@ def train(
     json: Json = False,
 ) -> Answer:
     """Train a network by a recipe, whose fields the options override. Run again, it goes on where it stopped."""
-    from lgd.clusters.embedded import ensure_cluster
+    from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.pipeline.dataset.dataset import open_dataset
     from lgd.training.elastic import run_training, worker_range
     from lgd.training.models.zoo import check_model_config
@@ -206,8 +202,7 @@ def train(
     dataset = open_dataset(data)
     check_model_config(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, located(config), dataset=dataset)
-    # The embedded cluster has room for the minimum number of workers, even if that is more than one per core.
-    cpus = max(workers[0], len(os.sched_getaffinity(0))) if workers else None
+    cpus = embedded_cpus(workers[0] if workers else None)
     result = run_training(
         opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
     )
@@ -232,7 +227,7 @@ def evaluate(
     json: Json = False,
 ) -> Answer:
     """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
-    from lgd.clusters.embedded import ensure_cluster
+    from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.training.fusion.fuse import metrics
     from lgd.training.fusion.join import unlabelled
     from lgd.training.run import open_run
@@ -241,7 +236,7 @@ def evaluate(
     from lgd.training.scoring.scores import read_scores
 
     check_tables({"--out": out, "--per-class": per_class}, [])
-    cpus = max(len(os.sched_getaffinity(0)), ceil((resources.workers or 1) * (resources.cpus_per_task or 1)))
+    cpus = embedded_cpus(resources.num_workers, resources.cpus_per_task)
     start = partial(ensure_cluster, cpus, address)
     outcome = evaluate_run(
         open_run(run),
