@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from lgd.benchmarks.commands import BENCHES
-from lgd.pipeline.console.command_line import Answer, Commands, CommandSequence, Json, run
+from lgd.pipeline.console.command_line import Answer, CommandResult, Commands, CommandSequence, Json, run
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.cache import CacheConfig
@@ -487,29 +487,28 @@ def demo(
 def submit(
     words: Annotated[
         Positional[tuple[str, ...]],
-        arg(
-            metavar="-- VERB ...", help="The command, as it would follow `lgd`. Its paths are the cluster's: absolute."
-        ),
+        arg(metavar="-- COMMAND ...", help="The command and its options. Its paths are the cluster's: absolute."),
     ] = (),
     address: Annotated[
-        str, arg(help="The cluster's dashboard, http://HOST:PORT. Its token is looked for where Ray does.")
+        str,
+        arg(help="URL of the cluster's dashboard: http://HOST:PORT. Ray's usual token locations are searched."),
     ] = "",
     env: Annotated[
-        tuple[str, ...], arg(help="Names of environment variables that the job gets as they are here. Default: none.")
+        tuple[str, ...], arg(help="Names of local environment variables passed to the job. Default: none.")
     ] = (),
     *,
-    follow: Annotated[
-        str | None, arg(metavar="ID", help="Show a job that runs, or has run, from its beginning.")
-    ] = None,
-    stop: Annotated[str | None, arg(metavar="ID", help="End a job.")] = None,
+    follow: Annotated[str | None, arg(metavar="ID", help="Print the log of a running or finished job.")] = None,
+    stop: Annotated[str | None, arg(metavar="ID", help="Stop a job.")] = None,
     json: Annotated[
-        bool, FlagCreatePairsOff, arg(help="Print the verb's JSON document, as its own --json does.")
+        bool, FlagCreatePairsOff, arg(help="Print the JSON document of the job's command on stdout.")
     ] = False,
-) -> Answer:
-    """Run a verb on a cluster. Ctrl-C or a closed terminal leave it running."""
-    from lgd.clusters.submit import submitted
+) -> CommandResult:
+    """Run a command on a cluster. The job keeps running after Ctrl-C or if the terminal closes."""
+    from lgd.clusters.submit import submit_or_follow
 
-    return submitted(words, address, env, follow=follow, stop=stop, as_json=json, commands=COMMANDS, defaults=defaults)
+    return submit_or_follow(
+        words, address, env, follow=follow, stop=stop, as_json=json, commands=COMMANDS, defaults=defaults
+    )
 
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
