@@ -1,4 +1,4 @@
-"""Commands in processes of their own, and how a test kills them with all that they started."""
+"""Run commands as child processes of tests and benchmarks, and kill them together with all their children."""
 
 import contextlib
 import os
@@ -17,18 +17,18 @@ MARK = "LGD_TEST"
 def run_lgd(
     *words: object, timeout_s: float = 300, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The `lgd` command in a process of its own."""
+    """Run the `lgd` command as a child process and return its result with stdout and stderr."""
     command = [sys.executable, "-m", "lgd", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=env)
 
 
 class ProcessTree:
-    """A process that is started with a mark in its environment, which all its children inherit."""
+    """A child process and all its descendants, found by a variable in the environment that they inherit."""
 
     def __init__(self, *command: object, env: Mapping[str, str] | None = None, log: Path = Path(os.devnull)):
-        """log: what it prints is appended to it."""
-        self._mark = f"{MARK}={uuid.uuid4()}"
-        name, _, value = self._mark.partition("=")
+        """Start `command`. log: a file to which its stdout and stderr are appended."""
+        self._variable = f"{MARK}={uuid.uuid4()}"
+        name, _, value = self._variable.partition("=")
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 list(map(str, command)),
@@ -38,22 +38,22 @@ class ProcessTree:
             )
 
     def pids(self, title: str = "") -> list[int]:
-        """Its processes that are alive, children of children too, whose command line holds `title`.
-
-        Without those that have ended but not been waited for."""
+        """Return the ids of its living processes whose command line contains `title`. Zombies do not count."""
         found = []
         for folder in Path("/proc").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):  # ended, or not ours
+            with contextlib.suppress(
+                FileNotFoundError, ProcessLookupError, PermissionError
+            ):  # ended, or of another user
                 if (
                     folder.name.isdigit()
-                    and self._mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+                    and self._variable.encode() in (folder / "environ").read_bytes().split(b"\0")
                     and title.encode() in (folder / "cmdline").read_bytes()
                 ):
                     found.append(int(folder.name))
         return found
 
     def kill(self) -> None:
-        """SIGKILL to all of them, until none is left."""
+        """Send SIGKILL to all its processes until none is left."""
         while found := self.pids():
             for pid in found:
                 kill(pid)
@@ -63,19 +63,22 @@ class ProcessTree:
 
 
 def kill(pid: int) -> None:
-    """SIGKILL, also to one that has ended since it was found."""
+    """Send SIGKILL to a process, which may have ended already."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
 
 def free_port() -> int:
+    """Return a TCP port that is free on loopback."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
 
 
 def run_lgd_until(ready: Callable[[], bool], *words: object, timeout_s: float = 300) -> None:
-    """Starts the `lgd` command and kills it, its cluster and all their children with SIGKILL as soon as `ready`."""
+    """Start the `lgd` command; as soon as `ready` returns true, kill it, its cluster and all their children.
+
+    Raises AssertionError if the command ends before, or after `timeout_s` seconds."""
     command = ProcessTree(sys.executable, "-m", "lgd", *words)
     deadline = time.monotonic() + timeout_s
     while not ready():

@@ -1,5 +1,5 @@
-"""Ray clusters on this machine: several nodes, each a set of processes of its own that a test can kill; and a head
-alone, which takes jobs."""
+"""Ray clusters on this machine for tests and benchmarks: several nodes, each of them separate processes that can be
+killed; and a single head that accepts jobs."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ import requests
 
 from lgd.clusters.testbed.processes import ProcessTree, free_port
 
-NODE = """
+RAY_COMMAND = """
 import sys, ray.scripts.scripts as ray
 sys.argv = ["ray", *sys.argv[1:]]
 ray.main()
@@ -24,19 +24,19 @@ ray.main()
 
 
 class RayNodes:
-    """A head and nodes. env: what a command needs to find and to join it."""
+    """A head and worker nodes. address: of the cluster. env: the environment of a command that may join it."""
 
     def __init__(self, folder: Path, cpus: int = 0):
-        """folder: for Ray's logs and sockets, of a short name. cpus: that the head offers."""
+        """Start the head. folder: for Ray's logs and sockets; its path must be short. cpus: that the head offers."""
         self._folder, self._port, self._started = folder, free_port(), 0
-        self._number: dict[ProcessTree, int] = {}  # of each node's own folder
+        self._number: dict[ProcessTree, int] = {}  # the name of each node's folder
         self.address = f"127.0.0.1:{self._port}"
         self.env = {
             **os.environ,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
-            # A dead node is noticed within seconds.
+            # So that Ray detects the loss of a node within seconds.
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "3000",
             "RAY_health_check_failure_threshold": "4",
@@ -46,25 +46,25 @@ class RayNodes:
         self.nodes: list[ProcessTree] = []
 
     def add(self, cpus: int = 1) -> ProcessTree:
-        """Starts a node more."""
+        """Start one more node."""
         node = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
         self.nodes.append(node)
         return node
 
     def kill(self, node: ProcessTree) -> None:
-        """The end of a node: SIGKILL to all of its processes."""
+        """Kill a node: SIGKILL to all its processes."""
         node.kill()
         self.nodes.remove(node)
 
     def announce_preemption(self, node: ProcessTree, deadline_s: int = 60) -> None:
-        """Tells the cluster that a node will be taken away: what cloud machines say before they are preempted."""
-        ask = (
+        """Announce the preemption of a node to the cluster, as a cloud provider does shortly before it."""
+        program = (
             "import ray, sys; ray.init(address=sys.argv[1]); "
             "print(*(node['NodeID'] for node in ray.nodes() if sys.argv[2] in node['RayletSocketName']))"
         )
         folder = f"{self._folder}/{self._number[node]}/"
         done = subprocess.run(
-            [sys.executable, "-c", ask, self.address, folder],
+            [sys.executable, "-c", program, self.address, folder],
             env=self.env,
             capture_output=True,
             text=True,
@@ -72,40 +72,45 @@ class RayNodes:
         )
         why = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--address", self.address)
         words = ("drain-node", f"--node-id={done.stdout.strip()}", *why, f"--deadline-remaining-seconds={deadline_s}")
-        subprocess.run([sys.executable, "-c", NODE, *words], env=self.env, capture_output=True, check=True)
+        subprocess.run([sys.executable, "-c", RAY_COMMAND, *words], env=self.env, capture_output=True, check=True)
 
     def wait_for(self, cpus: int, timeout_s: float = 60) -> None:
-        """Until so many CPUs are offered."""
+        """Wait until the cluster offers this number of CPUs. Raises AssertionError after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        while (offered := self._cpus()) != cpus:
+        while (offered := self._offered_cpus()) != cpus:
             assert time.monotonic() < deadline, f"the cluster offers {offered} CPUs, not {cpus}"
             time.sleep(0.5)
 
     def stop(self) -> None:
+        """Kill all nodes and the head."""
         for node in [*self.nodes, self.head]:
             node.kill()
 
     def _start(self, *words: str) -> ProcessTree:
-        self._started += 1  # nodes that start at the same time in one folder take each other's sockets
+        self._started += 1  # nodes that start at the same time in the same folder would use the same sockets
         folder = self._folder / str(self._started)
-        command = (sys.executable, "-c", NODE, "start", "--block", f"--temp-dir={folder}", *words)
+        command = (sys.executable, "-c", RAY_COMMAND, "start", "--block", f"--temp-dir={folder}", *words)
         log = self._folder / "start.log"
         process = ProcessTree(*command, "--object-store-memory=100000000", env=self.env, log=log)
         self._number[process] = self._started
         return process
 
-    def _cpus(self) -> int:
-        ask = "import ray, sys; ray.init(address=sys.argv[1]); print(int(ray.cluster_resources().get('CPU', 0)))"
-        command = [sys.executable, "-c", ask, self.address]
+    def _offered_cpus(self) -> int:
+        """The CPUs of all nodes; -1 if the head does not respond."""
+        program = "import ray, sys; ray.init(address=sys.argv[1]); print(int(ray.cluster_resources().get('CPU', 0)))"
+        command = [sys.executable, "-c", program, self.address]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
         return int(done.stdout) if done.returncode == 0 else -1
 
 
 class Head:
-    """A head of one CPU with a dashboard, all of its ports on loopback. env: of those who know its token."""
+    """A head with one CPU and a dashboard that accepts jobs; all its ports are on loopback.
+
+    address: of the cluster; dashboard: the dashboard's URL; env: the environment of a process that has its token."""
 
     def __init__(self, folder: Path):
-        """folder: for Ray's logs and sockets, of a short name."""
+        """Start the head and wait for it. folder: for Ray's logs and sockets, and the home folder of its jobs; its path
+        must be short. Raises AssertionError if it does not start within 90 s."""
         port, dashboard, client = free_port(), free_port(), free_port()
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         self.loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -121,7 +126,16 @@ class Head:
         }
         log = folder / "start.log"
         self.process = ProcessTree(
-            *(sys.executable, "-c", NODE, "start", "--head", "--block", f"--temp-dir={folder}/ray", f"--port={port}"),
+            *(
+                sys.executable,
+                "-c",
+                RAY_COMMAND,
+                "start",
+                "--head",
+                "--block",
+                f"--temp-dir={folder}/ray",
+                f"--port={port}",
+            ),
             *("--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=true"),
             *(f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"),
             env=self.env,
@@ -134,20 +148,21 @@ class Head:
             time.sleep(0.2)
 
     def job_info(self, job: str) -> dict[str, Any]:
-        """What the job server says of a job."""
+        """Return what the job server knows about a job, as its REST API describes it."""
         headers = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
-        answer = requests.get(f"{self.dashboard}/api/jobs/{job}", headers=headers, timeout=10)
-        answer.raise_for_status()
-        return dict(answer.json())
+        response = requests.get(f"{self.dashboard}/api/jobs/{job}", headers=headers, timeout=10)
+        response.raise_for_status()
+        return dict(response.json())
 
     def stop(self) -> None:
+        """Kill the head and its jobs."""
         self.process.kill()
 
 
 @contextmanager
 def ray_nodes(cpus: int = 0) -> Iterator[RayNodes]:
-    """cpus: that the head offers."""
-    # Not pytest's folder: with its name those of Ray's sockets may become longer than the system allows.
+    """Run a head that offers `cpus` CPUs; nodes can be added. All of them are killed when the block ends."""
+    # Not pytest's temporary folder: the paths of Ray's sockets in it may be longer than the system allows.
     with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         nodes = RayNodes(Path(folder), cpus)
         try:

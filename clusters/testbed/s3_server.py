@@ -1,4 +1,4 @@
-"""A copy of a dataset in a real S3 server: moto's, in a process of its own on loopback. It is no fast one."""
+"""An S3 server for tests and benchmarks: moto's, in a child process on loopback. It is real, but slow."""
 
 import contextlib
 import importlib.util
@@ -27,13 +27,14 @@ ENVIRONMENT = {
 
 @contextlib.contextmanager
 def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A real S3 server on loopback, in a process of its own, with nothing in it but the bucket `lgd`.
+    """Run an S3 server on loopback in a child process, with one empty bucket, `lgd`, until the block ends.
 
-    The environment must have ENVIRONMENT. Raises UserError if moto is not installed or does not start."""
+    The environment must contain ENVIRONMENT (see `client_environment`). Raises UserError if moto is not installed or
+    does not start."""
     if importlib.util.find_spec("moto") is None:
         raise UserError("the S3 server is not installed: pip install 'moto[server]'")
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)],
+        [sys.executable, "-P", "-m", "moto.server", "-H", HOST, "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -45,14 +46,14 @@ def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
         store.create_dir("lgd")
         yield server
     finally:
-        server.send_signal(signal.SIGCONT)  # one that is stopped would not end
+        server.send_signal(signal.SIGCONT)  # a stopped process would not end
         server.terminate()
         server.wait()
 
 
 @contextlib.contextmanager
 def client_environment() -> Iterator[None]:
-    """What an S3 client takes from the environment: credentials, and no way to anything but loopback."""
+    """Set the environment of S3 clients until the block ends: credentials of the test server, no others, no proxy."""
     before = dict(os.environ)
     try:
         for name in before:
@@ -67,9 +68,10 @@ def client_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def s3_copy(folder: str, cores: set[int]) -> Iterator[str]:
-    """The address of the copy, which is there, for this process and its children, until the block ends.
+    """Copy a local folder to an S3 server that runs until the block ends; yield the address of the copy, which this
+    process and its children can open.
 
-    cores: those that the server may use. Raises UserError if moto is not installed or does not start."""
+    cores: that the server may use. Raises UserError if moto is not installed or does not start."""
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         port = listening.getsockname()[1]
@@ -88,5 +90,5 @@ def _wait(server: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port), 1):
             return
         if server.poll() is not None or time.monotonic() > deadline:
-            raise UserError("the S3 server did not start: pip install 'moto[server]', and try `python -m moto.server`")
+            raise UserError("the S3 server did not start: pip install 'moto[server]', then try `python -m moto.server`")
         time.sleep(0.02)
