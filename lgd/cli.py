@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from lgd.benchmarks.commands import BENCHES
-from lgd.pipeline.console.command_line import Answer, CommandResult, Commands, CommandSequence, Json, run
+from lgd.pipeline.console.command_line import Answer, CommandResult, Commands, CommandSequence, Json, run_command_line
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.cache import CacheConfig
@@ -40,37 +40,40 @@ PerClass = Annotated[
 def preprocess(
     videos: Annotated[
         Positional[str],
-        arg(help="Folder of the videos, local or s3://...: class folders, unless --annotations is given."),
+        arg(help="Folder of the videos, local or s3://...: one folder per class, unless --annotations is given."),
     ],
     out: Annotated[str, arg(help="Folder of the dataset, local or s3://...")],
     annotations: Annotated[
         Path | None,
         arg(
-            help="What says the labels: a csv (path, label and optionally split, key, start_s, end_s), a Kinetics csv, "
-            "or the folder of UCF101's, HMDB51's or Kinetics' lists. Default: the class folders."
+            help="Source of the labels: a CSV file (path, label and optionally split, key, start_s, end_s), a Kinetics "
+            "CSV file, or the folder of the lists of UCF101, HMDB51 or Kinetics. Default: the class folders."
         ),
     ] = None,
     *,
     classes: Annotated[
-        Path | None, arg(help="Text file, one class a line: fixes the labels. Default: by name.")
+        Path | None, arg(help="Text file with one class per line, in the order of the labels. Default: sorted by name.")
     ] = None,
-    split_number: Annotated[int | None, arg(help="Which split of UCF101's or HMDB51's lists. Default: 1.")] = None,
+    split_number: Annotated[int | None, arg(help="Number of the split of UCF101 or HMDB51. Default: 1.")] = None,
     group: Annotated[
-        str | None, arg(help="Regular expression: files whose names match the same text stay in one split.")
+        str | None,
+        arg(help="Regular expression: videos whose file names match it with the same text stay in the same split."),
     ] = None,
-    val_fraction: Annotated[float, arg(help="Fraction that becomes the split val, where no splits are given.")] = 0.2,
-    streams: Annotated[tuple[str, ...], arg(help="Streams to make: rgb, flow or both.")] = ("rgb", "flow"),
+    val_fraction: Annotated[
+        float, arg(help="Fraction of the videos in the split val, if the annotations give no splits.")
+    ] = 0.2,
+    streams: Annotated[tuple[str, ...], arg(help="Streams to create: rgb, flow or both.")] = ("rgb", "flow"),
     retry_rejected: Annotated[
         bool,
         FlagCreatePairsOff,
-        arg(help="Try again what earlier runs rejected; take in what has been found since."),
+        arg(help="Retry videos that earlier runs rejected or could not find."),
     ] = False,
     resources: Annotated[PreprocessResources, arg(name="")] = PreprocessResources(),
     address: Address = None,
     settings: Annotated[Settings, arg(name="")] = Settings(),
     json: Json = False,
-) -> Answer:
-    """Videos -> a dataset of shards. Run again, it makes only what is missing."""
+) -> CommandResult:
+    """Create a dataset of shards from videos. Rerun to create only what is missing."""
     from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.pipeline.dataset.dataset import stream_named
     from lgd.preprocessing.annotations.read import read_manifest
@@ -83,7 +86,7 @@ def preprocess(
     manifest = read_manifest(
         folder, annotations, group, val_fraction=val_fraction, classes=classes, split_number=split_number
     )
-    outcome = run_job(
+    return run_job(
         folder,
         out,
         manifest,
@@ -93,21 +96,6 @@ def preprocess(
         start_cluster=lambda: ensure_cluster(cpus, address),
         retry_rejected=retry_rejected,
     )
-    text: list[Any] = [
-        f"{outcome.out}: {outcome.videos} videos + {outcome.rejected} rejected = {outcome.manifest} of the manifest; "
-        f"streams: {', '.join(outcome.streams)}"
-    ]
-    if outcome.reasons:
-        text.append("rejected: " + ", ".join(f"{reason} {count}" for reason, count in outcome.reasons.items()))
-    if outcome.tried_again:
-        text.append(f"tried {outcome.tried_again} rejected videos again: {outcome.recovered} are in now")
-    if outcome.made:
-        stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in outcome.seconds.items() if spent)
-        text.append(
-            f"{outcome.made} videos in {outcome.work_s:.1f} s ({outcome.made / outcome.work_s:.1f} videos/s, "
-            f"{outcome.flow_pairs / outcome.work_s:.0f} flow pairs/s); seconds of the workers: {stages}"
-        )
-    return Answer(dataclasses.asdict(outcome), text)
 
 
 def inspect(
@@ -386,21 +374,21 @@ def predict(
 
 def report(
     out: Annotated[Positional[str], arg(metavar="OUT.html", help="The report: one HTML file, local or s3://...")],
-    things: Annotated[
+    paths: Annotated[
         Positional[tuple[str, ...]],
         arg(metavar="RUN|SCORES ...", help="Run folders and score files (.parquet), in any order and number."),
     ] = (),
     data: Annotated[
-        str | None, arg(help="Folder of the dataset, for its description and examples. Default: what the scores name.")
+        str | None,
+        arg(help="Folder of the dataset, for its description and examples. Default: the folder that the scores name."),
     ] = None,
     *,
     json: Json = False,
-) -> Answer:
-    """Runs and scores -> one HTML file: curves, accuracies, confusion, gain of fusion, calibration, examples."""
+) -> CommandResult:
+    """Write an HTML report on runs and scores: curves, accuracy, confusion, gain of the fusion, examples."""
     from lgd.training.report.page import write_report
 
-    document = write_report(out, things, data)
-    return Answer(document, [*document["notes"], f"{out}: {document['bytes'] / 1e6:.1f} MB"])
+    return write_report(out, paths, data)
 
 
 def models(
@@ -531,7 +519,7 @@ def defaults(name: str, words: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """The `lgd` command."""
-    run(sys.argv[1:], COMMANDS, defaults)
+    run_command_line(sys.argv[1:], COMMANDS, defaults)
 
 
 if __name__ == "__main__":

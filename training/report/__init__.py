@@ -1,10 +1,13 @@
-"""One HTML file of what was trained on what, how it went and how good it is: `lgd report`.
+"""The report of `lgd report`: one HTML file with training curves, accuracies and example videos.
 
-inputs     what the user named: runs, scores, datasets
-history    the curves of a run
-results    scores of the same videos beside each other
-examples   videos to look at
-plots      curves and histograms as SVG
-parts      what of scores the page shows
-page       all of it as one file (template.html, style.css, script.js)
+inputs           reads what the user names: runs, score files, datasets
+history          training curves of a run, from its metrics
+results          predictions for the same videos, joined by key and compared
+examples         chooses example videos and draws their frames
+dataset_summary  numbers that describe a dataset
+plots            curves and histograms as SVG
+sections         the part of the page about one group of scores
+page             the complete page (template.html, style.css, script.js)
+
+May import the training folder, its `models`, `scoring` and `fusion`, and `lgd.pipeline`.
 """

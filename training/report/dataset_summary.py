@@ -1,4 +1,4 @@
-"""What a dataset holds, as the report shows it."""
+"""Numbers that describe a dataset in the report."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +12,13 @@ from lgd.pipeline.inspection.describe import describe
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """about: as `describe` gives it. by_class: videos of each class by split, int64. smallest, largest: a class name
-    and its videos. lengths: of each video, seconds. saturated: of each video the fraction of flow vectors beyond the
-    bound, None without flow."""
+    """Contents of a dataset.
 
-    about: dict[str, Any]
+    description: the result of `describe`. by_class: split -> number of videos of each class, int64. smallest, largest:
+    a class name and its number of videos. lengths: seconds of each video. saturated: for each video the fraction of
+    flow vectors beyond the bound; None without flow."""
+
+    description: dict[str, Any]
     fingerprint: str
     by_class: dict[str, np.ndarray]
     smallest: tuple[str, int]
@@ -26,24 +28,24 @@ class DatasetSummary:
 
 
 def dataset_summary(dataset: Dataset) -> DatasetSummary:
-    """Raises UserError for a dataset none of whose streams is finished."""
-    about = describe(dataset)
-    flow = "flow" in about["streams"]
-    table = dataset.videos(["label", "split", "frames", *(["flow_saturated"] if flow else [])])
+    """Return the numbers of a dataset. Raises UserError if none of its streams is complete."""
+    description = describe(dataset)
+    has_flow = "flow" in description["streams"]
+    table = dataset.videos(["label", "split", "frames", *(["flow_saturated"] if has_flow else [])])
     labels = table["label"].to_numpy()
-    counts = {
+    by_class = {
         split: np.bincount(labels[pc.equal(table["split"], split).to_numpy()], minlength=len(dataset.classes))
-        for split in about["splits"]
+        for split in description["splits"]
     }
-    together = np.sum(list(counts.values()), axis=0, dtype=np.int64) * np.ones(len(dataset.classes), np.int64)
-    fps = float(next(iter(about["streams"].values()))["recipe"]["fps"])
-    extremes = [(dataset.classes[number], int(together[number])) for number in (together.argmin(), together.argmax())]
+    videos = np.sum(list(by_class.values()), axis=0, dtype=np.int64) * np.ones(len(dataset.classes), np.int64)
+    fps = float(next(iter(description["streams"].values()))["recipe"]["fps"])
+    smallest, largest = ((dataset.classes[label], int(videos[label])) for label in (videos.argmin(), videos.argmax()))
     return DatasetSummary(
-        about,
+        description,
         dataset.fingerprint,
-        counts,
-        extremes[0],
-        extremes[1],
+        by_class,
+        smallest,
+        largest,
         table["frames"].to_numpy() / fps,
-        table["flow_saturated"].to_numpy() if flow else None,
+        table["flow_saturated"].to_numpy() if has_flow else None,
     )

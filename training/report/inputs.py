@@ -1,4 +1,4 @@
-"""What a report is about: runs, scores, and the datasets that they belong to."""
+"""The inputs of a report: runs, scores, and the datasets that they belong to."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from lgd.training.scoring.scores import Scores, read_scores
 
 @dataclass(frozen=True)
 class NamedRun:
-    """A run, its history, and its result (None while it is not finished). name: short, unique in the report."""
+    """A run, its history, and its result (None until it is finished). name: short, unique in the report."""
 
     name: str
     run: Run
@@ -26,17 +26,17 @@ class NamedRun:
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """An opened dataset, at the address by which scores know it ("" for the one that --data gives)."""
+    """An opened dataset. address: the one in the metadata of the scores; "" for the dataset of --data."""
 
     address: str
     dataset: Dataset
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Everything that was read.
+class ReportInputs:
+    """Everything that the report reads.
 
-    score_names: short, unique, one a file. notes: what could not be had and how to get it, for the reader."""
+    score_names: short, unique, one per score file. notes: what could not be read and what to do about it."""
 
     runs: list[NamedRun]
     scores: list[Scores]
@@ -45,57 +45,60 @@ class Inputs:
     notes: list[str]
 
     def dataset_of(self, scores: Scores) -> Dataset | None:
-        """The dataset that holds the videos of scores: that of --data, or the one that they name."""
-        address = scores.about.get("data")
+        """Return the dataset of the scored videos: that of --data, else the one that the scores name."""
+        address = scores.metadata.get("data")
         for named in self.datasets:
             if named.address in ("", address):
                 return named.dataset
         return None
 
     def series(self) -> list[int]:
-        """For each score file the number that decides how it is drawn: its run's (they are 0, 1, ...), if that is here
-        and no file has it yet, and else one of its own."""
-        waiting = dict(enumerate(self.runs))
-        free = itertools.count(len(self.runs))
+        """Return for each score file the number that decides its color and line style.
+
+        Runs have the numbers 0, 1, ...; a score file has the number of its run if the report includes the run and no
+        earlier file has that number, else a new one."""
+        free_runs = dict(enumerate(self.runs))
+        new_numbers = itertools.count(len(self.runs))
         numbers: list[int] = []
         for scores in self.scores:
-            number = _run_of(scores, {number: named.run for number, named in waiting.items()})
-            waiting.pop(number, None)
-            numbers.append(next(free) if number < 0 else number)
+            number = _run_of(scores, {number: named.run for number, named in free_runs.items()})
+            if number is not None:
+                del free_runs[number]
+            numbers.append(next(new_numbers) if number is None else number)
         return numbers
 
 
-def _run_of(scores: Scores, runs: Mapping[int, Run]) -> int:
-    """Which of the runs scores are of, -1 for none. A run that was moved since is known by its recipe and data."""
-    about = scores.about
-    same = [number for number, run in runs.items() if about.get("run") in (run.storage.root, run.storage.address)]
-    made = (about.get("recipe"), about.get("fingerprint"))
-    alike = [number for number, run in runs.items() if made == (run.recipe, run.fingerprint)]
-    return [*same, *(alike if len(alike) == 1 else []), -1][0]
+def _run_of(scores: Scores, runs: Mapping[int, Run]) -> int | None:
+    """Return which of the runs made the scores. A run that was moved is recognized by its recipe and fingerprint."""
+    metadata = scores.metadata
+    for number, run in runs.items():
+        if metadata.get("run") in (run.storage.root, run.storage.address):
+            return number
+    origin = (metadata.get("recipe"), metadata.get("fingerprint"))
+    similar = [number for number, run in runs.items() if origin == (run.recipe, run.fingerprint)]
+    return similar[0] if len(similar) == 1 else None
 
 
-def read_inputs(things: Sequence[str], data: str | None) -> Inputs:
-    """Opens what the command line names, each told apart by what it is.
+def read_inputs(paths: Sequence[str], data: str | None) -> ReportInputs:
+    """Open the run folders and score files of a command line.
 
-    data: address of the dataset, in place of those that the scores name.
-    Raises UsageError for nothing at all or what is neither, and UserError for what is damaged."""
-    if not things:
-        raise UsageError("a report is about run folders, score files or both: name one or more after the report's file")
+    data: address of the dataset, instead of those that the scores name. Raises UsageError if there are no paths or a
+    path is neither a run nor a score file, and UserError for damaged files."""
+    if not paths:
+        raise UsageError("name one or more run folders or score files after the report's file")
     runs, scores = [], []
-    for thing in dict.fromkeys(thing.rstrip("/") for thing in things):
-        if thing.endswith(".parquet"):
-            scores.append(read_scores(thing))
-        elif Storage(thing).exists(CONFIG):
-            runs.append(thing)
+    for path in dict.fromkeys(path.rstrip("/") for path in paths):
+        if path.endswith(".parquet"):
+            scores.append(read_scores(path))
+        elif Storage(path).exists(CONFIG):
+            runs.append(path)
         else:
-            kinds = f"a run is a folder with {CONFIG}, scores are a .parquet file"
-            there = "is neither a run nor scores" if Storage(thing).exists() else "is not there"
-            raise UsageError(f"{thing} {there}: {kinds}")
+            problem = "is neither a run nor a score file" if Storage(path).exists() else "does not exist"
+            raise UsageError(f"{path} {problem}: a run is a folder with {CONFIG}, a score file ends in .parquet")
     datasets, notes = _datasets(scores, data)
-    names = short_names(runs)
-    opened = [_open(name, folder) for name, folder in zip(names, runs, strict=True)]
+    opened = [_open(name, folder) for name, folder in zip(short_names(runs), runs, strict=True)]
     score_names = [name.removesuffix(".parquet") for name in short_names([each.name for each in scores])]
-    return Inputs(opened, scores, score_names, datasets, notes)
+    return ReportInputs(opened, scores, score_names, datasets, notes)
 
 
 def _open(name: str, folder: str) -> NamedRun:
@@ -104,32 +107,32 @@ def _open(name: str, folder: str) -> NamedRun:
         result = run.result()
     except ValueError as error:
         raise UserError(
-            f"{run.storage.display(RESULT)} is damaged ({error}): delete it and train again to its end"
+            f"{run.storage.display(RESULT)} is damaged ({error}): delete it and rerun `lgd train` to write it again"
         ) from error
     return NamedRun(name, run, read_history(run.storage), result)
 
 
 def _datasets(scores: Sequence[Scores], data: str | None) -> tuple[list[NamedDataset], list[str]]:
-    """The datasets, and a note for what the scores name but is not there any more."""
+    """Return the datasets, and a note for each one that cannot be opened."""
     if data is not None:
         return [NamedDataset("", open_dataset(data))], []
     datasets, notes = [], []
-    addresses = dict.fromkeys(address for each in scores if (address := each.about.get("data")))
+    addresses = dict.fromkeys(address for each in scores if (address := each.metadata.get("data")))
     for address in addresses:
         try:
             datasets.append(NamedDataset(str(address), open_dataset(str(address))))
         except UserError as error:
-            notes.append(f"The dataset of these scores cannot be opened, so nothing of it is shown: {error}.")
+            notes.append(f"The dataset of these scores cannot be opened, so the report does not describe it: {error}.")
     if not addresses:
         notes.append(
-            "Nothing here says where the dataset is, so it is not described and the examples have no pictures: "
-            "add --data DATASET to the command."
+            "The location of the dataset is not known, so the report does not describe it and the examples have no "
+            "pictures: add --data DATASET to the command."
         )
     return datasets, notes
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as few as tell them apart."""
+    """Return the last parts of paths, as few as make the names unique."""
     parts = [path.rstrip("/").split("/") for path in paths]
     for count in range(1, max(map(len, parts), default=1) + 1):
         names = ["/".join(each[-count:]) for each in parts]
@@ -139,15 +142,16 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def fingerprint_of(scores: Scores) -> str | None:
-    """Of the dataset whose videos were scored; a fusion has its first input's."""
-    about: Any = scores.about
-    while "fingerprint" not in about and about.get("inputs"):
-        about = about["inputs"][0]
-    return about.get("fingerprint")
+    """Return the fingerprint of the dataset whose videos were scored; for fused scores that of the first input."""
+    metadata: Any = scores.metadata
+    while "fingerprint" not in metadata and metadata.get("inputs"):
+        metadata = metadata["inputs"][0]
+    fingerprint = metadata.get("fingerprint")
+    return None if fingerprint is None else str(fingerprint)
 
 
-def as_text(value: Any) -> str:
-    """A setting as a person reads it."""
+def setting_text(value: Any) -> str:
+    """Return the value of a setting as people read it."""
     if isinstance(value, str) or value is None:
         return value or "none"
     return f"{value:g}" if isinstance(value, float) else json.dumps(value)

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting and filtering of the tables by class. The page says everything without it.
+// Sorts and filters the tables of classes. The page is complete without this script.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
@@ -15,9 +15,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.append(button);
     button.addEventListener("click", () => {
       const numbers = rows.length > 0 && rows[0].cells[column].dataset.value !== undefined;
-      const now = head.getAttribute("aria-sort");
-      const next = now === "descending" ? "ascending" : now === "ascending" ? "descending" : numbers ? "descending" : "ascending";
-      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      const current = head.getAttribute("aria-sort");
+      const next = current === "descending" ? "ascending" : current === "ascending" ? "descending" : numbers ? "descending" : "ascending";
+      for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", next);
       const sign = next === "ascending" ? 1 : -1;
       rows.sort((a, b) => sign * order(key(a, column), key(b, column)));
@@ -32,7 +32,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   label.append("Only classes with ", input);
   table.parentElement.before(label);
   input.addEventListener("input", () => {
-    const wanted = input.value.toLowerCase();
-    for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+    const text = input.value.toLowerCase();
+    for (const row of rows) row.hidden = !row.cells[0].textContent.toLowerCase().includes(text);
   });
 }
