@@ -25,7 +25,7 @@ from rich.table import Column, Table
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import Progress
-from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.flow import numba_solver as tvl1_numba
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
@@ -68,7 +68,7 @@ def run(data: Path, videos: int, pairs: int) -> dict[str, Any]:
     cv2.setNumThreads(1)
     try:
         result: dict[str, Any] = {"warm_up_s": warm_up()}
-        clips, left_out = read_clips(data, [files.paths[i] for i in evenly(len(files.paths), videos)], pairs + 1)
+        clips, left_out = read_clips(data, [files.paths[i] for i in evenly_spaced(len(files.paths), videos)], pairs + 1)
         result["left_out"] = left_out
         with Progress("flow", len(SIZES) * len(clips), "videos") as progress:
             for name, size in SIZES.items():
@@ -79,7 +79,7 @@ def run(data: Path, videos: int, pairs: int) -> dict[str, Any]:
                 rows = [{"video": video, **summary(of_video)} for video, of_video in solved.items()]
                 result[name] = {**summary([pair for of_video in solved.values() for pair in of_video]), "videos": rows}
                 result.setdefault("stages", {})[name] = stage_shares([resized(clip, size) for clip in clips.values()])
-        if folders := middlebury_folders(data, files.others):
+        if folders := middlebury_folders(data, files.other_files):
             result["middlebury"] = {name: end_point_errors(folder) for name, folder in folders.items()}
     finally:
         cv2.setNumThreads(threads)

@@ -30,10 +30,10 @@ from lgd.pipeline.inspection.pictures import (
     writable,
     write,
 )
-from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.video.decode import play
+from lgd.preprocessing.video.decode import decode_each_frame
 from lgd.preprocessing.video.h264 import h264_writer
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
@@ -124,7 +124,7 @@ def draw_video(
             number += 1
 
         try:
-            play(path, fps, short_side, show=show, limits=replace(Limits(), seconds=SECONDS))
+            decode_each_frame(path, fps, short_side, on_frame=show, limits=replace(Limits(), seconds=SECONDS))
         except Rejected as rejection:
             raise UserError(f"{out.display(name)} cannot be drawn: {rejection}") from rejection
 
@@ -234,5 +234,5 @@ def _flow_pictures(index: Index, row: int, fps: float) -> Callable[[int], np.nda
         planes = [decoded(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
         return flow_code.decode(np.stack(planes), bound)
 
-    full = full_speed(flow(evenly(last + 1, SAMPLED)), bound)
+    full = full_speed(flow(evenly_spaced(last + 1, SAMPLED)), bound)
     return lambda number: flow_code.color(flow(np.array([min(int(number * ratio), last)]))[0], full)

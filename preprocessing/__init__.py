@@ -1,1 +1,5 @@
-"""Videos and annotations -> a dataset of shards: Ray tasks, ffmpeg, TV-L1."""
+"""Preprocessing: create a dataset of shards from videos and annotations.
+
+Reads annotations into a manifest, plans the shards, and writes them in Ray tasks with ffmpeg and TV-L1. May import
+lgd.pipeline and nothing else of this project.
+"""

@@ -72,7 +72,7 @@ def read_csv(files: VideoFiles, file: Path) -> list[Entry]:
         _find_kinetics(files, entries)
     else:
         for entry in entries:
-            entry.missing = not files.has(entry.path)
+            entry.missing = not files.exists(entry.path)
     return entries
 
 

@@ -132,8 +132,8 @@ def _class_folders(files: VideoFiles) -> list[Entry]:
         )
     if not files.paths:
         raise UserError(f"{videos} holds no videos in class folders (known by extensions such as .mp4, .avi, .webm)")
-    if files.others:
-        log.warning("%s: %d files are not videos by their names (%s, ...)", videos, len(files.others), files.others[0])
+    if files.other_files:
+        log.warning("%s: %d files are not videos by their names (%s, ...)", videos, len(files.other_files), files.other_files[0])
     entries = []
     for path in files.paths:
         parts = path.split("/")

@@ -1,8 +1,8 @@
-"""What a video file declares about itself, read from the structure of its container: is it whole, how long is it.
+"""Read from the container of a video file whether the file is complete and how long its streams are.
 
-ffmpeg decodes what there is of a file that was cut off and ends with success, and there is no ffprobe beside every
-ffmpeg. So the families of containers that nearly all videos come in are asked directly; their top-level
-structure is a list of sized boxes, and a cut anywhere shows as a box that ends behind the end of the file.
+ffmpeg decodes the remaining part of a truncated file and exits with success, and an ffprobe is not installed with every
+ffmpeg. So this module reads the most common containers itself. Their top-level structure is a list of boxes with sizes:
+a truncated file has a box that ends after the end of the file.
 """
 
 import io
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# An index larger than this (days of video) is left unread, and so is what follows this many boxes.
+# A larger index (days of video) is not read, nor is anything after this many boxes.
 MAX_INDEX_BYTES = 64 << 20
 MAX_BOXES = 200_000
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -20,36 +20,42 @@ ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"
 
 
 @dataclass(frozen=True)
-class Declared:
-    """What the container says. cut: how the file is shorter than it says, or None; durations_s: seconds of each
-    stream, by stream index, where the container says it."""
+class ContainerInfo:
+    """Facts that a container declares.
 
-    cut: str | None
+    truncation: one line that says how much of the file is missing, or None; durations_s: seconds of each stream, by
+    stream index, where the container declares them.
+    """
+
+    truncation: str | None
     durations_s: dict[int, float]
 
 
-def read_declared(video: int) -> Declared:
-    """Read what an open video file declares. Unknown containers declare nothing; damaged ones what is readable."""
+def read_container(video: int) -> ContainerInfo:
+    """Read the container of an open video file.
+
+    Unknown containers give no facts, damaged ones those that can be read.
+    """
     with os.fdopen(os.dup(video), "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         first = file.read(16)
         if first[4:8] in ISO_FIRST_BOXES:
-            return _iso(file, size)
+            return _read_iso(file, size)
         if first[:4] == b"RIFF" and first[8:12] == b"AVI ":
-            return _avi(file, size)
+            return _read_avi(file, size)
         if first[:4] == b"\x1a\x45\xdf\xa3":
-            return Declared(_cut_matroska(file, size), {})
+            return ContainerInfo(_matroska_truncation(file, size), {})
         if first == ASF_HEADER:
-            return Declared(_cut_asf(file, size), {})
-    return Declared(None, {})
+            return ContainerInfo(_asf_truncation(file, size), {})
+    return ContainerInfo(None, {})
 
 
 # MP4, MOV, 3GP (ISO 14496-12): boxes of (size, type, content).
 
 
 def _boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes between two offsets: type, first byte of the content, first byte behind (perhaps behind `end`)."""
+    """Yield the boxes between two offsets: type, offset of the content, offset after the box (may exceed `end`)."""
     for _ in range(MAX_BOXES):
         if start + 8 > end:
             return
@@ -60,55 +66,57 @@ def _boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[byte
             size = struct.unpack(">Q", file.read(8))[0]
             content = start + 16
         elif size == 0 and kind == b"mdat":
-            size = end - start  # up to the end of the file
+            size = end - start  # it extends to the end of the file
         if size < content - start:
             return  # zero padding, or damage
         yield kind, content, start + size
         start += size
 
 
-def _iso(file: io.BufferedIOBase, size: int) -> Declared:
+def _read_iso(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     boxes = list(_boxes(file, 0, size))
-    for kind, _, behind in boxes:
-        if behind > size:
-            return Declared(f"the file ends {behind - size} bytes before its {kind.decode('latin-1')!r} box does", {})
+    for kind, _, box_end in boxes:
+        if box_end > size:
+            name = kind.decode("latin-1")
+            return ContainerInfo(f"the file ends {box_end - size} bytes before the end of its {name!r} box", {})
     index = next((box for box in boxes if box[0] == b"moov"), None)
     if index is None:
-        return Declared("the file has no index ('moov' box)", {})
+        return ContainerInfo("the file has no index ('moov' box)", {})
     if index[2] - index[1] > MAX_INDEX_BYTES:
-        return Declared(None, {})
+        return ContainerInfo(None, {})
     file.seek(index[1])
     try:
-        return Declared(None, dict(_iso_durations(file.read(index[2] - index[1]))))
+        return ContainerInfo(None, dict(_iso_durations(file.read(index[2] - index[1]))))
     except (struct.error, IndexError):
-        return Declared(None, {})  # a damaged index declares nothing; ffmpeg will say what is wrong with it
+        return ContainerInfo(None, {})  # a damaged index: ffmpeg reports the error
 
 
 def _iso_durations(moov: bytes) -> Iterator[tuple[int, float]]:
-    """(stream index, seconds) of each track: of its edits where it has an edit list, else of its samples."""
+    """Yield (stream index, seconds) of each track: of its edit list if it has one, else of its samples."""
     movie_scale = 0
     stream = 0
-    for kind, content, behind in _boxes(io.BytesIO(moov), 0, len(moov)):
+    for kind, content, box_end in _boxes(io.BytesIO(moov), 0, len(moov)):
         if kind == b"mvhd":
             movie_scale = struct.unpack_from(">I", moov, content + (20 if moov[content] == 1 else 12))[0]
         if kind == b"trak":
-            seconds = _track_duration(moov[content:behind], movie_scale)
+            seconds = _track_duration(moov[content:box_end], movie_scale)
             if seconds:
                 yield stream, seconds
             stream += 1
 
 
 def _track_duration(track: bytes, movie_scale: int) -> float | None:
-    edits = _inner(track, b"edts", b"elst")
+    """Return the seconds of a track, or None if they are unknown. movie_scale: time units per second of edit lists."""
+    edits = _inner_box(track, b"edts", b"elst")
     if edits and movie_scale:
         entry = ">QqI" if edits[0] == 1 else ">IiI"
         count = struct.unpack_from(">I", edits, 4)[0]
-        whole = (len(edits) - 8) // struct.calcsize(entry)
-        entries = struct.iter_unpack(entry, edits[8 : 8 + min(count, whole) * struct.calcsize(entry)])
-        shown = sum(units for units, media_time, _ in entries if media_time >= 0)  # negative: an empty edit, a delay
+        complete = (len(edits) - 8) // struct.calcsize(entry)
+        entries = struct.iter_unpack(entry, edits[8 : 8 + min(count, complete) * struct.calcsize(entry)])
+        shown: int = sum(units for units, media_time, _ in entries if media_time >= 0)  # negative: a delay
         if shown:
             return shown / movie_scale
-    media = _inner(track, b"mdia", b"mdhd")
+    media = _inner_box(track, b"mdia", b"mdhd")
     if not media:
         return None
     scale, units = struct.unpack_from(">IQ" if media[0] == 1 else ">II", media, 20 if media[0] == 1 else 12)
@@ -116,11 +124,11 @@ def _track_duration(track: bytes, movie_scale: int) -> float | None:
     return None if unknown or not scale else units / scale
 
 
-def _inner(track: bytes, outer: bytes, inner: bytes) -> bytes:
-    """The content of the first box `inner` in a box `outer` of a track; empty if there is none."""
-    for kind, content, behind in _boxes(io.BytesIO(track), 0, len(track)):
+def _inner_box(track: bytes, outer: bytes, inner: bytes) -> bytes:
+    """Return the content of the first box `inner` in a box `outer` of a track; empty if there is none."""
+    for kind, content, box_end in _boxes(io.BytesIO(track), 0, len(track)):
         if kind == outer:
-            for kind_inside, start, end in _boxes(io.BytesIO(track), content, min(behind, len(track))):
+            for kind_inside, start, end in _boxes(io.BytesIO(track), content, min(box_end, len(track))):
                 if kind_inside == inner:
                     return track[start:end]
     return b""
@@ -129,16 +137,16 @@ def _inner(track: bytes, outer: bytes, inner: bytes) -> bytes:
 # AVI (RIFF): little-endian chunks of (type, size, content).
 
 
-def _avi(file: io.BufferedIOBase, size: int) -> Declared:
+def _read_avi(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     file.seek(4)
     declared = struct.unpack("<I", file.read(4))[0] + 8
-    # Recorders that were switched off leave 0 or all ones.
+    # A recording that was interrupted has 0 or all ones here.
     if size < declared < 0xFFFFFFFF:
-        return Declared(f"the file ends {declared - size} bytes before it says ({declared} bytes)", {})
+        return ContainerInfo(_missing_bytes(declared, size), {})
     file.seek(12)
     kind, length, content = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if kind != b"LIST" or content != b"hdrl" or length > MAX_INDEX_BYTES:
-        return Declared(None, {})
+        return ContainerInfo(None, {})
     header = file.read(max(0, length - 4))
     durations: dict[int, float] = {}
     stream = at = 0
@@ -148,14 +156,14 @@ def _avi(file: io.BufferedIOBase, size: int) -> Declared:
             durations[stream] = units * scale / rate
         stream += 1
         at += 8
-    return Declared(None, durations)
+    return ContainerInfo(None, durations)
 
 
 # Matroska, WebM (EBML): elements of (id, size, content), both of variable length.
 
 
-def _cut_matroska(file: io.BufferedIOBase, size: int) -> str | None:
-    """The segment, which holds everything, must end inside the file."""
+def _matroska_truncation(file: io.BufferedIOBase, size: int) -> str | None:
+    """Check that the segment, which contains all data, ends inside the file."""
     start = 0
     for _ in range(MAX_BOXES):
         file.seek(start)
@@ -164,16 +172,18 @@ def _cut_matroska(file: io.BufferedIOBase, size: int) -> str | None:
         length, used = _vint(file.read(16), 0, keep_marker=False)
         if not at or not used:
             return None
-        behind = start + at + used + length
+        element_end = start + at + used + length
         if kind == 0x18538067:
-            unknown = length == (1 << 7 * used) - 1  # written live, to a pipe
-            return None if unknown or behind <= size else f"the file ends {behind - size} bytes before its segment does"
-        start = behind
+            unknown = length == (1 << 7 * used) - 1  # a live recording, written to a pipe
+            if unknown or element_end <= size:
+                return None
+            return f"the file ends {element_end - size} bytes before the end of its segment"
+        start = element_end
     return None
 
 
 def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
-    """A variable-length integer and its length in bytes; length 0 if there is none."""
+    """Return the variable-length integer at an offset and its length in bytes; length 0 if there is none."""
     if at >= len(data) or data[at] == 0:
         return 0, 0
     length = 9 - data[at].bit_length()
@@ -181,14 +191,18 @@ def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
     return (value if keep_marker else value & ((1 << 7 * length) - 1)), length
 
 
-# ASF, WMV: objects of (GUID, size, content); the one of file properties holds the size of the file.
+# ASF, WMV: objects of (GUID, size, content); the file properties object contains the size of the file.
 
 
-def _cut_asf(file: io.BufferedIOBase, size: int) -> str | None:
+def _asf_truncation(file: io.BufferedIOBase, size: int) -> str | None:
     file.seek(0)
     header = file.read(64 << 10)
     at = header.find(ASF_FILE_PROPERTIES)
     if at < 0 or at + 92 > len(header):
         return None
     declared, live = struct.unpack_from("<Q", header, at + 40)[0], header[at + 88] & 1
-    return None if live or declared <= size else f"the file ends {declared - size} bytes before it says"
+    return None if live or declared <= size else _missing_bytes(declared, size)
+
+
+def _missing_bytes(declared: int, size: int) -> str:
+    return f"the file ends {declared - size} bytes before its declared end ({declared} bytes)"

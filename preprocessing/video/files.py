@@ -1,5 +1,7 @@
-"""The video files in a folder or an object store, listed once: asking a network file system about each of 240,000 names
-takes hours."""
+"""The video files in a folder or an object store.
+
+They are listed once: asking a network file system about each of 240,000 names takes hours.
+"""
 
 import os
 import re
@@ -21,9 +23,9 @@ EXTENSIONS = re.compile(
 
 
 class VideoFiles:
-    """Files below a folder, listed when they are first asked for; symbolic links are followed, hidden files left out.
+    """The files below a folder, listed on first use. Symbolic links are followed, hidden files are skipped.
 
-    Raises UserError then, for an unreadable folder and for names that are not UTF-8.
+    On first use, raises UserError for an unreadable folder and for names that are not UTF-8.
     """
 
     def __init__(self, folder: Storage) -> None:
@@ -31,16 +33,16 @@ class VideoFiles:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Those named as videos, relative and posix, sorted."""
+        """Files with the extension of a video: relative paths with forward slashes, sorted."""
         return tuple(path for path in self._visible if EXTENSIONS.search(path))
 
     @cached_property
-    def others(self) -> tuple[str, ...]:
-        """The rest, sorted."""
+    def other_files(self) -> tuple[str, ...]:
+        """All other files, sorted."""
         return tuple(path for path in self._visible if not EXTENSIONS.search(path))
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file of that path, hidden or not."""
+    def exists(self, path: str) -> bool:
+        """Return whether a file of that path exists, hidden or not."""
         return path in self._listed or (self.folder.local and os.path.isfile(self.folder.path(path)))
 
     @cached_property
@@ -49,63 +51,66 @@ class VideoFiles:
 
     @cached_property
     def _listed(self) -> frozenset[str]:
-        return frozenset(_walk(self.folder) if self.folder.local else self.folder.list_all())
+        return frozenset(_list_local(self.folder) if self.folder.local else self.folder.list_all())
 
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
-        """name without its extension (or extensions: downloaders write x.mp4.webm) -> paths, sorted."""
+        """The paths, sorted, by file name without its extension (or extensions: downloaders write x.mp4.webm)."""
         stems: dict[str, list[str]] = {}
         for path in self.paths:
             stems.setdefault(stem_of(path), []).append(path)
         return stems
 
     def find(self, stem: str, class_name: str, split: str | None) -> str | None:
-        """The file of that name, of several the one in the folder of the class, then of the split, then the first.
+        """Return the path of the file with that name, or None.
 
-        Folders may spell a class with spaces or underscores, and may be named `val_256` for a split val.
+        Of several files, one in a folder of the class is preferred, then one in a folder of the split, then the first.
+        Folders may spell a class with spaces or underscores, and may be named `val_256` for the split val.
         """
         candidates = self.by_stem.get(stem, [])
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-        wanted = _words(class_name)
+        class_words = _words(class_name)
 
         def rank(path: str) -> tuple[bool, bool]:
             folders = [_words(part) for part in path.split("/")[:-1]]
-            return wanted not in folders, split not in [words.split(" ")[0] for words in folders]
+            return class_words not in folders, split not in [words.split(" ")[0] for words in folders]
 
         return min(candidates, key=rank)
 
 
 def _words(text: str) -> str:
+    """Return the text in lower case with single spaces in place of all separators."""
     return re.sub(r"[\W_]+", " ", text.casefold()).strip()
 
 
 def stem_of(path: str) -> str:
-    """The file name without the extensions that name a video."""
+    """Return the file name without its video extensions."""
     name = path.rsplit("/", 1)[-1]
     while EXTENSIONS.search(name):
         name = os.path.splitext(name)[0]
     return name
 
 
-def _walk(videos: Storage) -> list[str]:
+def _list_local(videos: Storage) -> list[str]:
+    """Return the relative paths of all files that are not hidden, in any order."""
     folder = Path(videos.path())
     found = []
     pending = [("", frozenset[tuple[int, int]]())]
     while pending:
-        inside, above = pending.pop()
+        inside, parents = pending.pop()
         try:
             status = os.stat(folder / inside)
-            here = (status.st_dev, status.st_ino)
-            if here in above:
-                continue  # a symbolic link to a folder that it lies in
+            current = (status.st_dev, status.st_ino)
+            if current in parents:
+                continue  # a symbolic link to a folder that contains it
             with os.scandir(folder / inside) as items:
                 for item in items:
                     if item.name.startswith("."):
                         continue
                     path = f"{inside}/{item.name}" if inside else item.name
                     if item.is_dir():
-                        pending.append((path, above | {here}))
+                        pending.append((path, parents | {current}))
                     else:
                         found.append(path)
         except OSError as error:
@@ -115,21 +120,22 @@ def _walk(videos: Storage) -> list[str]:
             path.encode()
         except UnicodeEncodeError:
             raise UserError(
-                f"{videos.display()}: the file name {os.fsencode(path)!r} is not UTF-8: rename it"
+                f"{videos.display()}: the file name {os.fsencode(path)!r} is not UTF-8; rename the file"
             ) from None
     return found
 
 
 @contextmanager
 def local_file(videos: Storage, path: str) -> Iterator[Path]:
-    """A video as a local file: itself where the storage is local, else a copy that lasts as long as the block.
+    """Yield a video as a local file: itself if the storage is local, else a copy that is deleted when the block ends.
 
-    Raises Rejected ("missing") for a remote one that is gone, and UserError when the temporary folder is full."""
+    Raises Rejected ("missing") if a remote video does not exist, and UserError if the temporary folder is full.
+    """
     if videos.local:
         yield Path(videos.path(path))
         return
     copying = disk_errors(
-        f"in {tempfile.gettempdir()} (set TMPDIR for another folder), where {videos.display(path)} is copied"
+        f"in {tempfile.gettempdir()} (set TMPDIR for another folder), where a copy of {videos.display(path)} is kept"
     )
     with tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
         with copying:
@@ -137,6 +143,6 @@ def local_file(videos: Storage, path: str) -> Iterator[Path]:
                 for block in videos.blocks(path):
                     file.write(block)
             except FileNotFoundError as error:
-                raise Rejected("missing", f"there is no file {path}") from error
+                raise Rejected("missing", f"the file {path} does not exist") from error
             file.flush()
         yield Path(file.name)

@@ -13,7 +13,8 @@ import numpy as np
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.video.ffmpeg_child import FfmpegLog, ffmpeg_binary
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
+from lgd.preprocessing.video.ffmpeg_log import FfmpegLog
 
 
 @contextmanager
@@ -30,30 +31,31 @@ def h264_writer(
     for a frame of a different size and for a video without frames.
     """
     with tempfile.TemporaryDirectory(prefix="lgd-h264-") as folder:
-        encoder = _Encoder(Path(folder), out.display(name), fps, crf=crf, faststart=faststart)
+        file = Path(folder) / "video.mp4"
+        encoder = _Encoder(file, out.display(name), fps, crf=crf, faststart=faststart)
         try:
             yield encoder.write
             encoder.finish()
         finally:
             encoder.kill()
-        with out.writer(name) as target, encoder.file.open("rb") as encoded:
+        with out.writer(name) as target, file.open("rb") as encoded:
             shutil.copyfileobj(encoded, target)
 
 
 class _Encoder:
-    """An ffmpeg child process, started with the first frame, that encodes frames to the local file `file`."""
+    """An ffmpeg child process, started with the first frame, that encodes frames to a local file."""
 
-    def __init__(self, folder: Path, shown: str, fps: float, *, crf: int, faststart: bool):
-        """folder: for the file and for ffmpeg's messages. shown: name of the video in messages."""
-        self.file = folder / "video.mp4"
-        self._messages = folder / "ffmpeg.log"
+    def __init__(self, file: Path, shown: str, fps: float, *, crf: int, faststart: bool):
+        """shown: name of the video in messages."""
         self._shown = shown
         self._rate = Fraction(fps).limit_denominator(1001)
+        self._file = file
         self._options = {"crf": crf, **({"movflags": "+faststart"} if faststart else {})}
         self._shape: tuple[int, ...] = ()
         self._child: subprocess.Popen[bytes] | None = None
 
     def write(self, frame: np.ndarray) -> None:
+        """Encode the next frame. Raises UserError if ffmpeg has failed."""
         if self._child is None:
             self._shape = frame.shape
             self._child = self._start(width=frame.shape[1], height=frame.shape[0])
@@ -63,15 +65,19 @@ class _Encoder:
         try:
             self._child.stdin.write(frame.tobytes())
         except BrokenPipeError:
-            raise self._error(self._child) from None
+            self.finish()  # raises UserError with ffmpeg's message
+            raise
 
     def finish(self) -> None:
-        """Wait until the file is complete. Raises UserError if ffmpeg fails."""
+        """Wait until the file is complete. Raises UserError if ffmpeg has failed."""
         if self._child is None:
             raise ValueError(f"{self._shown}: a video needs at least one frame")
-        self._child.communicate()
-        if self._child.returncode != 0:
-            raise self._error(self._child)
+        log = FfmpegLog()
+        log.feed(self._child.communicate()[1])
+        log.close()
+        if status := self._child.returncode:
+            where = f"{self._shown}, encoded in {self._file.parent.parent} first"
+            raise UserError(f"cannot write {where}: {log.first_error()} (ffmpeg exit status {status})")
 
     def kill(self) -> None:
         """End the child process if it still runs."""
@@ -84,16 +90,9 @@ class _Encoder:
             "pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=str(self._rate)
         )
         output = frames.output(
-            str(self.file), vcodec="libx264", pix_fmt="yuv420p", preset="veryfast", threads=1, **self._options
+            str(self._file), vcodec="libx264", pix_fmt="yuv420p", preset="veryfast", threads=1, **self._options
         )
         output = output.global_args("-hide_banner", "-nostats", "-loglevel", "repeat+level+error")
-        # The messages go to a file: a pipe that nobody reads could fill up and block the child.
-        with self._messages.open("wb") as messages:
-            return subprocess.Popen(output.compile(cmd=str(ffmpeg_binary())), stdin=subprocess.PIPE, stderr=messages)
-
-    def _error(self, child: "subprocess.Popen[bytes]") -> UserError:
-        child.communicate()
-        log = FfmpegLog()
-        log.feed(self._messages.read_bytes())
-        log.close()
-        return UserError(f"cannot write {self._shown}: {log.complaint()} (exit status {child.returncode} of ffmpeg)")
+        # At this level only a failure is logged, and it ends ffmpeg: the pipe is read at the end and does not fill up.
+        command = output.compile(cmd=str(ffmpeg_binary()))
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)

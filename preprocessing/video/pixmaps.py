@@ -1,4 +1,4 @@
-"""Collecting the pictures that ffmpeg writes to a pipe."""
+"""Read the frames that ffmpeg writes to a pipe as portable pixmaps (PPM)."""
 
 import re
 from collections.abc import Callable
@@ -7,61 +7,69 @@ import numpy as np
 
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
+MAX_HEADER_BYTES = 64
+
 
 class PpmReader:
-    """Collects portable pixmaps from a pipe into one buffer of pixels; enforces the limits on what is kept.
+    """Collect the frames of a PPM stream in one buffer, within the limits on what is kept.
 
-    show: takes each picture (uint8 H x W x 3) when it is complete; then none is kept."""
+    on_frame: called with each complete frame (uint8 H x W x 3); no frame is kept then.
+    """
 
-    def __init__(self, limits: Limits, show: Callable[[np.ndarray], None] | None = None) -> None:
+    def __init__(self, limits: Limits, on_frame: Callable[[np.ndarray], None] | None = None) -> None:
         self.limits = limits
-        self.show = show
+        self.on_frame = on_frame
         self.size: tuple[int, int] | None = None  # width, height
         self.pixels = bytearray()
         self.header = b""
-        self.wanted = 0  # bytes of the present picture still to come
+        self.remaining = 0  # bytes of the current frame that have not arrived yet
 
     def feed(self, data: bytes) -> None:
+        """Add the next bytes that ffmpeg wrote.
+
+        Raises Rejected: "decoder-error" for bytes that are not a frame and for a frame of a different size, "too-large"
+        at a limit.
+        """
         view = memoryview(data)
         while view:
-            if self.wanted:
-                self.pixels += view[: self.wanted]
-                taken = min(len(view), self.wanted)
-                self.wanted -= taken
+            if self.remaining:
+                self.pixels += view[: self.remaining]
+                taken = min(len(view), self.remaining)
+                self.remaining -= taken
                 view = view[taken:]
-                if self.show and not self.wanted:
-                    self.show(self.frames()[0].copy())
+                if self.on_frame and not self.remaining:
+                    self.on_frame(self.frames()[0].copy())
                     self.pixels = bytearray()
             else:
                 view = self._read_header(view)
 
     def _read_header(self, view: memoryview) -> memoryview:
-        """Take up to the third line end: "P6\\n<width> <height>\\n255\\n"."""
-        self.header += bytes(view[:64])
+        """Read up to the third line end, "P6\\n<width> <height>\\n255\\n", and return the bytes after it."""
+        self.header += bytes(view[:MAX_HEADER_BYTES])
         parts = self.header.split(b"\n", 3)
         if len(parts) < 4:
-            if len(self.header) > 64:
-                raise Rejected("decoder-error", "ffmpeg's output is not a picture")
-            return view[64:]
-        found = re.fullmatch(rb"P6 ([1-9]\d{0,8}) ([1-9]\d{0,8}) 255", b" ".join(parts[:3]))
-        if not found:
-            raise Rejected("decoder-error", "ffmpeg's output is not a picture")
-        size = (int(found[1]), int(found[2]))
+            if len(self.header) > MAX_HEADER_BYTES:
+                raise Rejected("decoder-error", "ffmpeg's output is not a frame")
+            return view[MAX_HEADER_BYTES:]
+        match = re.fullmatch(rb"P6 ([1-9]\d{0,8}) ([1-9]\d{0,8}) 255", b" ".join(parts[:3]))
+        if not match:
+            raise Rejected("decoder-error", "ffmpeg's output is not a frame")
+        size = (int(match[1]), int(match[2]))
         if self.size not in (None, size):
-            raise Rejected("decoder-error", "the shape of the picture changes in the middle of the video")
+            raise Rejected("decoder-error", "the frame size changes in the middle of the video")
         self.size = size
-        self.wanted = size[0] * size[1] * 3
-        if len(self.pixels) // self.wanted >= self.limits.frames:
-            raise Rejected("too-large", f"more than {self.limits.frames} frames")
-        if len(self.pixels) + self.wanted > self.limits.frame_bytes:
-            raise Rejected("too-large", f"its resized frames are more than {self.limits.frame_bytes} bytes")
-        rest = view[min(len(view), 64) - len(parts[3]) :]
+        self.remaining = size[0] * size[1] * 3
+        if len(self.pixels) // self.remaining >= self.limits.frames:
+            raise Rejected("too-large", f"the video has more than {self.limits.frames} frames, the limit")
+        if len(self.pixels) + self.remaining > self.limits.frame_bytes:
+            raise Rejected("too-large", f"the resized frames exceed the limit of {self.limits.frame_bytes} bytes")
+        rest = view[min(len(view), MAX_HEADER_BYTES) - len(parts[3]) :]
         self.header = b""
         return rest
 
     def frames(self) -> np.ndarray:
-        """uint8, T x H x W x 3."""
-        if self.wanted:
-            raise Rejected("decoder-error", "ffmpeg's output ends in the middle of a picture")
+        """Return the frames, uint8 T x H x W x 3. Raises Rejected ("decoder-error") if the last one is incomplete."""
+        if self.remaining:
+            raise Rejected("decoder-error", "ffmpeg's output ends in the middle of a frame")
         width, height = self.size or (1, 1)
         return np.frombuffer(self.pixels, np.uint8).reshape(-1, height, width, 3)

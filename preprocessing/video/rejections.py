@@ -43,5 +43,5 @@ class Limits:
     frames: int = 10_000  # at the constant rate: 400 s at 25 frames per second
     frame_bytes: int = 4 << 30  # all resized frames of one video: 10,000 frames of 213 x 120 are 0.8e9 bytes
     seconds: float = 600.0  # wall time of one ffmpeg run, and its processor time
-    silence_s: float = 120.0  # wall time without a byte of output
+    stall_s: float = 120.0  # wall time without a byte of output
     memory_bytes: int = 4 << 30  # address space of ffmpeg (Linux only)

@@ -102,7 +102,7 @@ def test_a_remote_video_is_a_local_file_for_as_long_as_it_is_needed(
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InterruptedError), local_file(storage, "run/a.mp4"):
         raise InterruptedError
-    with pytest.raises(Rejected, match=r"missing: there is no file run/gone.mp4"), local_file(storage, "run/gone.mp4"):
+    with pytest.raises(Rejected, match=r"missing: the file run/gone.mp4 does not exist"), local_file(storage, "run/gone.mp4"):
         pass
     assert list(tmp_path.iterdir()) == []
 

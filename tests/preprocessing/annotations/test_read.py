@@ -132,7 +132,7 @@ def test_no_such_folder_and_a_file_instead_of_one_are_clear_errors(tmp_path: Pat
 
 def test_a_file_name_that_is_not_utf8_is_a_clear_error(videos: Path) -> None:
     os.close(os.open(os.fsencode(videos / "run") + b"/\xff.mp4", os.O_CREAT))
-    with pytest.raises(UserError, match="is not UTF-8: rename it"):
+    with pytest.raises(UserError, match="is not UTF-8; rename the file"):
         read_manifest(videos)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from lgd.preprocessing.video.decode import decode
-from lgd.preprocessing.video.ffmpeg_child import LOG_LINE_CHARACTERS, FfmpegLog, ffmpeg_binary, ffmpeg_version
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary, ffmpeg_version
+from lgd.preprocessing.video.ffmpeg_log import LINE_CHARACTERS, FfmpegLog
 from lgd.preprocessing.video.probe import CONTAINERS
 from lgd.preprocessing.video.rejections import REASONS, Limits, Rejected
 
@@ -467,7 +468,7 @@ def test_a_decoder_that_hangs_is_killed_with_its_children(
     mark = f"{86400 + os.getpid() / 1e6:.6f}"
     fake_ffmpeg(f"trap '' TERM INT\nsleep {mark} &\n{then.format(mark=mark)}")
     start = time.monotonic()
-    assert reason(path, limits=Limits(silence_s=0.5)) == "timeout"
+    assert reason(path, limits=Limits(stall_s=0.5)) == "timeout"
     assert reason(path, limits=Limits(seconds=0.5)) == "timeout"
     assert time.monotonic() - start < 10
     deadline = time.monotonic() + 5
@@ -550,7 +551,7 @@ def test_a_log_without_end_stays_small() -> None:
     log.close()
     lines = list(log.lines())
     assert len(lines) <= 500
-    assert max(map(len, lines)) <= LOG_LINE_CHARACTERS
+    assert max(map(len, lines)) <= LINE_CHARACTERS
 
 
 def test_a_rejection_travels_between_processes() -> None:
