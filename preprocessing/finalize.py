@@ -1,9 +1,9 @@
-"""Every video of the manifest accounted for: videos.parquet, rejected.parquet, the summary and the indexes."""
+"""The last step of preprocessing: videos.parquet, rejected.parquet, the summary and the indexes of the streams."""
 
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -17,12 +17,14 @@ from lgd.pipeline.dataset.dataset import STREAMS, Dataset, index_name
 from lgd.pipeline.dataset.index import index_writer, read_part
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Manifest, Video
-from lgd.preprocessing.plan import ShardPlan, survey
+from lgd.preprocessing.plan import ShardPlan, find_complete_shards
 
-ROWS_AT_ONCE = 1 << 14  # of a table that is being written
-SHARDS_AHEAD = 32  # whose parts are being read: latency of an object store, not computing
+REJECTED_FILE = "rejected.parquet"
+ROWS_AT_ONCE = 1 << 14  # rows in memory while a table is written
+SHARDS_AHEAD = 32  # index parts read ahead, because of the latency of object stores
 
-ABOUT = [
+Row = dict[str, Any]  # column -> value
+VIDEO_COLUMNS = [
     ("key", pa.string()),
     ("path", pa.string()),
     ("label", pa.int32()),
@@ -31,32 +33,33 @@ ABOUT = [
     ("start_s", pa.float64()),
     ("end_s", pa.float64()),
 ]
-REJECTED = pa.schema([*ABOUT, ("reason", pa.string()), ("detail", pa.string())])
+REJECTED_SCHEMA = pa.schema([*VIDEO_COLUMNS, ("reason", pa.string()), ("detail", pa.string())])
 
 
 def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[ShardPlan], *, pool: Executor) -> None:
-    """Writes the tables, the summary and, last, the index of each stream whose shards are all complete.
+    """Write the tables, the summary and, last, the index of each stream whose shards are all complete.
 
-    Asserts that videos + rejected = manifest. Holds a few shards' rows at once, whatever the size of the dataset."""
+    Raises RuntimeError unless videos + rejected = manifest. Keeps the rows of a few shards in memory at a time,
+    whatever the size of the dataset."""
     storage = dataset.storage
-    there = survey(storage, dataset.specs, plans, pool=pool)
-    finished = [stream for stream in dataset.specs if all(stream in streams for streams in there)]
-    for stream in set(dataset.specs) - set(finished):
+    complete_shards = find_complete_shards(storage, dataset.specs, plans, pool=pool)
+    complete = [stream for stream in dataset.specs if all(stream in streams for streams in complete_shards)]
+    for stream in set(dataset.specs) - set(complete):
         if storage.exists(index_name(stream)):
             storage.delete(index_name(stream))
-    if not finished:
+    if not complete:
         return
-    summary, digest = _Summary(finished), hashlib.sha256(json.dumps(dataset.classes).encode())
+    summary, digest = _Summary(complete), hashlib.sha256(json.dumps(dataset.classes).encode())
     with ExitStack() as indexes:
         add_to_index = {
-            stream: indexes.enter_context(index_writer(storage, dataset.specs[stream])) for stream in finished
+            stream: indexes.enter_context(index_writer(storage, dataset.specs[stream])) for stream in complete
         }
         with (
-            _table(storage, "videos.parquet", _videos_schema(finished)) as add_videos,
-            _table(storage, "rejected.parquet", REJECTED) as add_rejected,
+            _table_writer(storage, "videos.parquet", _videos_schema(complete)) as add_videos,
+            _table_writer(storage, REJECTED_FILE, REJECTED_SCHEMA) as add_rejected,
         ):
-            for plan, parts in _parts(storage, finished, plans, pool=pool):
-                rows, rejected = _rows(plan, parts)
+            for plan, parts in _read_parts(storage, complete, plans, pool=pool):
+                rows, rejected = _table_rows(plan, parts)
                 add_videos(rows)
                 add_rejected(rejected)
                 summary.add(rows, rejected)
@@ -66,16 +69,16 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
                     add_to_index[stream](part)
         if summary.videos + summary.rejected != len(manifest.videos):
             raise RuntimeError(
-                f"{summary.videos} videos + {summary.rejected} rejected are not the {len(manifest.videos)} of the "
-                "manifest"
+                f"{summary.videos} videos + {summary.rejected} rejected videos are not the {len(manifest.videos)} "
+                "videos of the manifest"
             )
         replace(dataset, fingerprint=digest.hexdigest(), summary=summary.document()).save()
 
 
-def _parts(
+def _read_parts(
     storage: Storage, streams: Sequence[str], plans: Sequence[ShardPlan], *, pool: Executor
 ) -> Iterator[tuple[ShardPlan, dict[str, tuple[pa.Table, dict[str, Any]]]]]:
-    """Each shard with what its streams recorded, in order; the next ones are being read meanwhile."""
+    """Yield each shard with its index parts by stream, in order; the next ones are read in the background."""
 
     def read(plan: ShardPlan) -> dict[str, tuple[pa.Table, dict[str, Any]]]:
         return {stream: read_part(storage, stream, plan.name) for stream in streams}
@@ -84,69 +87,67 @@ def _parts(
     reading = deque(pool.submit(read, plan) for plan in islice(ahead, SHARDS_AHEAD))
     for plan in plans:
         yield plan, reading.popleft().result()
-        reading.extend(pool.submit(read, one) for one in islice(ahead, 1))
+        reading.extend(pool.submit(read, following) for following in islice(ahead, 1))
 
 
-def _rows(
-    plan: ShardPlan, parts: Mapping[str, tuple[pa.Table, dict[str, Any]]]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of videos.parquet and of rejected.parquet, in the order of the plan."""
+def _table_rows(plan: ShardPlan, parts: Mapping[str, tuple[pa.Table, dict[str, Any]]]) -> tuple[list[Row], list[Row]]:
+    """Return the rows of videos.parquet and of rejected.parquet for one shard, in the order of the plan."""
     first = next(iter(parts.values()))[1]
     rejections = {row["key"]: row for row in first["rejected"]}
-    rejected = [_about(video) | rejections[video.key] for video in plan.videos if video.key in rejections]
-    rows = [_about(video) | {"shard": plan.name} for video in plan.videos if video.key not in rejections]
+    rejected = [_video_columns(video) | rejections[video.key] for video in plan.videos if video.key in rejections]
+    rows = [_video_columns(video) | {"shard": plan.name} for video in plan.videos if video.key not in rejections]
     for stream, (part, record) in parts.items():
         columns = part.select(["key", "width", "height"]).to_pylist()
-        for row, column, ends, more in zip(rows, columns, part.column("ends"), record["videos"], strict=True):
-            if row["key"] != column["key"]:
-                raise RuntimeError(f"{stream}/{plan.name} holds {column['key']} in the place of {row['key']}")
+        for row, indexed, ends, extra in zip(rows, columns, part.column("ends"), record["videos"], strict=True):
+            if row["key"] != indexed["key"]:
+                raise RuntimeError(f"{stream}/{plan.name} contains {indexed['key']} instead of {row['key']}")
             row["frames"] = len(ends) + STREAMS[stream].lost_frames
-            row["width"] = column["width"] // max(STREAMS[stream].planes, 1)
-            row["height"] = column["height"]
-            row |= {f"{stream}_{name}": value for name, value in more.items()}
+            row["width"] = indexed["width"] // max(STREAMS[stream].planes, 1)
+            row["height"] = indexed["height"]
+            row |= {f"{stream}_{name}": value for name, value in extra.items()}
     return rows, rejected
 
 
-def _about(video: Video) -> dict[str, Any]:
+def _video_columns(video: Video) -> Row:
     names = {"class": "class_name"}
-    return {name: getattr(video, names.get(name, name)) for name, _ in ABOUT}
+    return {name: getattr(video, names.get(name, name)) for name, _ in VIDEO_COLUMNS}
 
 
 def _videos_schema(streams: Sequence[str]) -> pa.Schema:
     columns = [
-        *ABOUT,
-        ("frames", pa.int32()),  # of the rgb stream; flow has one less
+        *VIDEO_COLUMNS,
+        ("frames", pa.int32()),  # of the rgb stream; flow has one fewer
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("shard", pa.string()),
     ]
     columns += [(f"{stream}_bytes", pa.int64()) for stream in streams]
     if "flow" in streams:
-        columns.append(("flow_saturated", pa.float64()))  # fraction of vectors beyond the bound
+        columns.append(("flow_saturated", pa.float64()))  # fraction of vectors larger than the bound
     return pa.schema(columns)
 
 
 @contextmanager
-def _table(storage: Storage, name: str, schema: pa.Schema) -> Iterator[Any]:
-    """A Parquet file that grows by rows."""
-    waiting: list[dict[str, Any]] = []
+def _table_writer(storage: Storage, name: str, schema: pa.Schema) -> Iterator[Callable[[list[Row]], None]]:
+    """Create a Parquet file and yield a function that appends rows to it."""
+    buffered: list[Row] = []
     with storage.writer(name) as file, pq.ParquetWriter(file, schema) as writer:
 
-        def add(rows: list[dict[str, Any]]) -> None:
-            waiting.extend(rows)
-            if len(waiting) >= ROWS_AT_ONCE:
+        def add(rows: list[Row]) -> None:
+            buffered.extend(rows)
+            if len(buffered) >= ROWS_AT_ONCE:
                 flush()
 
         def flush() -> None:
-            writer.write_table(pa.Table.from_pylist(waiting, schema))
-            waiting.clear()
+            writer.write_table(pa.Table.from_pylist(buffered, schema))
+            buffered.clear()
 
         yield add
         flush()
 
 
 class _Summary:
-    """Counts of what the dataset holds."""
+    """Counters of the videos, frames and bytes of the dataset."""
 
     def __init__(self, streams: Sequence[str]):
         self.videos = self.rejected = self.frames = 0
@@ -154,7 +155,7 @@ class _Summary:
         self._reasons: Counter[str] = Counter()
         self._bytes = dict.fromkeys(streams, 0)
 
-    def add(self, rows: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
+    def add(self, rows: list[Row], rejected: list[Row]) -> None:
         self.videos += len(rows)
         self.rejected += len(rejected)
         self.frames += sum(row["frames"] for row in rows)
@@ -164,6 +165,7 @@ class _Summary:
             self._bytes[stream] += sum(row[f"{stream}_bytes"] for row in rows)
 
     def document(self) -> dict[str, Any]:
+        """Return the summary as `dataset.json` stores it."""
         return {
             "videos": self.videos,
             "rejected": self.rejected,

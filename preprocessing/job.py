@@ -1,11 +1,12 @@
-"""The whole job: plan the shards, make what is missing, try again what was rejected, account for every video."""
+"""The preprocessing job: plan the shards, create the missing ones, retry rejected videos, finalize the dataset."""
 
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import (
@@ -22,39 +23,73 @@ from lgd.pipeline.dataset.dataset import (
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from lgd.pipeline.tasks import Task, run_tasks
 from lgd.preprocessing.annotations.manifest import Manifest
-from lgd.preprocessing.finalize import finalize_dataset
-from lgd.preprocessing.plan import NEW_FOLDER, continued, default_videos_per_shard, plan_shards, survey
+from lgd.preprocessing.counters import ShardCounters
+from lgd.preprocessing.finalize import REJECTED_FILE, finalize_dataset
+from lgd.preprocessing.plan import (
+    NEW_FOLDER,
+    ShardPlan,
+    default_videos_per_shard,
+    find_complete_shards,
+    plan_shards,
+    update_manifest,
+)
 from lgd.preprocessing.settings import PreprocessResources, Settings
-from lgd.preprocessing.shard import ShardCounters, make_shard, retry_shard
+from lgd.preprocessing.shard import make_shard, retry_shard
 
-CONNECTIONS = 16  # to the store at once: latency of an object store, not computing
+CONNECTIONS = 16  # simultaneous requests to the storage, because of the latency of object stores
+SHOWN_CLASSES = 4  # class names in the summary
 
 
 @dataclass(frozen=True)
-class PreprocessResult:
-    """What a run of the job did, and what the dataset holds after it.
+class PreprocessResult(CommandResult):
+    """What a run of the job did, and what the dataset contains after it."""
 
-    shards_made, shards_there: that this run made, and found complete. tried_again, recovered: videos that were
-    rejected before. made: videos that this run put into shards; flow_pairs: that it computed. seconds: of worker time
-    by stage. work_s: from the first task to the last. wall_s: of the run. driver_mb: the most memory that this process
-    had, MB."""
-
-    out: str
-    streams: list[str]
-    manifest: int
-    videos: int
+    out: str  # folder of the dataset
+    streams: list[str]  # the complete streams
+    manifest: int  # number of listed videos: videos + rejected
+    videos: int  # in the dataset
     rejected: int
-    reasons: Mapping[str, int]
-    shards_made: int
-    shards_there: int
-    tried_again: int
-    recovered: int
-    made: int
-    flow_pairs: int
-    seconds: Mapping[str, float]
-    work_s: float
-    wall_s: float
-    driver_mb: float
+    reasons: Mapping[str, int]  # number of rejected videos by reason
+    rejected_file: str | None  # table of the rejected videos; None if there are none
+    classes: int  # number of classes
+    class_names: list[str]  # in the order of their labels
+    shards_made: int  # that this run created
+    shards_there: int  # that already existed
+    tried_again: int  # rejected videos that this run retried
+    recovered: int  # of these, how many are now in the dataset
+    made: int  # videos that this run added to shards
+    flow_pairs: int  # frame pairs whose flow this run computed
+    seconds: Mapping[str, float]  # worker time per stage
+    work_s: float  # from the start of the first task to the end of the last step
+    wall_s: float  # of the run
+    driver_mb: float  # peak memory of this process, MB
+
+    def lines(self) -> list[Line]:
+        """Return the summary of the dataset and of the work of this run."""
+        lines: list[Line] = [
+            f"{self.out}: {self.videos} videos in {_describe_classes(self.class_names)}; "
+            f"streams: {', '.join(self.streams)}",
+            f"{self.manifest} listed videos = {self.videos} in the dataset + {self.rejected} rejected",
+        ]
+        if self.rejected:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
+            lines.append(f"rejected videos by reason: {reasons}; each video is listed in {self.rejected_file}")
+        if self.tried_again:
+            lines.append(f"rejected videos retried: {self.tried_again}; now in the dataset: {self.recovered}")
+        if self.made:
+            stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in self.seconds.items() if spent)
+            lines.append(
+                f"{self.made} videos in {self.work_s:.1f} s ({self.made / self.work_s:.1f} videos/s, "
+                f"{self.flow_pairs / self.work_s:.0f} flow pairs/s); worker time in seconds: {stages}"
+            )
+        return lines
+
+
+def _describe_classes(names: Sequence[str]) -> str:
+    """Return the number of classes and the first few names: `4 classes (bend, jack, wave1, wave2)`."""
+    shown = ", ".join(names[:SHOWN_CLASSES])
+    more = f", ... and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
+    return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown}{more})"
 
 
 def preprocess(
@@ -68,78 +103,62 @@ def preprocess(
     start_cluster: Callable[[], None],
     retry_rejected: bool = False,
 ) -> PreprocessResult:
-    """Makes the dataset `out` from the videos of a folder, or what is missing of it.
+    """Create the dataset `out` from a folder of videos, or only what is missing from it.
 
-    retry_rejected: videos that an earlier run rejected are tried again, in all streams of the dataset.
-    Raises UserError when `out` was made from other videos or by another recipe, naming what differs; when a shard
-    cannot be made; and when the disk is full or the store does not answer."""
+    start_cluster: called before the first task. retry_rejected: retry videos that an earlier run rejected, in all
+    streams of the dataset.
+    Raises UserError, naming what differs, if `out` was created from different videos or with different settings;
+    UserError if a shard cannot be created or the disk is full; StoreError if the storage is unreachable."""
     started = time.monotonic()
-    needs = resources.per_task(settings.flow.device)
+    per_task = resources.per_task(settings.flow.device)
     specs = {stream: settings.spec(stream) for stream in streams}
-    dataset, manifest = _prepare(out, manifest, settings, specs=specs, retry_rejected=retry_rejected)
+    dataset, manifest = _open_or_create(out, manifest, settings, specs=specs, retry_rejected=retry_rejected)
     storage = dataset.storage
-    common = {"storage": storage, "videos": videos, "settings": settings}
     plans = plan_shards(manifest, dataset.videos_per_shard)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        there = survey(storage, dataset.specs, plans, pool=pool)
-        lacking = [
-            (plan, {stream: specs[stream] for stream in streams if stream not in have}, next(iter(have), None))
-            for plan, have in zip(plans, there, strict=True)
-        ]
-        make = [
-            Task(
-                f"shard {plan.name}",
-                make_shard,
-                {**common, "plan": plan, "specs": missing, "other": other},
-                len(plan.videos),
-            )
-            for plan, missing, other in lacking
-            if missing
-        ]
-        retry = [
-            Task(
-                f"shard {plan.name}",
-                retry_shard,
-                {**common, "plan": plan, "specs": _both(dataset, have, new)},
-                len(rejected),
-            )
-            for (plan, new, _), have in zip(lacking, there, strict=True)
-            if retry_rejected and (rejected := next(iter(have.values()), None))
-        ]
-        work = again = ShardCounters()
+        complete = find_complete_shards(storage, dataset.specs, plans, pool=pool)
+        shared = {"storage": storage, "videos": videos, "settings": settings}
+        creating = _creating_tasks(plans, complete, specs, shared=shared)
+        retrying = _retrying_tasks(plans, complete, dataset, new=specs, shared=shared) if retry_rejected else []
+        created = retried = ShardCounters()
         working = time.monotonic()
-        if not make and not retry and all(stream in dataset.streams for stream in streams):
-            say(f"{out} is complete already: {len(plans)} shards of {', '.join(streams)}; nothing to do")
+        if not creating and not retrying and all(stream in dataset.streams for stream in streams):
+            say(f"{storage.display()} is already complete: {len(plans)} shards of {', '.join(streams)}; nothing to do")
         else:
-            if len(make) < len(plans):
-                say(f"{len(plans) - len(make)} of {len(plans)} shards are there already")
-            if make or retry:
+            if len(creating) < len(plans):
+                say(f"{len(plans) - len(creating)} of {len(plans)} shards already exist")
+            if creating or retrying:
                 start_cluster()
             working = time.monotonic()
-            if make:
-                work = run_tasks("preprocess", make, needs, workers=resources.num_workers, total=ShardCounters())
-            if retry:
-                for stream in dataset.streams:  # their shards change: without an index they do not count as whole
+            workers = resources.num_workers
+            if creating:
+                created = run_tasks("preprocess", creating, per_task, workers=workers, total=ShardCounters())
+            if retrying:
+                for stream in dataset.streams:  # their shards change: a stream without an index is not complete
                     storage.delete(index_name(stream))
-                again = run_tasks("retry rejected", retry, needs, workers=resources.num_workers, total=ShardCounters())
-            _clean(dataset)
+                retried = run_tasks("retry rejected", retrying, per_task, workers=workers, total=ShardCounters())
+            _remove_temporary_files(dataset)
             finalize_dataset(dataset, manifest, plans, pool=pool)
         work_s = time.monotonic() - working
     dataset = open_dataset(storage)
     total = ShardCounters()
-    total.add(work)
-    total.add(again)
+    total.add(created)
+    total.add(retried)
+    rejected = dataset.summary["rejected"]
     return PreprocessResult(
         out=out,
         streams=dataset.streams,
         manifest=len(manifest.videos),
         videos=dataset.summary["videos"],
-        rejected=dataset.summary["rejected"],
+        rejected=rejected,
         reasons=dataset.summary["reasons"],
-        shards_made=len(make),
-        shards_there=len(plans) - len(make),
-        tried_again=again.videos + again.rejected,
-        recovered=again.videos,
+        rejected_file=storage.display(REJECTED_FILE) if rejected else None,
+        classes=len(dataset.classes),
+        class_names=list(dataset.classes),
+        shards_made=len(creating),
+        shards_there=len(plans) - len(creating),
+        tried_again=retried.videos + retried.rejected,
+        recovered=retried.videos,
         made=total.videos,
         flow_pairs=total.flow_pairs,
         seconds=total.seconds,
@@ -149,24 +168,57 @@ def preprocess(
     )
 
 
-def _both(dataset: Dataset, there: Mapping[str, object], made: Mapping[str, object]) -> dict[str, StreamSpec]:
-    """The streams that have a shard once this run's are made."""
-    return {stream: spec for stream, spec in dataset.specs.items() if stream in there or stream in made}
+CompleteShards = Sequence[Mapping[str, frozenset[str]]]  # per plan, as `find_complete_shards` returns them
 
 
-def _prepare(
+def _creating_tasks(
+    plans: Sequence[ShardPlan],
+    complete: CompleteShards,
+    specs: Mapping[str, StreamSpec],
+    *,
+    shared: Mapping[str, object],
+) -> list[Task]:
+    """Return one task per shard that at least one of the streams in `specs` lacks."""
+    tasks = []
+    for plan, streams in zip(plans, complete, strict=True):
+        missing = {stream: spec for stream, spec in specs.items() if stream not in streams}
+        if missing:
+            arguments = {**shared, "plan": plan, "specs": missing, "existing": next(iter(streams), None)}
+            tasks.append(Task(f"shard {plan.name}", make_shard, arguments, len(plan.videos)))
+    return tasks
+
+
+def _retrying_tasks(
+    plans: Sequence[ShardPlan],
+    complete: CompleteShards,
+    dataset: Dataset,
+    *,
+    new: Iterable[str],
+    shared: Mapping[str, object],
+) -> list[Task]:
+    """Return one task per shard that exists and rejected videos. new: streams that this run creates."""
+    tasks = []
+    for plan, streams in zip(plans, complete, strict=True):
+        if rejected := next(iter(streams.values()), None):
+            specs = {stream: spec for stream, spec in dataset.specs.items() if stream in {*streams, *new}}
+            arguments = {**shared, "plan": plan, "specs": specs}
+            tasks.append(Task(f"shard {plan.name}", retry_shard, arguments, len(rejected)))
+    return tasks
+
+
+def _open_or_create(
     out: str, manifest: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
 ) -> tuple[Dataset, Manifest]:
-    """Opens the dataset or begins it, and writes its plan: the dataset and the manifest to go on with.
+    """Open the dataset, or create it with its plan; return it with the manifest that it is made from.
 
-    Refuses one made from other videos or by another recipe."""
+    Raises UserError if the dataset was created from different videos or with different settings."""
     storage = Storage(out)
     if storage.exists(DESCRIPTION):
         dataset = open_dataset(storage)
-        manifest = _resumed_manifest(dataset, manifest, settings, specs=specs, retry_rejected=retry_rejected)
+        manifest = _resume_manifest(dataset, manifest, settings, specs=specs, retry_rejected=retry_rejected)
     else:
         if any(name != MANIFEST and not name.startswith(TEMPORARY) for name in storage.names()):
-            raise UserError(f"{out} holds other files and is not a dataset: choose another --out")
+            raise UserError(f"{storage.display()} contains other files and is not a dataset: choose a different --out")
         storage.make_folder()
         write_table(storage, MANIFEST, manifest.table())
         dataset = Dataset(storage, "", manifest.classes, default_videos_per_shard(len(manifest.videos)), {})
@@ -176,7 +228,7 @@ def _prepare(
         dataset.save()
     for folder in _folders(dataset):
         storage.make_folder(folder)
-    _clean(dataset)
+    _remove_temporary_files(dataset)
     return dataset, manifest
 
 
@@ -184,32 +236,35 @@ def _folders(dataset: Dataset) -> list[str]:
     return ["", *(folder for stream in dataset.specs for folder in (stream, f"{stream}/.parts"))]
 
 
-def _clean(dataset: Dataset) -> None:
-    """Removes what killed drivers and workers were writing."""
+def _remove_temporary_files(dataset: Dataset) -> None:
+    """Remove unfinished files of killed processes."""
     for folder in _folders(dataset):
         dataset.storage.clean(folder)
 
 
-def _resumed_manifest(
-    dataset: Dataset, asked: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
+def _resume_manifest(
+    dataset: Dataset, listed: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
 ) -> Manifest:
-    """The manifest of a dataset that exists: with `retry_rejected`, files that were missing and have turned up."""
+    """Return the manifest of an existing dataset; with `retry_rejected`, including files that were missing before.
+
+    listed: the manifest of this run. Raises UserError if it lists different videos or the settings differ."""
     storage = dataset.storage
-    planned = read_table(storage, MANIFEST)
-    same = planned.equals(asked.table(), check_metadata=True)  # mostly so, and much quicker than row by row
-    before = asked if same else Manifest.from_table(planned)
-    now = asked if same else continued(before, asked, storage.root)
-    # What is retried changes all streams: they have a video, or none has it.
+    table = read_table(storage, MANIFEST)
+    same = table.equals(listed.table(), check_metadata=True)  # the usual case, and much faster than row by row
+    planned = listed if same else Manifest.from_table(table)
+    updated = listed if same else update_manifest(planned, listed, storage.display())
+    # A retry changes all streams: a video is in all of them or in none.
     for stream in dataset.specs if retry_rejected else dataset.specs.keys() & specs.keys():
         if differences := dataset.specs[stream].differences(settings.spec(stream)):
             raise UserError(
-                f"the {stream} stream of {storage.root} was made by another recipe ({'; '.join(differences)}): "
-                f"{NEW_FOLDER}"
+                f"the {stream} stream of {storage.display()} was created with different settings "
+                f"({'; '.join(differences)}): {NEW_FOLDER}"
             )
-    found = sum(video.missing for video in before.videos) - sum(video.missing for video in now.videos)
+    found = sum(video.missing for video in planned.videos) - sum(video.missing for video in updated.videos)
     if found and not retry_rejected:
-        say(f"{found} videos that were missing are there now: --retry-rejected takes them in")
-        return before
+        what = "1 video that was missing now exists" if found == 1 else f"{found} videos that were missing now exist"
+        say(f"{what}: use --retry-rejected to add {'it' if found == 1 else 'them'}")
+        return planned
     if found:
-        write_table(storage, MANIFEST, now.table())
-    return now
+        write_table(storage, MANIFEST, updated.table())
+    return updated

@@ -1,4 +1,4 @@
-"""Which shard holds which videos, which shards are there, and whether a list of videos is the one planned from."""
+"""The plan of a dataset: which shard holds which videos, and which shards are complete."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from lgd.pipeline.dataset.index import read_part
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Manifest, Video
 
-NEW_FOLDER = "give the same options and videos as before, or preprocess into a new folder with --out"
+NEW_FOLDER = "use the same options and videos as before, or choose a new folder with --out"
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,21 @@ class ShardPlan:
 
     @property
     def identity(self) -> str:
-        """Changes when the shard's list of videos does; not when one that was missing turns up."""
+        """Hash of the shard's list of videos. It does not depend on whether a file is missing."""
         rows = [(video.key, video.label, video.class_name, video.split) for video in self.videos]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def default_videos_per_shard(videos: int) -> int:
-    """About 64 shards of a small dataset, so that there is work for every core; 128 videos a shard (about 150 MB of
-    Kinetics) of a large one."""
+    """Return the number of videos per shard of a new dataset.
+
+    A small dataset gets about 64 shards, so that every core has work; a large one gets 128 videos per shard (about
+    150 MB of Kinetics)."""
     return min(max(videos // 64, 4), 128)
 
 
 def plan_shards(manifest: Manifest, videos_per_shard: int) -> list[ShardPlan]:
-    """Cuts the manifest, which is in order of split and key, into shards: in order of their names."""
+    """Divide the manifest, which is ordered by split and key, into shards, ordered by name."""
     plans = []
     for split, group in groupby(manifest.videos, lambda video: video.split):
         videos = tuple(group)
@@ -46,8 +48,9 @@ def plan_shards(manifest: Manifest, videos_per_shard: int) -> list[ShardPlan]:
     return plans
 
 
-def rejected_in(storage: Storage, spec: StreamSpec, plan: ShardPlan) -> frozenset[str] | None:
-    """The keys that a shard's task rejected; None unless the shard is there, whole, of this recipe and these videos."""
+def rejected_keys(storage: Storage, spec: StreamSpec, plan: ShardPlan) -> frozenset[str] | None:
+    """Return the keys that a shard's task rejected, or None if the shard is missing, incomplete, has a different spec
+    or different videos."""
     size = storage.size(shard_name(spec.stream, plan.name))
     if size is None:
         return None
@@ -60,50 +63,54 @@ def rejected_in(storage: Storage, spec: StreamSpec, plan: ShardPlan) -> frozense
     return frozenset(row["key"] for row in record["rejected"])
 
 
-def survey(
+def find_complete_shards(
     storage: Storage, specs: Mapping[str, StreamSpec], plans: Sequence[ShardPlan], *, pool: Executor
 ) -> list[dict[str, frozenset[str]]]:
-    """Of every plan, the streams whose shard is complete, with the keys that it rejected: the same in all of them.
+    """Return for every plan the streams whose shard is complete, with the keys that it rejected (equal in all of them).
 
-    A video is in all streams or in none. Where a retry that was killed has mended the shard of one stream and not
-    that of another, the other one does not count as complete: it is to be made again after the mended one."""
+    A video is in all streams or in none. If a killed retry has updated the shard of one stream but not the shard of
+    another, the one that was not updated does not count as complete: it must be created again."""
     found: list[dict[str, frozenset[str]]] = [{} for _ in plans]
     for stream, spec in specs.items():
-        rejected = pool.map(rejected_in, [storage] * len(plans), [spec] * len(plans), plans)
-        for streams, keys in zip(found, rejected, strict=True):
+        rejected = pool.map(rejected_keys, [storage] * len(plans), [spec] * len(plans), plans)
+        for complete, keys in zip(found, rejected, strict=True):
             if keys is not None:
-                streams[stream] = keys
-    for streams in found:
-        min_workers = min(streams.values(), key=len, default=None)
-        for stream in [name for name, keys in streams.items() if keys != min_workers]:
-            del streams[stream]
+                complete[stream] = keys
+    for complete in found:
+        newest = min(complete.values(), key=len, default=None)  # a retry only removes rejections
+        for stream in [name for name, keys in complete.items() if keys != newest]:
+            del complete[stream]
     return found
 
 
-def continued(before: Manifest, asked: Manifest, out: str) -> Manifest:
-    """The manifest that a dataset goes on with: as `before`, with the files that were missing then and are `asked` now.
+def update_manifest(planned: Manifest, listed: Manifest, out: str) -> Manifest:
+    """Return the manifest `planned` of the dataset `out`, updated with files that were missing and now exist.
 
-    A file that is missing now stays listed where it was: its frames may be in the dataset already.
+    planned: the manifest that the shards were planned from. listed: the manifest of this run. A file that is missing
+    only now keeps its row: its frames may already be in the dataset.
     Raises UserError, naming what differs, unless both list the same videos."""
-    then, now = ({video.key: video for video in manifest.videos} for manifest in (before, asked))
-    parts = []
-    for keys, what in ((sorted(now.keys() - then.keys()), "new"), (sorted(then.keys() - now.keys()), "gone")):
+    before, now = ({video.key: video for video in manifest.videos} for manifest in (planned, listed))
+    differences = []
+    for keys, what in (
+        (sorted(now.keys() - before.keys()), "new"),
+        (sorted(before.keys() - now.keys()), "no longer listed"),
+    ):
         if keys:
-            parts.append(f"{len(keys)} {'is' if len(keys) == 1 else 'are'} {what}, such as {keys[0]}")
-    if before.classes != asked.classes:
-        parts.append("the classes differ")
-    if not parts:
-        differing = [key for key in then if not _same(then[key], now[key])]
-        if differing:
-            parts.append(f"labels, splits, files or times of {len(differing)} differ, such as {differing[0]}")
-    if parts:
-        raise UserError(f"{out} was made from another list of videos ({'; '.join(parts)}): {NEW_FOLDER}")
-    found = {key for key, video in then.items() if video.missing and not now[key].missing}
-    return replace(before, videos=tuple(now[v.key] if v.key in found else v for v in before.videos))
+            differences.append(f"{len(keys)} {what}, such as {keys[0]}")
+    if planned.classes != listed.classes:
+        differences.append("different classes")
+    if not differences:
+        changed = [key for key in before if not _is_same(before[key], now[key])]
+        if changed:
+            differences.append(f"{len(changed)} with a different label, split, file or time, such as {changed[0]}")
+    if differences:
+        raise UserError(f"{out} was created from a different list of videos ({'; '.join(differences)}): {NEW_FOLDER}")
+    found = {key for key, video in before.items() if video.missing and not now[key].missing}
+    return replace(planned, videos=tuple(now[v.key] if v.key in found else v for v in planned.videos))
 
 
-def _same(then: Video, now: Video) -> bool:
-    """Where a file is missing, neither list knows its name and its part for sure."""
-    if then.missing or now.missing:
-        then, now = (replace(video, path="", start_s=None, end_s=None, missing=False) for video in (then, now))
-    return then == now
+def _is_same(before: Video, now: Video) -> bool:
+    """If a file is missing, neither manifest is certain about its name and its start and end."""
+    if before.missing or now.missing:
+        before, now = (replace(video, path="", start_s=None, end_s=None, missing=False) for video in (before, now))
+    return before == now

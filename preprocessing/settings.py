@@ -106,7 +106,7 @@ def settings_from_specs(specs: Mapping[str, StreamSpec]) -> Settings:
     """Return the settings that create streams with these specs: the inverse of `Settings.spec`, except for versions.
 
     The specs must have the same frame rate and size. Flow that was computed on a GPU is computed on the CPU where
-    there is no GPU. Raises UserError, naming what differs, for a spec that this version of the code cannot reproduce."""
+    there is no GPU. Raises UserError, naming what differs, for a spec that the installed version cannot reproduce."""
     settings = Settings()
     try:
         for stream, spec in specs.items():

@@ -37,7 +37,7 @@ def test_verbs_run_on_both_tasks_and_nothing_is_left(videos: Path, tmp_path: Pat
     job, state, log = run(tmp_path, look, "preprocess", videos, "--out", data, *short, "--", "inspect", tmp_path / "no")
     assert state == "FAILED 1:0", log
     assert ": 2 nodes" in log
-    assert "18 videos + 0 rejected = 18 of the manifest" in log
+    assert "18 listed videos = 18 in the dataset + 0 rejected" in log
     assert "lgd: there is no dataset" in log
     assert modes == {".lgd": 0o700, "token": 0o600}
     assert list(tmp_path.glob(".lgd-*")) == []

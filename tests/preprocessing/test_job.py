@@ -1,17 +1,21 @@
-"""The whole preprocessing job as a user runs it: killed, resumed, extended, refused."""
+"""The preprocessing job as a user runs it: killed, resumed, extended, refused."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.dataset.dataset import open_dataset, shard_name
+from lgd.preprocessing.job import PreprocessResult
 
 
 def command(videos: Path, out: Path, *more: object) -> tuple[object, ...]:
-    """As the fixture `dataset_folder` was made."""
+    """The command that created the fixture `dataset_folder`."""
     return ("preprocess", videos, "--out", out, "--short-side", 64, "--val-fraction", 0.34, *more)
 
 
@@ -19,7 +23,13 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_those_of_an_undisturbed_run(
+def assert_same_files(one: Path, other: Path) -> None:
+    contents, expected = files(one), files(other)
+    assert contents.keys() == expected.keys()
+    assert [name for name in contents if contents[name] != expected[name]] == []
+
+
+def test_a_job_that_was_killed_resumed_and_extended_by_a_stream_writes_the_bytes_of_an_undisturbed_run(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):
     out = tmp_path / "data"
@@ -28,7 +38,7 @@ def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_tho
     assert not (rgb / "index.arrow").exists()
     done = run_lgd(*command(videos, out, "--streams", "rgb", "--num-workers", 1))
     assert done.returncode == 0, done.stderr
-    assert "shards are there already" in done.stderr
+    assert "shards already exist" in done.stderr
     assert open_dataset(out).streams == ["rgb"]
     before = files(rgb)
 
@@ -37,17 +47,13 @@ def test_killed_resumed_on_one_worker_and_extended_by_a_stream_the_bytes_are_tho
     done = run_lgd(*command(videos, out, "--num-workers", 1))
     assert done.returncode == 0, done.stderr
     assert files(rgb) == before
-    ours, undisturbed = files(out), files(dataset_folder)
-    assert ours.keys() == undisturbed.keys()
-    assert [name for name in ours if ours[name] != undisturbed[name]] == []
+    assert_same_files(out, dataset_folder)
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_finished_dataset_is_left_alone_and_a_lost_shard_made_again(
+def test_a_complete_dataset_is_not_changed_and_a_lost_shard_is_created_again(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):
-    import shutil
-
     out = tmp_path / "data"
     shutil.copytree(dataset_folder, out)
     done = run_lgd(*command(videos, out))
@@ -63,36 +69,33 @@ def test_a_finished_dataset_is_left_alone_and_a_lost_shard_made_again(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--fps", 12), "made by another recipe (fps: 25.0 -> 12.0)"),
-        (("--flow.tvl1.warps", 3), "made by another recipe (tvl1.warps: 5 -> 3)"),
-        (("--val-fraction", 0.5), "made from another list of videos (labels, splits, files or times of"),
+        (("--fps", 12), "rgb stream of {out} was created with different settings (fps: 25.0 -> 12.0)"),
+        (("--flow.tvl1.warps", 3), "flow stream of {out} was created with different settings (tvl1.warps: 5 -> 3)"),
+        (("--val-fraction", 0.5), "with a different label, split, file or time, such as "),
     ],
 )
-def test_other_options_for_the_same_dataset_are_refused_with_what_differs(
+def test_different_options_for_the_same_dataset_are_refused_with_what_differs(
     videos: Path, dataset_folder: Path, options: tuple[object, ...], message: str
 ):
     before = files(dataset_folder)
     done = run_lgd(*command(videos, dataset_folder, *options))
     assert done.returncode == 1
-    assert message in done.stderr
+    assert message.format(out=dataset_folder) in done.stderr
     assert done.stderr.count("\n") == 1
     assert files(dataset_folder) == before
 
 
-def test_other_videos_for_the_same_dataset_are_refused_by_name(videos: Path, dataset_folder: Path, tmp_path: Path):
-    import shutil
-
+def test_different_videos_for_the_same_dataset_are_refused_by_name(videos: Path, dataset_folder: Path, tmp_path: Path):
     more = tmp_path / "videos"
     shutil.copytree(videos, more)
     (more / "up" / "up_002.mp4").rename(more / "up" / "up_new.mp4")
     done = run_lgd(*command(more, dataset_folder))
     assert done.returncode == 1
-    assert "1 is new, such as up-up_new" in done.stderr
-    assert "1 is gone, such as up-up_002" in done.stderr
+    assert "(1 new, such as up-up_new; 1 no longer listed, such as up-up_002)" in done.stderr
 
 
 @pytest.mark.usefixtures("joined")
-def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_room(videos: Path, full_disk: Path):
+def test_a_full_disk_is_a_one_line_error(videos: Path, full_disk: Path):
     done = run_lgd(*command(videos, full_disk / "data"))
     assert done.returncode == 1, done.stderr
     assert "no space is left on the device: free some, and run the same command again" in done.stderr
@@ -100,49 +103,93 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on_when_there_is_room(vid
 
 
 @pytest.mark.usefixtures("joined")
-def test_what_was_missing_or_broken_is_tried_again_on_demand_and_the_bytes_are_those_of_a_run_that_had_it_at_once(
+def test_a_retry_of_missing_and_broken_videos_writes_the_bytes_of_a_run_that_had_them_from_the_start(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):
-    listing = tmp_path / "list.csv"
+    annotations = tmp_path / "list.csv"
     paths = sorted(str(path.relative_to(videos)) for path in videos.rglob("*.mp4"))
-    listing.write_text("path,label,split\n" + "".join(f"{p},{p.split('/')[0]},train\n" for p in paths))
-    some = tmp_path / "some"
+    annotations.write_text("path,label,split\n" + "".join(f"{p},{p.split('/')[0]},train\n" for p in paths))
+    incomplete = tmp_path / "incomplete"
     for path in paths:
-        (some / path).parent.mkdir(parents=True, exist_ok=True)
-        (some / path).symlink_to(videos / path)
-    missing, broken = some / paths[3], some / paths[8]
+        (incomplete / path).parent.mkdir(parents=True, exist_ok=True)
+        (incomplete / path).symlink_to(videos / path)
+    missing, broken = incomplete / paths[3], incomplete / paths[8]
     missing.unlink()
     broken.unlink()
     broken.write_bytes(b"half a download")
-    options = ("--annotations", listing, "--short-side", 32)
+    options = ("--annotations", annotations, "--short-side", 32)
 
     def run(out: Path, folder: Path, *more: object) -> dict[str, Any]:
         done = run_lgd("preprocess", folder, "--out", out, *options, *more, "--json")
         assert done.returncode == 0, done.stderr
-        said.append(done.stderr)
+        logs.append(done.stderr)
         return json.loads(done.stdout)
 
-    said: list[str] = []
+    logs: list[str] = []
     out = tmp_path / "out"
-    outcome = run(out, some, "--streams", "rgb")
-    assert outcome["reasons"] == {"missing": 1, "unreadable": 1}
-    assert open_dataset(out).summary["reasons"] == outcome["reasons"]
+    result = run(out, incomplete, "--streams", "rgb")
+    assert result["reasons"] == {"missing": 1, "unreadable": 1}
+    assert result["rejected_file"] == str(out / "rejected.parquet")
+    assert set(pq.read_table(result["rejected_file"]).column("path").to_pylist()) == {paths[3], paths[8]}
+    assert open_dataset(out).summary["reasons"] == result["reasons"]
     before = files(out)
     broken.unlink()
     broken.symlink_to(videos / paths[8])
-    outcome = run(out, some, "--streams", "rgb", "--retry-rejected")
-    assert (outcome["tried_again"], outcome["recovered"], outcome["rejected"]) == (2, 1, 1)
+    result = run(out, incomplete, "--streams", "rgb", "--retry-rejected")
+    assert (result["tried_again"], result["recovered"], result["rejected"]) == (2, 1, 1)
     missing.symlink_to(videos / paths[3])
-    outcome = run(out, some)  # flow is made of the same videos
-    assert "1 videos that were missing are there now: --retry-rejected takes them in" in said[-1]
-    assert outcome["rejected"] == 1
+    result = run(out, incomplete)  # the flow stream gets the same videos
+    assert "1 video that was missing now exists: use --retry-rejected to add it" in logs[-1]
+    assert result["rejected"] == 1
     assert files(out).keys() > before.keys()
-    outcome = run(out, some, "--streams", "rgb", "--retry-rejected")  # and in all streams
-    assert (outcome["tried_again"], outcome["recovered"], outcome["rejected"]) == (1, 1, 0)
-    outcome = run(out, some, "--retry-rejected")
-    assert (outcome["tried_again"], outcome["shards_made"]) == (0, 0)
-    run(tmp_path / "whole", videos)
-    ours, at_once = files(out), files(tmp_path / "whole")
-    assert ours.keys() == at_once.keys()
-    assert [name for name in ours if ours[name] != at_once[name]] == []
+    result = run(out, incomplete, "--streams", "rgb", "--retry-rejected")  # retries all streams
+    assert (result["tried_again"], result["recovered"], result["rejected"]) == (1, 1, 0)
+    assert result["rejected_file"] is None
+    result = run(out, incomplete, "--retry-rejected")
+    assert (result["tried_again"], result["shards_made"]) == (0, 0)
+    run(tmp_path / "undisturbed", videos)
+    assert_same_files(out, tmp_path / "undisturbed")
     assert run_lgd("inspect", out, "--verify").returncode == 0
+
+
+RESULT = PreprocessResult(
+    out="data",
+    streams=["rgb", "flow"],
+    manifest=75,
+    videos=72,
+    rejected=3,
+    reasons={"missing": 2, "unreadable": 1},
+    rejected_file="data/rejected.parquet",
+    classes=4,
+    class_names=["bend", "jack", "wave1", "wave2"],
+    shards_made=19,
+    shards_there=0,
+    tried_again=0,
+    recovered=0,
+    made=72,
+    flow_pairs=3600,
+    seconds={"compile": 0.0, "decode": 4.0, "flow": 30.0},
+    work_s=20.0,
+    wall_s=25.0,
+    driver_mb=200.0,
+)
+
+
+def test_the_summary_accounts_for_every_video_and_names_the_classes_and_the_file_of_rejections():
+    assert RESULT.lines() == [
+        "data: 72 videos in 4 classes (bend, jack, wave1, wave2); streams: rgb, flow",
+        "75 listed videos = 72 in the dataset + 3 rejected",
+        "rejected videos by reason: missing 2, unreadable 1; each video is listed in data/rejected.parquet",
+        "72 videos in 20.0 s (3.6 videos/s, 180 flow pairs/s); worker time in seconds: decode 4.0, flow 30.0",
+    ]
+
+
+def test_the_summary_of_many_classes_names_the_first_and_that_of_a_retry_counts_the_recovered():
+    names = [f"class{number:03d}" for number in range(400)]
+    changes = {"rejected": 0, "reasons": {}, "rejected_file": None, "made": 0, "tried_again": 3, "recovered": 3}
+    lines = replace(RESULT, classes=400, class_names=names, **changes).lines()
+    assert lines == [
+        "data: 72 videos in 400 classes (class000, class001, class002, class003, ... and 396 more); streams: rgb, flow",
+        "75 listed videos = 72 in the dataset + 0 rejected",
+        "rejected videos retried: 3; now in the dataset: 3",
+    ]

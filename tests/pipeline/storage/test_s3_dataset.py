@@ -143,7 +143,7 @@ def test_a_killed_and_resumed_job_from_store_to_store_makes_the_bytes_of_a_local
 
 def test_other_files_in_the_folder_of_a_new_dataset_are_left_alone(videos: Path, s3: str):
     Storage(s3).write("mine", b"")
-    with pytest.raises(UserError, match="holds other files and is not a dataset"):
+    with pytest.raises(UserError, match="contains other files and is not a dataset"):
         cli.preprocess(str(videos), s3)
     assert Storage(s3).list_all() == ["mine"]
 

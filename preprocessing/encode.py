@@ -1,0 +1,113 @@
+"""One video -> its frames and its optical flow as JPEGs, one encoded video per stream."""
+
+from collections.abc import Container, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from lgd.pipeline.dataset.dataset import STREAMS
+from lgd.pipeline.dataset.flow_code import encode
+from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.manifest import Video
+from lgd.preprocessing.counters import ShardCounters
+from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
+from lgd.preprocessing.settings import Settings
+from lgd.preprocessing.shard_tar import EncodedVideo
+from lgd.preprocessing.video.decode import Frames, decode
+from lgd.preprocessing.video.files import local_file
+from lgd.preprocessing.video.rejections import Limits, Rejected
+
+FLOW_CHUNK = 64  # frame pairs whose flow is in memory at the same time
+
+
+def prepare_encoders(settings: Settings, streams: Container[str], counters: ShardCounters) -> None:
+    """Compile the flow solver, or load it from the cache: once per process, and before the first video is timed."""
+    if "flow" in streams:
+        with counters.timed("compile"):
+            _warm_up(settings.flow.backend, settings.flow.torch_device)
+
+
+_warm_up = cache(warm_up)
+
+
+def encode_video(
+    videos: Storage,
+    video: Video,
+    settings: Settings,
+    *,
+    streams: Iterable[str],
+    counters: ShardCounters,
+    limits: Limits = Limits(),
+) -> dict[str, EncodedVideo]:
+    """Decode a video of the folder `videos` and encode it for each stream; add the work to `counters`.
+
+    Raises Rejected if the file is missing or cannot be decoded within `limits`."""
+    with counters.timed("decode"):
+        if video.missing:
+            raise Rejected("missing", f"there is no file {video.path}")
+        with local_file(videos, video.path) as path:
+            frames = decode(
+                path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits
+            )
+    encoded = {}
+    height, width = frames.rgb.shape[1:3]
+    for stream in streams:
+        jpegs, details = _ENCODERS[stream](frames, settings, counters)
+        description = {
+            "key": video.key,
+            "label": video.label,
+            "class": video.class_name,
+            "fps": frames.fps,
+            "frames": len(jpegs),
+            "width": width * max(STREAMS[stream].planes, 1),
+            "height": height,
+            "source": video.path,
+            "start_s": video.start_s,
+            "end_s": video.end_s,
+            "bytes": [len(jpeg) for jpeg in jpegs],
+            **details,
+        }
+        encoded[stream] = EncodedVideo(description, jpegs)
+    counters.videos += 1
+    counters.frames += len(frames.rgb)
+    counters.flow_pairs += len(frames.rgb) - 1 if "flow" in encoded else 0
+    return encoded
+
+
+def source_frames(encoded: Mapping[str, EncodedVideo]) -> int:
+    """Return the number of decoded frames of an encoded video, whichever streams it has."""
+    stream, video = next(iter(encoded.items()))
+    return len(video.frames) + STREAMS[stream].lost_frames
+
+
+def _encode_rgb(frames: Frames, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
+    with counters.timed("jpeg"):
+        return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in frames.rgb], {}
+
+
+def _encode_flow(frames: Frames, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
+    with counters.timed("flow"):
+        gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
+    jpegs: list[bytes] = []
+    saturated = 0.0
+    for first in range(0, len(gray) - 1, FLOW_CHUNK):
+        with counters.timed("flow"):
+            chunk = gray[first : first + FLOW_CHUNK + 1]
+            flow = compute_flow(chunk, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
+            planes, fraction = encode(flow, settings.flow_bound)
+            saturated += fraction * len(planes)
+        with counters.timed("jpeg"):
+            jpegs += [_jpeg(plane, settings.flow.jpeg_quality) for plane in planes]
+    return jpegs, {"bound": settings.flow_bound, "saturated": round(saturated / max(len(jpegs), 1), 6)}
+
+
+def _jpeg(image: np.ndarray[Any, np.dtype[Any]], quality: int) -> bytes:
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape}")
+    return encoded.tobytes()
+
+
+_ENCODERS = {"rgb": _encode_rgb, "flow": _encode_flow}
