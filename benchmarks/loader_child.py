@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lgd.pipeline.console.command_line import stdout_for_the_answer
+from lgd.pipeline.console.command_line import stdout_for_result
 from lgd.pipeline.loading.transform import Transform
 
 WORKERS = (0, 1)  # of the torch DataLoader: the better counts
@@ -126,5 +126,5 @@ def decoded_job(text: str) -> LoaderJob:
 
 
 if __name__ == "__main__":
-    with stdout_for_the_answer(alone=True) as answer:
+    with stdout_for_result(alone=True) as answer:
         json.dump(measure(decoded_job(sys.argv[1])), answer)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from lgd.pipeline.console.command_line import stdout_for_the_answer
+from lgd.pipeline.console.command_line import stdout_for_result
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
 from lgd.training.compile import compiled
@@ -20,7 +20,7 @@ from lgd.training.recipes import TrainConfig, flatten, unflatten
 
 WARM_UP_STEPS = 2
 QUEUED_BATCHES = (
-    LoaderOptions().ahead + LoaderOptions().prefetch
+    LoaderOptions().read_ahead + LoaderOptions().prefetch
 )  # are ready before the first step, and waited for by none
 
 
@@ -114,5 +114,5 @@ def decoded_job(text: str) -> StepJob:
 
 
 if __name__ == "__main__":
-    with stdout_for_the_answer(alone=True) as answer:
+    with stdout_for_result(alone=True) as answer:
         json.dump(measure(decoded_job(sys.argv[1])), answer)

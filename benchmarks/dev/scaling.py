@@ -26,8 +26,9 @@ from tyro.conf import Positional, arg
 
 from lgd.benchmarks.isolated import run_isolated
 from lgd.benchmarks.train_child import StepJob, encoded
-from lgd.pipeline.console.command_line import Answer, Json, parsed, run_and_print
+from lgd.pipeline.console.command_line import Answer, Json, run_and_print
 from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.training.models.zoo import check_model_config, count
@@ -292,7 +293,10 @@ def scaling(
 def main() -> None:
     words = sys.argv[1:]
     run_and_print(
-        words, lambda: parsed(scaling, words, "python -m lgd.benchmarks.dev.scaling", defaults=recipe_defaults(words))()
+        words,
+        lambda: parse_command(
+            scaling, words, "python -m lgd.benchmarks.dev.scaling", defaults=recipe_defaults(words)
+        )(),
     )
 
 

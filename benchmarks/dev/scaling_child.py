@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lgd.pipeline.console.command_line import stdout_for_the_answer
+from lgd.pipeline.console.command_line import stdout_for_result
 
 RING = 2  # processes
 
@@ -73,5 +73,5 @@ def main(words: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    with stdout_for_the_answer(alone=True) as answer:
+    with stdout_for_result(alone=True) as answer:
         json.dump(main(sys.argv[1:]), answer)

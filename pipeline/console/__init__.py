@@ -1,0 +1,3 @@
+"""The command line as people meet it: errors of one line, progress, options, and the printing of results.
+
+May import only `lgd` itself (its version) and the other modules of this folder."""

@@ -1,33 +1,34 @@
-"""Words of a command line -> the call of a verb -> its answer on stdout, or one line that says what is wrong."""
+"""Run the command that a command line names, and print its result on stdout, or one line that says what is wrong."""
 
 import contextlib
 import dataclasses
-import functools
-import inspect
-import io
-import itertools
 import json
 import os
+import re
 import shlex
+import shutil
 import sys
+import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Annotated, Any, NamedTuple
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, arg
 
+from lgd import __version__
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import console as progress_console
 from lgd.pipeline.console.progress import say
 
 Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
 
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
-Line = str | Table  # what a result prints: a line of text, or a table
+Line = str | Table  # what a command prints: a line of text, or a table
 
 
 class CommandResult(ABC):
@@ -59,98 +60,83 @@ class Answer(NamedTuple):
 
 
 Command = Callable[..., "Answer | CommandResult"]
-Commands = Mapping[str, Command | Mapping[str, Command]]  # a verb may have verbs of its own: `lgd bench flow`
-Defaults = Callable[[str, list[str]], dict[str, Any]]  # (verb, the words after it) -> values by parameter
+Commands = Mapping[str, Command | Mapping[str, Command]]  # a mapping is a group of commands: `lgd bench flow`
+Defaults = Callable[[str, list[str]], dict[str, Any]]  # (command, the words after it) -> values by parameter
 
 
 def overview(commands: Commands, program: str) -> str:
-    """What `program` (`lgd` or `lgd bench`) can do, a line a verb."""
-    lines = [f"usage: {program} VERB ...", "", "Two-stream video action recognition on a cluster.", ""]
+    """Return the list of the commands of `program` (`lgd` or `lgd bench`), with a summary of each."""
+    width = min(shutil.get_terminal_size().columns, 120)
+    column = max(map(len, commands)) + 4
+    lines = [f"usage: {program} COMMAND [OPTIONS]", ""]
+    if program == "lgd":
+        lines = [*lines, "Two-stream video action recognition: videos to shards, training, evaluation, fusion.", ""]
     for name, command in commands.items():
-        about = (
-            f"one of {', '.join(command)}" if isinstance(command, Mapping) else (command.__doc__ or "").splitlines()[0]
-        )
-        lines.append(f"  {name:<12}{about}")
-    return "\n".join([*lines, "", f"{program} VERB --help explains a verb's options.", ""])
+        summary = f"Run one of: {', '.join(command)}" if isinstance(command, Mapping) else _summary(command)
+        lines += textwrap.wrap(summary, width, initial_indent=f"  {name}".ljust(column), subsequent_indent=" " * column)
+    return "\n".join([*lines, "", f"`{program} COMMAND --help` explains the options of a command.", ""])
+
+
+def _summary(command: Command) -> str:
+    """The first sentence of a command's docstring."""
+    paragraph = " ".join((command.__doc__ or "").strip().partition("\n\n")[0].split())
+    return re.split(r"\.(?= [A-Z`]|$)", paragraph, maxsplit=1)[0]
 
 
 def dispatch(
-    words: list[str], commands: Commands, defaults: Defaults, *, above: tuple[str, ...] = ()
+    words: list[str], commands: Commands, defaults: Defaults, *, group: tuple[str, ...] = ()
 ) -> "Answer | CommandResult":
-    """Parses a command line without its `lgd` and does it. above: the verb that the verbs belong to, if any.
+    """Run the command that a command line (without its `lgd`) names.
 
-    Raises UsageError for a command line that is wrong."""
+    group: the names of the groups of commands that `commands` belong to, outermost first.
+    Raises UsageError if the command line is wrong."""
+    program = " ".join(["lgd", *group])
     if not words or words[0] in ("-h", "--help"):
-        sys.stdout.write(overview(commands, " ".join(["lgd", *above])))
+        sys.stdout.write(overview(commands, program))
         raise SystemExit(0 if words else 2)
+    if words[0] == "--version" and not group:
+        sys.stdout.write(f"lgd {__version__}\n")
+        raise SystemExit(0)
     name, *rest = words
-    path = (*above, name)
+    path = " ".join([*group, name])
     if name not in commands:
-        raise UsageError(f"there is no verb {' '.join(path)!r}: choose from {', '.join(commands)}")
+        raise UsageError(f"unknown command {path}: choose from {', '.join(commands)}")
     command = commands[name]
     if isinstance(command, Mapping):
-        return dispatch(rest, command, defaults, above=path)
-    return parsed(command, rest, " ".join(["lgd", *path]), defaults=defaults(" ".join(path), rest))()
+        return dispatch(rest, command, defaults, group=(*group, name))
+    return parse_command(command, rest, f"lgd {path}", defaults=defaults(path, rest))()
 
 
 class CommandSequence:
-    """Verbs done one after the other, as a user would. seconds: that each stage took."""
+    """Commands that run one after the other, each as if a user had entered it.
+
+    seconds: the time that each stage took, by the name of the stage."""
 
     def __init__(self, commands: Commands, defaults: Defaults) -> None:
         self.seconds: dict[str, float] = {}
-        self._verbs, self._defaults = commands, defaults
+        self._commands, self._defaults = commands, defaults
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
+        """Record the time of a block as that of a stage."""
         start = time.monotonic()
         yield
         self.seconds[stage] = time.monotonic() - start
 
     def do(self, stage: str, *words: object) -> Any:
-        """Does the command of these words and returns its document."""
+        """Run the command of these words, print its lines on stderr, and return its JSON document."""
         command = [str(word) for word in words]
         say(f"\n$ lgd {shlex.join(command)}")
         with self.timed(stage):
-            answer = dispatch(command, self._verbs, self._defaults)
-        for line in _lines(answer):
+            result = dispatch(command, self._commands, self._defaults)
+        for line in _lines(result):
             say(line) if isinstance(line, str) else progress_console.print(line)
-        return _document(answer)
-
-
-def parsed(
-    command: Command, words: list[str], program: str, *, defaults: dict[str, Any]
-) -> Callable[[], "Answer | CommandResult"]:
-    """The call that the words ask for. defaults: of the verb's parameters, in the place of its own.
-
-    Raises UsageError, in one line, for words that are wrong."""
-
-    @functools.wraps(command)
-    def call(*values: Any, **named: Any) -> Callable[[], "Answer | CommandResult"]:
-        return functools.partial(command, *values, **named)
-
-    signature = inspect.signature(command)
-    parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in signature.parameters.values()]
-    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(call, args=words, prog=program, config=(tyro.conf.FlagCreatePairsOff,))
-    except SystemExit as stop:
-        if stop.code:
-            raise UsageError(one_line(complaint.getvalue(), program)) from stop
-        raise
-
-
-def one_line(box: str, program: str) -> str:
-    """The message inside the box that the option parser draws."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.splitlines()[1:]]
-    message = " ".join(itertools.takewhile(bool, lines))
-    return f"{message}; `{program} --help` explains the options"
+        return _document(result)
 
 
 @contextlib.contextmanager
-def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
-    """The standard output; while `alone`, whatever else prints to it goes to stderr."""
+def stdout_for_result(alone: bool) -> Iterator[IO[str]]:
+    """Yield the standard output. With `alone`, everything else that the block prints to it goes to stderr."""
     sys.stdout.flush()
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as output:
         if alone:
@@ -162,40 +148,41 @@ def stdout_for_the_answer(alone: bool) -> Iterator[IO[str]]:
             os.dup2(output.fileno(), 1)
 
 
-def run(words: list[str], commands: Commands, defaults: Defaults) -> None:
-    """The `lgd` command."""
+def run_command_line(words: list[str], commands: Commands, defaults: Defaults) -> None:
+    """Run `lgd WORDS` and exit as `run_and_print` does."""
     run_and_print(words, lambda: dispatch(words, commands, defaults))
 
 
 def run_and_print(words: list[str], call: Callable[[], "Answer | CommandResult"]) -> None:
-    """Makes the call that the words ask for and prints its answer: exit 0 done, 1 failed, 2 wrong usage; with --json
-    stdout is one JSON document."""
+    """Make the call that the words ask for and print its result: as one JSON document if `--json` is among the words.
+
+    Exits with 1 if the command failed, with 2 if the command line is wrong."""
     as_json = "--json" in words
     try:
-        with stdout_for_the_answer(alone=as_json) as output:
-            answer = call()
+        with stdout_for_result(alone=as_json) as output:
+            result = call()
             if as_json:
-                output.write(json.dumps(_document(answer), indent=2, ensure_ascii=False) + "\n")
+                output.write(json.dumps(_document(result), indent=2, ensure_ascii=False) + "\n")
             else:
                 console = Console(file=output, highlight=False)
-                for line in _lines(answer):
+                for line in _lines(result):
                     console.print(line, soft_wrap=isinstance(line, str), markup=False)
-        if answer.failed:
-            raise UserError(answer.failed)
+        if result.failed:
+            raise UserError(result.failed)
     except UserError as error:
         say(f"lgd: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        say("lgd: stopped; run the same command again to go on")
-        sys.exit(130)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        say("lgd: stopped; rerun the same command to resume")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
 
 
-def _lines(answer: "Answer | CommandResult") -> list[Line]:
-    return answer.lines() if isinstance(answer, CommandResult) else answer.text
+def _lines(result: "Answer | CommandResult") -> list[Line]:
+    return result.lines() if isinstance(result, CommandResult) else result.text
 
 
-def _document(answer: "Answer | CommandResult") -> Any:
-    return answer.document() if isinstance(answer, CommandResult) else answer.document
+def _document(result: "Answer | CommandResult") -> Any:
+    return result.document() if isinstance(result, CommandResult) else result.document

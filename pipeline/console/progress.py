@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a bar on a terminal, a line now and then in a log. Always on stderr."""
+"""Progress on stderr: a bar on a terminal, otherwise a line every 15 seconds."""
 
 import sys
 import time
@@ -8,16 +8,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-LINE_EVERY_S = 15.0  # without a terminal
+LINE_EVERY_S = 15.0  # where stderr is not a terminal
 
 console = Console(stderr=True, highlight=False)
 
 
 class Progress:
-    """Counts up to a total. `update` takes the count so far and a short note (rate, loss) that is shown beside it."""
+    """Progress of a count up to a total, shown while the `with` block runs."""
 
-    def __init__(self, what: str, total: float, unit: str):
-        self._what, self._total, self._unit = what, total, unit
+    def __init__(self, name: str, total: float, unit: str):
+        """name: what runs. unit: what is counted, such as videos."""
+        self._name, self._total, self._unit = name, total, unit
         self._last_line, self._started = time.monotonic(), time.monotonic()
         self._bar = Bar(
             TextColumn("{task.description}"),
@@ -32,7 +33,7 @@ class Progress:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        self._task = self._bar.add_task(what, total=total, note="")
+        self._task = self._bar.add_task(name, total=total, note="")
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -42,15 +43,17 @@ class Progress:
         self._bar.stop()
 
     def update(self, count: float, note: str = "") -> None:
+        """Show the count so far. note: a few words after it, such as the rate or the loss."""
         self._bar.update(self._task, completed=count, note=note)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > LINE_EVERY_S:
             self._last_line = now
-            pace = (now - self._started) / count if count else None
-            left = "" if pace is None else f"{(self._total - count) * pace:.0f} s left, "
-            console.print(f"{self._what}: {count:.0f} of {self._total:.0f} {self._unit}, {left}{note}", soft_wrap=True)
+            seconds_per_unit = (now - self._started) / count if count else None
+            left = "" if seconds_per_unit is None else f"{(self._total - count) * seconds_per_unit:.0f} s left"
+            parts = [f"{self._name}: {count:.0f} of {self._total:.0f} {self._unit}", left, note]
+            console.print(", ".join(filter(None, parts)), soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """A line for the person who watches."""
+    """Print one line on stderr."""
     console.print(line, soft_wrap=True, markup=False)
