@@ -1,10 +1,14 @@
-"""Median filter of the flow, 3 x 3 or 5 x 5: compiled comparison networks, a vector of pixels at a time."""
+"""Median filter of the flow, 3 x 3 or 5 x 5: compiled sorting networks that process a vector of pixels at a time."""
 
-from lgd.preprocessing.flow.numba_kernels import LANES, kernel, row_kernel
+import numpy as np
+
+from lgd.preprocessing.flow.numba_kernels import LANES, Array, kernel, row_kernel
+
+Value = np.float32
 
 
 @row_kernel
-def _sort3(a, b, c):
+def _sort3(a: Value, b: Value, c: Value) -> tuple[Value, Value, Value]:
     a, b = min(a, b), max(a, b)
     b, c = min(b, c), max(b, c)
     a, b = min(a, b), max(a, b)
@@ -12,7 +16,7 @@ def _sort3(a, b, c):
 
 
 @row_kernel
-def _sort5(a, b, c, d, e):
+def _sort5(a: Value, b: Value, c: Value, d: Value, e: Value) -> tuple[Value, Value, Value, Value, Value]:
     a, b = min(a, b), max(a, b)
     d, e = min(d, e), max(d, e)
     c, e = min(c, e), max(c, e)
@@ -26,20 +30,24 @@ def _sort5(a, b, c, d, e):
 
 
 @row_kernel
-def _sort_columns3(r0, r1, r2, s0, s1, s2):
+def _sort_columns3(r0: Array, r1: Array, r2: Array, s0: Array, s1: Array, s2: Array) -> None:
+    """Sort each column of the rows r into the rows s."""
     for x in range(len(r0)):
         s0[x], s1[x], s2[x] = _sort3(r0[x], r1[x], r2[x])
 
 
 @row_kernel
-def _sort_columns5(r0, r1, r2, r3, r4, s0, s1, s2, s3, s4):
+def _sort_columns5(
+    r0: Array, r1: Array, r2: Array, r3: Array, r4: Array, s0: Array, s1: Array, s2: Array, s3: Array, s4: Array
+) -> None:
+    """Sort each column of the rows r into the rows s."""
     for x in range(len(r0)):
         s0[x], s1[x], s2[x], s3[x], s4[x] = _sort5(r0[x], r1[x], r2[x], r3[x], r4[x])
 
 
 @row_kernel
-def _median3_row(s0, s1, s2, out):
-    """Median of 3 x 3 from its sorted columns: the middle of the largest low, the middle mid and the smallest high."""
+def _median3_row(s0: Array, s1: Array, s2: Array, out: Array) -> None:
+    """Median of 3 x 3 pixels from sorted columns: the median of the largest low, median mid and smallest high value."""
     for x in range(len(out)):
         low = max(max(s0[x], s0[x + 1]), s0[x + 2])
         mid = _sort3(s1[x], s1[x + 1], s1[x + 2])[1]
@@ -48,12 +56,12 @@ def _median3_row(s0, s1, s2, out):
 
 
 @row_kernel
-def _median5_row(s0, s1, s2, s3, s4, out):
-    """Median of 5 x 5 from its sorted columns.
+def _median5_row(s0: Array, s1: Array, s2: Array, s3: Array, s4: Array, out: Array) -> None:
+    """Median of 5 x 5 pixels from sorted columns.
 
-    Once the rows are sorted too, entry (i, j) has at least (i + 1)(j + 1) - 1 others below it and (5 - i)(5 - j) - 1
-    above it. That leaves thirteen candidates, the antidiagonals i + j = 3, 4 and 5; of the first only the largest
-    and of the last only the smallest can still be the median. Of those seven, it is the middle one.
+    After the rows are sorted too, entry (i, j) has at least (i + 1)(j + 1) - 1 entries below it and (5 - i)(5 - j) - 1
+    above it. That leaves thirteen candidates, the antidiagonals i + j = 3, 4 and 5. Of the first antidiagonal only the
+    largest and of the last only the smallest entry can be the median, which is the median of these seven.
     """
     for x in range(len(out)):
         row0 = _sort5(s0[x], s0[x + 1], s0[x + 2], s0[x + 3], s0[x + 4])
@@ -64,22 +72,22 @@ def _median5_row(s0, s1, s2, s3, s4, out):
         low = max(max(row0[3], row1[2]), max(row2[1], row3[0]))
         high = min(min(row1[4], row2[3]), min(row3[2], row4[1]))
         mid = _sort5(row0[4], row1[3], row2[2], row3[1], row4[0])
-        # The fourth of seven: five in order merged with two in order.
+        # The fourth of seven values: five sorted ones merged with two sorted ones.
         low, high = min(low, high), max(low, high)
         out[x] = min(min(mid[3], max(mid[2], low)), max(mid[1], high))
 
 
 @row_kernel
-def _copy_row(row, out):
-    for x in range(len(out)):  # assigning arrays would compile four times as long, for the messages of its errors
+def _copy_row(row: Array, out: Array) -> None:
+    for x in range(len(out)):  # an array assignment takes four times as long to compile
         out[x] = row[x]
 
 
 @kernel
-def median(u, width, size, columns):
-    """Median filter of size x size pixels (3 or 5) on both components of the flow, in place; borders repeat.
+def median(u: Array, width: int, size: int, columns: Array) -> None:
+    """Apply a median filter of size x size pixels (3 or 5) to both components of the flow, in place; repeat borders.
 
-    columns: size + 2 rows of scratch. Sorting a column serves all windows that it is in.
+    columns: size + 2 rows of scratch space. A column is sorted once for all windows that contain it.
     """
     height = u.shape[1] - 1
     first, last = LANES, LANES + width
@@ -92,7 +100,7 @@ def median(u, width, size, columns):
         for y in range(1, height + 1):
             field[y, start:first] = field[y, first]
             field[y, last : last + reach] = field[y, last - 1]
-        # What has been overwritten already: the last rows as they were.
+        # The original values of the last rows that were overwritten.
         for i in range(reach):
             _copy_row(field[1], old[i])
         for y in range(1, height + 1):

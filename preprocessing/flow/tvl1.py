@@ -1,4 +1,4 @@
-"""TV-L1 optical flow of a clip: the choice among the backends that compute it.
+"""TV-L1 optical flow of a clip, with a choice of backends.
 
 flow = compute_flow(frames)  # uint8 T x H x W, gray -> float32 (T - 1) x H x W x 2, in pixels
 """
@@ -17,10 +17,11 @@ BACKENDS = ("numba", "opencv", "torch")
 
 
 def solver_version(backend: str, device: str | None = None) -> str:
-    """What a dataset's recipe says of the solver: another string whenever the bytes of the flow may be others.
+    """Return the version of the solver for a stream spec: it changes whenever the bytes of the flow may change.
 
-    The numba solver keeps to IEEE arithmetic in a fixed order, so its own version is enough; the kernels of the other
-    two come from the library, and torch has others for each kind of device."""
+    The numba solver uses IEEE arithmetic in a fixed order, so its own version is sufficient. The kernels of the other
+    two backends come from their libraries, and those of torch also depend on the type of device.
+    """
     if backend == "numba":
         return "1"
     if backend == "opencv":
@@ -31,19 +32,18 @@ def solver_version(backend: str, device: str | None = None) -> str:
 def compute_flow(
     frames: np.ndarray, params: TVL1Params = TVL1Params(), backend: str = "numba", *, device: str | None = None
 ) -> np.ndarray:
-    """The motion from every frame to the next.
+    """Compute the motion from each frame to the next.
 
     frames: uint8 T x H x W, gray. Returns float32 (T - 1) x H x W x 2, in pixels: x to the right, y down; the point
     at (x, y) in frame i is at (x + flow[i, y, x, 0], y + flow[i, y, x, 1]) in frame i + 1.
-    backend: one of BACKENDS. device: where the torch backend computes ("cpu", "cuda", "cuda:1"); by default on the
-    GPU if there is one.
+    backend: one of BACKENDS. device: of the torch backend ("cpu", "cuda", "cuda:1"); default: the GPU if there is one.
 
-    A pair's flow depends on its two frames alone: the bytes are the same whatever the length of the clip.
-    Raises UsageError for an unknown backend or a device that the backend does not have, UserError when OpenCV lacks
-    its TV-L1, ValueError for frames of another type or shape.
+    The flow of a pair depends only on its two frames: the bytes do not depend on the length of the clip.
+    Raises UsageError for an unknown backend or a device that the backend does not support, UserError if the installed
+    OpenCV has no TV-L1, ValueError for frames of a different type or shape.
     """
     if backend not in BACKENDS:
-        raise UsageError(f"unknown flow backend {backend!r}; choose one of {', '.join(BACKENDS)}")
+        raise UsageError(f"unknown flow backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     if device is not None and backend != "torch":
         raise UsageError(f"the {backend} flow backend runs on the CPU; device {device!r} is for the torch backend")
     if frames.dtype != np.uint8 or frames.ndim != 3 or 0 in frames.shape:
@@ -52,18 +52,18 @@ def compute_flow(
         return np.empty((0, *frames.shape[1:], 2), np.float32)
     if backend == "opencv":
         return _opencv_flow(frames, params)
-    # Imported when used: numba takes half a second to import, and torch more.
+    # Imported on use: importing numba takes half a second, and torch more.
     if backend == "torch":
-        from lgd.preprocessing.flow import torch_solver as tvl1_torch
+        from lgd.preprocessing.flow import torch_solver
 
-        return tvl1_torch.flow_of_clip(frames, params, device)
-    from lgd.preprocessing.flow import numba_solver as tvl1_numba
+        return torch_solver.flow_of_clip(frames, params, device)
+    from lgd.preprocessing.flow import numba_solver
 
-    return tvl1_numba.flow_of_clip(frames, params)
+    return numba_solver.flow_of_clip(frames, params)
 
 
 def warm_up(backend: str = "numba", device: str | None = None) -> float:
-    """Gets a backend ready to compute: compiles it, or loads what is compiled already. Returns the seconds it took."""
+    """Prepare a backend: compile it, or load the compiled code from the cache. Returns the seconds it took."""
     start = time.perf_counter()
     compute_flow(np.zeros((2, 32, 32), np.uint8), backend=backend, device=device)
     return time.perf_counter() - start
@@ -72,8 +72,8 @@ def warm_up(backend: str = "numba", device: str | None = None) -> float:
 def _opencv_flow(frames: np.ndarray, params: TVL1Params) -> np.ndarray:
     if not hasattr(cv2, "optflow"):
         raise UserError(
-            "this OpenCV has no TV-L1 (cv2.optflow): pip uninstall opencv-python opencv-python-headless, then "
-            "pip install opencv-contrib-python-headless; or choose the flow backend numba"
+            "the installed OpenCV has no TV-L1 (cv2.optflow): run pip uninstall opencv-python opencv-python-headless, "
+            "then pip install opencv-contrib-python-headless; or choose the flow backend numba"
         )
     solver = cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined]
         tau=params.tau,
@@ -82,7 +82,7 @@ def _opencv_flow(frames: np.ndarray, params: TVL1Params) -> np.ndarray:
         nscales=params.scales,
         warps=params.warps,
         epsilon=params.epsilon,
-        innnerIterations=params.inner_iterations,  # spelt so by OpenCV
+        innnerIterations=params.inner_iterations,  # OpenCV spells it with three n
         outerIterations=params.outer_iterations,
         scaleStep=params.scale_step,
         medianFiltering=params.median_filtering,

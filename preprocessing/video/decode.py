@@ -73,10 +73,11 @@ def decode(
 
     Raises Rejected with one of the reasons in `rejections.REASONS`. A file shorter than it declares is "truncated": by
     any byte where the container has sizes (MP4, MOV, AVI, Matroska, WebM), else if more than 0.5 s and more than 5 %
-    of the declared duration are missing (1 s and 10 % where only the duration of the longest stream is known); containers that
-    declare nothing (MPEG-TS, raw streams) cannot be checked. A video that ends more than 0.5 s and 5 % before end_s is
-    "too-short". If the decoder reports errors in more than 10 % of the frames, the video is a "decoder-error"; with
-    fewer, the frames are used as the decoder conceals them, and the errors are counted in `Frames.damaged`.
+    of the declared duration are missing (1 s and 10 % where only the duration of the longest stream is known);
+    containers that declare nothing (MPEG-TS, raw streams) cannot be checked. A video that ends more than 0.5 s and more
+    than 5 % before end_s is "too-short". If the decoder reports errors in more than 10 % of the frames, the video is a
+    "decoder-error"; with fewer, the frames are used as the decoder conceals them, and the errors are counted in
+    `Frames.damaged`.
     """
     rate = Fraction(fps).limit_denominator(1001)
     with open_video(path) as video:

@@ -15,8 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.flow_code import encode
-from lgd.preprocessing.flow import numba_median as tvl1_median
-from lgd.preprocessing.flow import torch_solver as tvl1_torch
+from lgd.preprocessing.flow import numba_median, torch_solver
 from lgd.preprocessing.flow.numba_kernels import LANES
 from lgd.preprocessing.flow.params import TVL1Params
 from lgd.preprocessing.flow.tvl1 import BACKENDS, compute_flow, solver_version, warm_up
@@ -101,7 +100,7 @@ def test_a_pairs_flow_is_the_same_bytes_in_any_clip_order_and_number_of_threads(
 def test_a_batch_that_is_cut_for_memory_gives_the_same_bytes(monkeypatch):
     frames = moving_texture(6)
     whole = compute_flow(frames, backend="torch", device="cpu")
-    monkeypatch.setitem(tvl1_torch.PIXELS_AT_ONCE, "cpu", 2 * frames[0].size)
+    monkeypatch.setitem(torch_solver.PIXELS_AT_ONCE, "cpu", 2 * frames[0].size)
     assert compute_flow(frames, backend="torch", device="cpu").tobytes() == whole.tobytes()
 
 
@@ -178,13 +177,13 @@ def test_median_filters_are_medians(size, shape):
     reach = size // 2
     padded = np.pad(field, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
     expected = np.median(np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2)), axis=(-2, -1))
-    np.testing.assert_array_equal(tvl1_torch._median(torch.from_numpy(field)[None], size)[0], expected)
+    np.testing.assert_array_equal(torch_solver._median(torch.from_numpy(field)[None], size)[0], expected)
 
     height, width = shape
     pitch = LANES + -(-width // LANES) * LANES + LANES
     u = np.zeros((2, height + 1, pitch), np.float32)
     u[:, 1:, LANES : LANES + width] = field
-    tvl1_median.median(u, width, size, np.zeros((size + 2, pitch), np.float32))  # type: ignore[call-arg]
+    numba_median.median(u, width, size, np.zeros((size + 2, pitch), np.float32))
     np.testing.assert_array_equal(u[:, 1:, LANES : LANES + width], expected)
 
 
