@@ -1,6 +1,5 @@
 """The front door: the `lgd` command, one verb a function, nothing else."""
 
-import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
 from lgd.training.reproduce import REPORT, two_streams, walk_report
-from lgd.training.scoring.metrics import accuracy_table
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 
 Address = Annotated[
@@ -184,12 +182,12 @@ def train(
     from lgd.training.elastic import run_training, worker_range
     from lgd.training.models.zoo import check_model_config
     from lgd.training.run import begin_run
-    from lgd.training.start import located
+    from lgd.training.start import with_absolute_paths
 
     workers = worker_range(num_workers)
     dataset = open_dataset(data)
     check_model_config(config.model, len(dataset.classes), channels=3)
-    opened = begin_run(run, recipe, located(config), dataset=dataset)
+    opened = begin_run(run, recipe, with_absolute_paths(config), dataset=dataset)
     cpus = embedded_cpus(workers[0] if workers else None)
     result = run_training(
         opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
@@ -201,11 +199,11 @@ def train(
 def evaluate(
     run: Annotated[Positional[str], arg(help="Folder of the run.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
-    out: Annotated[str, arg(help="The scores: a Parquet file, local or s3://...")],
+    out: Annotated[str, arg(help="File of the scores: Parquet, local or s3://...")],
     *,
     split: Annotated[str, arg(help="Split to score.")] = "val",
     checkpoint: Annotated[
-        CheckpointChoice, arg(help="The run's last checkpoint, or its best by validation top-1.")
+        CheckpointChoice, arg(help="The last checkpoint of the run, or its best one by validation top-1.")
     ] = "last",
     per_class: PerClass = None,
     protocol: Annotated[TestProtocol, arg(name="")] = TestProtocol(),
@@ -213,20 +211,14 @@ def evaluate(
     cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
     address: Address = None,
     json: Json = False,
-) -> Answer:
-    """Score a split with a run's checkpoint: class probabilities of every video. Run again, it goes on."""
+) -> CommandResult:
+    """Score a split with a run's checkpoint: class probabilities of every video. Rerun to resume."""
     from lgd.clusters.embedded import embedded_cpus, ensure_cluster
-    from lgd.training.fusion.fuse import metrics
-    from lgd.training.fusion.join import unlabelled
     from lgd.training.run import open_run
-    from lgd.training.scoring.class_table import check_tables, write_class_table
     from lgd.training.scoring.evaluate import evaluate as evaluate_run
-    from lgd.training.scoring.scores import read_scores
 
-    check_tables({"--out": out, "--per-class": per_class}, [])
     cpus = embedded_cpus(resources.num_workers, resources.cpus_per_task)
-    start = partial(ensure_cluster, cpus, address)
-    outcome = evaluate_run(
+    return evaluate_run(
         open_run(run),
         data,
         split,
@@ -234,142 +226,87 @@ def evaluate(
         protocol=protocol,
         which=checkpoint,
         resources=resources,
-        start_cluster=start,
+        start_cluster=partial(ensure_cluster, cpus, address),
         cache_config=cache_config,
+        per_class=per_class,
     )
-    scores = read_scores(out)
-    document = dataclasses.asdict(outcome)
-    text: list[Any] = [f"{out}: {outcome.videos} videos, {outcome.protocol}"]
-    if without := unlabelled(scores):
-        text.append(f"{len(without)} of {outcome.videos} videos have no label: no accuracy is given")
-    else:
-        if per_class:
-            write_class_table(per_class, scores)
-        numbers = metrics(scores)
-        document |= numbers
-        text.append(accuracy_table({run: numbers}))
-    return Answer(document, text)
 
 
 def fuse(
     scores: Annotated[Positional[tuple[str, ...]], arg(help="Score files of `lgd evaluate` or `lgd fuse`.")],
-    weights: Annotated[tuple[float, ...] | None, arg(help="One a score file. Default: equal.")] = None,
+    weights: Annotated[tuple[float, ...] | None, arg(help="One weight per score file. Default: equal weights.")] = None,
     temperatures: Annotated[
         tuple[float, ...] | None,
-        arg(help="One a score file: its logits are divided by it before all else. Default: 1."),
+        arg(help="One temperature per score file, which its logits are divided by before the fusion. Default: 1."),
     ] = None,
     *,
     fit: Annotated[
         tuple[str, ...] | None,
         arg(
             metavar="SPLIT_SCORES ...",
-            help="Fit weights and temperatures on these: score files of the same models, in the same order, of other "
-            "videos than those reported.",
+            help="Fit weights and temperatures on these score files: of the same models, in the same order, with "
+            "different videos than the reported ones.",
         ),
     ] = None,
     space: Annotated[
         Literal["probabilities", "logits"],
-        arg(help="What is averaged: probabilities, or their logarithms, which makes a geometric mean."),
+        arg(help="What is averaged: probabilities, or their logarithms, which gives a geometric mean."),
     ] = "probabilities",
     intersect: Annotated[
-        bool, FlagCreatePairsOff, arg(help="Go on with the videos that all files have; say how many were dropped.")
+        bool,
+        FlagCreatePairsOff,
+        arg(help="Use only the videos that all score files have, and report how many are dropped."),
     ] = False,
-    out: Annotated[str | None, arg(help="Where to write the fused scores: a Parquet file.")] = None,
+    out: Annotated[str | None, arg(help="File for the fused scores: Parquet, local or s3://...")] = None,
     per_class: PerClass = None,
     json: Json = False,
-) -> Answer:
-    """Join predictions by key and average them; say what that changed. Fused scores can be fused again."""
-    from lgd.training.fusion.comparison import comparison, report
-    from lgd.training.fusion.fuse_files import fuse_files
-    from lgd.training.scoring.class_table import check_tables, write_class_table
-    from lgd.training.scoring.scores import write_scores
+) -> CommandResult:
+    """Join score files by key, average them, and compare the result with the inputs. Fused files can be fused again."""
+    from lgd.training.fusion.comparison import fuse_and_compare
 
-    check_tables({"--out": out, "--per-class": per_class}, [*scores, *(fit or ())])
-    fusion = fuse_files(scores, weights, temperatures, fit=fit, space=space, intersect=intersect)
-    if per_class:
-        write_class_table(per_class, fusion.fused)
-    if out:
-        write_scores(out, fusion.fused)
-    document = {**comparison(fusion), "out": out}
-    return Answer(document, report(document, fusion))
+    return fuse_and_compare(
+        scores, weights, temperatures, fit=fit, space=space, intersect=intersect, out=out, per_class=per_class
+    )
 
 
 def predict(
     videos: Annotated[
         Positional[tuple[str, ...]],
-        arg(metavar="VIDEO", help="Video files on this machine; `-- VIDEO ...` at the end if names start with a dash."),
+        arg(
+            metavar="VIDEO ...",
+            help="Local video files; give them last, after `--`, if a name starts with a dash.",
+        ),
     ],
     rgb: Annotated[str | None, arg(metavar="RUN", help="Folder of a run of the rgb stream.")] = None,
     flow: Annotated[
-        str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The flow is computed here.")
+        str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The optical flow is computed first.")
     ] = None,
     *,
-    weights: Annotated[tuple[float, float], arg(help="Of rgb and of flow, where both are given.")] = (1.0, 1.0),
-    clips: Annotated[int | None, arg(help="Uniform clips a video. Default: as each run's recipe says.")] = None,
+    weights: Annotated[tuple[float, float], arg(help="Weights of rgb and flow, if both are given.")] = (1.0, 1.0),
+    clips: Annotated[int | None, arg(help="Uniform clips per video. Default: the number in each run's recipe.")] = None,
     crops: Annotated[
-        int, arg(help="Of each clip: 1 for whole frames, 3 for squares of the short side along the longer one.")
+        int, arg(help="Crops per clip: 1 for full frames, 3 for squares of the short side along the long side.")
     ] = 1,
-    checkpoint: Annotated[CheckpointChoice, arg(help="Of each run: last, or best by validation.")] = "last",
-    top: Annotated[int, arg(help="Classes that are named for each video.")] = 5,
+    checkpoint: Annotated[
+        CheckpointChoice, arg(help="The last checkpoint of each run, or its best one by validation top-1.")
+    ] = "last",
+    top: Annotated[int, arg(help="Number of classes per video.")] = 5,
     render: Annotated[
         str | None,
         arg(
             metavar="OUT",
-            help="Draw the videos with the predictions, and beside them the flow if --flow is given: OUT.mp4 for one "
-            "video; otherwise a folder, with one mp4 a video.",
+            help="Draw the videos with their predictions, and with the optical flow if --flow is given: NAME.mp4 for "
+            "one video, or a folder for one mp4 per video.",
         ),
     ] = None,
     json: Json = False,
-) -> Answer:
-    """What runs say of video files of any kind: the most probable classes. No dataset is needed, and no cluster."""
-    import torch
+) -> CommandResult:
+    """Classify video files with trained runs. Needs no dataset and no cluster."""
+    from lgd.prediction.predict_files import predict_files
 
-    from lgd.prediction.overlay import draw_video, drawn_names, predicted
-    from lgd.prediction.predict import most_probable, open_trained, prediction_line
-    from lgd.prediction.predict import predict as predict_videos
-    from lgd.prediction.temporary import SPLIT, given_files, temporary_datasets
-
-    if not videos:
-        raise UsageError("give one or more video files")
-    if top < 1:
-        raise UsageError(f"--top must be 1 or more, not {top}")
-    TestProtocol(clips, crops)  # says what is wrong with them
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
-    trained = open_trained(runs, weights, checkpoint, device=device)
-    classes = next(iter(trained.values())).run.classes
-    drawn = drawn_names(render, videos) if render is not None else None
-    files = given_files(videos)
-    rows: list[dict[str, Any]] = []
-    with temporary_datasets(files, {s: t.run.stream_spec for s, t in trained.items()}, classes) as made:
-        keys = [file.key for file in files if file.key not in made.rejected]
-        predictions = predict_videos(
-            trained, made.datasets, SPLIT, keys=keys, clips=clips, crops=crops, weights=weights, device=device
-        )
-        frames, fps = made.lengths()
-        for number, file in enumerate(files):
-            if file.key in made.rejected:
-                rejection = made.rejected[file.key]
-                rows.append({"path": file.shown, "rejected": rejection.reason, "detail": rejection.detail})
-                continue
-            said = predictions[file.key]
-            row = {
-                "path": file.shown,
-                "predictions": most_probable(classes, said.fused, top),
-                "streams": {stream: most_probable(classes, of, top) for stream, of in said.streams.items()},
-                "frames": frames[file.key],
-                "seconds": frames[file.key] / fps,
-            }
-            if drawn:
-                shown = predicted(classes, said.fused, said.over_time, top=top)
-                draw_video(
-                    Path(file.path), drawn[0], drawn[1][number], shown=shown, datasets=made.datasets, key=file.key
-                )
-                row["render"] = drawn[0].display(drawn[1][number])
-            rows.append(row)
-    rejected = len(made.rejected)
-    failed = f"{rejected} of {len(files)} videos were rejected" if rejected else ""
-    return Answer({"videos": rows, "runs": runs}, [*map(prediction_line, rows)], failed)
+    return predict_files(
+        videos, rgb, flow, weights=weights, clips=clips, crops=crops, checkpoint=checkpoint, top=top, render=render
+    )
 
 
 def report(

@@ -1,7 +1,8 @@
-"""A video with what was predicted drawn below it, and its flow beside it: an mp4 that plays everywhere.
+"""A video with its prediction drawn below it and its optical flow next to it: an mp4 that plays everywhere.
 
-A class has a bar, as long as its probability over the whole video, and on it a mark that moves: its probability at this
-moment. The strip at the bottom is the time: colored by the most probable class of every moment, gray for others.
+Each class has a bar, whose length is its probability for the complete video, and a mark on the bar that moves: its
+probability at the current moment. The strip at the bottom is a time line: its color is that of the most probable class
+at each moment, gray for the classes that are not drawn.
 """
 
 import itertools
@@ -24,12 +25,10 @@ from lgd.pipeline.inspection.pictures import (
     MAX_LONG,
     MAX_SHORT,
     PAPER,
-    decoded,
-    full_speed,
-    text_width,
-    writable,
-    write,
+    decode_jpeg,
+    full_color_speed,
 )
+from lgd.pipeline.inspection.text import draw_text, text_width
 from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
@@ -37,21 +36,24 @@ from lgd.preprocessing.video.decode import decode_each_frame
 from lgd.preprocessing.video.h264 import h264_writer
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
-MIN_WIDTH = 400  # of the picture, for the text
-LINE, TEXT = 22, 0.5  # height of a line of text, pixels; its size
-BAR, TIMELINE = 12, 14  # heights, pixels
-SAMPLED = 16  # frames whose flow says which speed has the full color
-MAX_DRAWN = 10  # classes
-NAME = 50  # characters of a file's name that stay
-SECONDS = 3600.0  # that drawing one video may take
-# Of the classes in the order of their probabilities; those after them share the last one.
+MIN_WIDTH = 400  # of the panel with the text, pixels
+LINE_HEIGHT, FONT_SIZE, DESCENT = 22, 14, 7  # of a line of text, pixels; DESCENT: between its baseline and its bottom
+BAR_HEIGHT, TIMELINE_HEIGHT = 12, 14  # pixels
+SCALE_FRAMES = 16  # flow frames that decide which speed has the full color
+MAX_CLASSES = 10  # that are drawn
+MAX_NAME = 50  # characters of the file name
+MAX_SECONDS = 3600.0  # for drawing one video
+CRF = 20  # x264's constant rate factor
+# Colors of the classes by rank; all further classes have the last one.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (150, 150, 150))
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is drawn. classes: names, the most probable first. probabilities: of each, over the whole video.
-    over_time: frames x classes, in the same order; `others` is the largest of those not drawn, frames."""
+class DrawnPredictions:
+    """The classes that are drawn, the most probable one first.
+
+    probabilities: of each class for the complete video. over_time: frames x classes, in the same order. others: frames,
+    the largest probability of the classes that are not drawn."""
 
     classes: Sequence[str]
     probabilities: np.ndarray
@@ -59,22 +61,28 @@ class Predicted:
     others: np.ndarray
 
 
-def predicted(names: Sequence[str], probabilities: np.ndarray, over_time: np.ndarray, *, top: int) -> Predicted:
-    """The `top` most probable classes of all, or as many as there is room for."""
+def drawn_predictions(
+    classes: Sequence[str], probabilities: np.ndarray, over_time: np.ndarray, *, top: int
+) -> DrawnPredictions:
+    """Return the `top` most probable classes, at most MAX_CLASSES.
+
+    probabilities: classes, for the complete video. over_time: frames x classes."""
     order = np.argsort(-probabilities, kind="stable")
-    first, rest = np.split(order, [min(top, MAX_DRAWN)])
-    others = over_time[:, rest].max(1, initial=0.0)
-    return Predicted([names[i] for i in first], probabilities[first], over_time[:, first], others)
+    drawn, others = np.split(order, [min(top, MAX_CLASSES)])
+    names = [classes[i] for i in drawn]
+    return DrawnPredictions(
+        names, probabilities[drawn], over_time[:, drawn], others=over_time[:, others].max(1, initial=0.0)
+    )
 
 
-def drawn_names(out: str, videos: Sequence[str]) -> tuple[Storage, list[str]]:
-    """Where the drawn videos go: the folder, which is made, and a name in it for each of `videos`.
+def output_names(out: str, videos: Sequence[str]) -> tuple[Storage, list[str]]:
+    """Return the folder of the drawn videos, which is created, and a file name in it for each of `videos`.
 
-    out: the file itself, NAME.mp4, for one video; a folder for any number. Raises UsageError for one file for several
-    videos, and for one that would take the place of a folder or of a video itself."""
+    out: NAME.mp4, the file itself, for one video; or else a folder. Raises UsageError for one file and several videos,
+    and for a file that would overwrite a folder or one of the videos."""
     if out.endswith(".mp4"):
         if len(videos) != 1:
-            raise UsageError(f"--render {out} is one file, for one video: give a folder for these {len(videos)}")
+            raise UsageError(f"--render {out} is one file, but there are {len(videos)} videos: give a folder")
         if os.path.isdir(out):
             raise UsageError(f"--render {out} is a folder: choose the name of a file")
         folder, name = os.path.split(out)
@@ -82,62 +90,64 @@ def drawn_names(out: str, videos: Sequence[str]) -> tuple[Storage, list[str]]:
     else:
         folder, names = out, []
         for video in videos:
-            name = "".join(c if c.isprintable() else "_" for c in Path(video).stem)[:NAME] or "video"
-            tries = itertools.chain([f"{name}.mp4"], (f"{name}-{number}.mp4" for number in itertools.count(2)))
-            names.append(next(each for each in tries if each not in names))
+            name = "".join(c if c.isprintable() else "_" for c in Path(video).stem)[:MAX_NAME] or "video"
+            candidates = itertools.chain([f"{name}.mp4"], (f"{name}-{number}.mp4" for number in itertools.count(2)))
+            names.append(next(candidate for candidate in candidates if candidate not in names))
     storage = Storage(folder or ".")
     storage.make_folder()
-    given = {os.path.realpath(video) for video in videos}
+    sources = {os.path.realpath(video) for video in videos}
     for name in names:
-        if os.path.realpath(storage.path(name)) in given:
+        if os.path.realpath(storage.path(name)) in sources:
             raise UsageError(
-                f"--render would write over {storage.display(name)}, which is a video given: choose another"
+                f"--render would overwrite {storage.display(name)}, one of the given videos: choose a different name "
+                "or folder"
             )
     return storage, names
 
 
 def draw_video(
-    path: Path, out: Storage, name: str, *, shown: Predicted, datasets: Mapping[str, Dataset], key: str
+    path: Path, out: Storage, name: str, *, shown: DrawnPredictions, datasets: Mapping[str, Dataset], key: str
 ) -> None:
-    """Writes `name` to `out`: H.264 with as many frames a second as the first stream has, without sound.
+    """Write the video `name` to `out`: H.264 with the frame rate of the first stream, without sound.
 
-    path: the file that is the video `key` of the datasets, which are by stream; it is shown in its displayed aspect
-    ratio, beside it the flow, if that is one of the streams, in the Middlebury color code. Raises UserError when it
-    cannot be written."""
+    path: the source file, drawn in its display aspect ratio. datasets: by stream, each with the video `key`; with the
+    flow stream, the flow is drawn next to the video, in the Middlebury color code. Raises UserError if the video cannot
+    be decoded or written."""
     stream, dataset = next(iter(datasets.items()))
-    index, row = _found(dataset, stream, key)
+    index, row = _find(dataset, stream, key)
     fps = float(index.spec.settings["fps"])
     height, width = int(index.heights[row]), int(index.widths[row]) // max(STREAMS[stream].planes, 1)
     short_side = max(min(MAX_SHORT, MAX_LONG * min(width, height) // max(width, height)), 2)
-    motion = _flow_pictures(*_found(datasets["flow"], "flow", key), fps) if "flow" in datasets else None
+    flow_picture = _flow_pictures(*_find(datasets["flow"], "flow", key), fps) if "flow" in datasets else None
     panel = _Panel(shown, fps)
     number = 0
-    with h264_writer(out, name, fps, crf=20, faststart=True) as write_frame:
+    with h264_writer(out, name, fps, crf=CRF, faststart=True) as write_frame:
 
-        def show(frame: np.ndarray) -> None:
+        def draw_frame(frame: np.ndarray) -> None:
             nonlocal number
             pictures = [frame]
-            if motion is not None:
-                colors = motion(number)
-                pictures.append(cv2.resize(colors, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+            if flow_picture is not None:
+                flow = flow_picture(number)
+                pictures.append(cv2.resize(flow, frame.shape[1::-1], interpolation=cv2.INTER_LINEAR))
             write_frame(compose(pictures, panel, number))
             number += 1
 
         try:
-            decode_each_frame(path, fps, short_side, on_frame=show, limits=replace(Limits(), seconds=SECONDS))
+            decode_each_frame(path, fps, short_side, on_frame=draw_frame, limits=replace(Limits(), seconds=MAX_SECONDS))
         except Rejected as rejection:
-            raise UserError(f"{out.display(name)} cannot be drawn: {rejection}") from rejection
+            raise UserError(f"cannot draw {out.display(name)}: {rejection}") from rejection
 
 
 def compose(pictures: Sequence[np.ndarray], panel: "_Panel", number: int) -> np.ndarray:
-    """One picture of the drawn video: pictures (uint8 H x W x 3) side by side, the panel below; even sizes, as H.264's
-    halved color planes need."""
-    height, inside = pictures[0].shape[0], sum(picture.shape[1] + MARGIN for picture in pictures) - MARGIN
-    width = max(inside, MIN_WIDTH) + 2 * MARGIN
+    """Return one frame of the drawn video, uint8 H x W x 3: the pictures side by side, and the panel below.
+
+    pictures: uint8 H x W x 3. number: of the frame. H and W are even, since H.264 halves the color planes."""
+    height, pictures_width = pictures[0].shape[0], sum(each.shape[1] + MARGIN for each in pictures) - MARGIN
+    width = max(pictures_width, MIN_WIDTH) + 2 * MARGIN
     below = panel.draw(width - 2 * MARGIN, number)
     total = MARGIN + height + MARGIN + len(below) + MARGIN
     canvas = np.full((total + total % 2, width + width % 2, 3), PAPER, np.uint8)
-    left = (width - inside) // 2
+    left = (width - pictures_width) // 2
     for picture in pictures:
         canvas[MARGIN : MARGIN + height, left : left + picture.shape[1]] = picture
         left += picture.shape[1] + MARGIN
@@ -146,93 +156,103 @@ def compose(pictures: Sequence[np.ndarray], panel: "_Panel", number: int) -> np.
 
 
 class _Panel:
-    """What is written below a video: the class of the moment, a bar a class, and the classes along the time."""
+    """The text below a video: the class of the current moment, one bar per class, and the time line."""
 
-    def __init__(self, shown: Predicted, fps: float):
+    def __init__(self, shown: DrawnPredictions, fps: float):
         self._shown, self._fps = shown, fps
-        self._still: np.ndarray | None = None  # what is the same in every frame
-        best = np.concatenate([shown.over_time, shown.others[:, None]], axis=1)
-        self._best = best.argmax(1)  # of every frame the class, by its place; len(classes): none of those drawn
+        self._background: np.ndarray | None = None  # what all frames have in common
+        by_rank = np.concatenate([shown.over_time, shown.others[:, None]], axis=1)
+        self._best = by_rank.argmax(1)  # rank of the best class of each frame; len(classes): one that is not drawn
 
     def draw(self, width: int, number: int) -> np.ndarray:
-        """uint8 H x width x 3 for the frame of this number; the last moment holds on when the frames go on."""
-        if self._still is None or self._still.shape[1] != width:
-            self._still = self._draw_still(width)
-        panel, shown = self._still.copy(), self._shown
+        """Return the panel of a frame, uint8 H x width x 3. A frame after the last prediction shows the last one."""
+        if self._background is None or self._background.shape[1] != width:
+            self._background = self._draw_background(width)
+        panel, shown = self._background.copy(), self._shown
         moment = min(number, len(self._best) - 1)
         best = int(self._best[moment])
-        when = f"{number / self._fps:.2f} s"
-        room = width - text_width(when, TEXT) - MARGIN
+        time = f"{number / self._fps:.2f} s"
+        time_left = width - text_width(time, FONT_SIZE)
         if best < len(shown.classes):
-            share = f" {shown.over_time[moment, best]:.0%}"
-            line = fitted(f"now: {writable(shown.classes[best])}", room - text_width(share, TEXT)) + share
+            percent = f" {shown.over_time[moment, best]:.0%}"
+            room = time_left - MARGIN - text_width(percent, FONT_SIZE)
+            text = shorten(f"now: {shown.classes[best]}", room) + percent
         else:
-            line = "now: another class"
-        write(panel, line, 0, baseline=LINE - 7, size=TEXT, ink=INK)
-        write(panel, when, width - text_width(when, TEXT), baseline=LINE - 7, size=TEXT, ink=FAINT)
-        start, length = self._columns(width)
-        for place, share_now in enumerate(shown.over_time[moment]):
-            x = start + round(float(share_now) * (length - 1))
-            top = (place + 1) * LINE + (LINE - BAR) // 2
-            panel[top - 2 : top + BAR + 2, max(x - 1, start) : x + 1] = INK
+            text = "now: another class"
+        _write(panel, text, left=0, line=0, color=INK)
+        _write(panel, time, left=time_left, line=0, color=FAINT)
+        start, length = self._bar_columns(width)
+        for rank, probability in enumerate(shown.over_time[moment]):
+            x = start + round(float(probability) * (length - 1))
+            top = _bar_top(rank)
+            panel[top - 2 : top + BAR_HEIGHT + 2, max(x - 1, start) : x + 1] = INK
         x = round((moment + 0.5) / len(self._best) * width)
-        panel[-TIMELINE:, max(x - 1, 0) : x + 1] = INK
+        panel[-TIMELINE_HEIGHT:, max(x - 1, 0) : x + 1] = INK
         return panel
 
-    def _draw_still(self, width: int) -> np.ndarray:
+    def _draw_background(self, width: int) -> np.ndarray:
         shown = self._shown
         lines = len(shown.classes) + 1
-        panel = np.full((lines * LINE + MARGIN // 2 + TIMELINE, width, 3), PAPER, np.uint8)
-        start, length = self._columns(width)
-        for place, (name, probability) in enumerate(zip(shown.classes, shown.probabilities, strict=True)):
-            above = (place + 1) * LINE
-            write(panel, fitted(writable(name), start - MARGIN), 0, baseline=above + LINE - 7, size=TEXT, ink=INK)
-            share = f"{probability:.1%}"
-            write(panel, share, width - text_width(share, TEXT), baseline=above + LINE - 7, size=TEXT, ink=INK)
-            top = above + (LINE - BAR) // 2
-            panel[top : top + BAR, start : start + length] = 255
-            panel[top : top + BAR, start : start + round(float(probability) * length)] = _color(place)
+        panel = np.full((lines * LINE_HEIGHT + MARGIN // 2 + TIMELINE_HEIGHT, width, 3), PAPER, np.uint8)
+        start, length = self._bar_columns(width)
+        for rank, (name, probability) in enumerate(zip(shown.classes, shown.probabilities, strict=True)):
+            percent = f"{probability:.1%}"
+            _write(panel, shorten(name, start - MARGIN), left=0, line=rank + 1, color=INK)
+            _write(panel, percent, left=width - text_width(percent, FONT_SIZE), line=rank + 1, color=INK)
+            top = _bar_top(rank)
+            panel[top : top + BAR_HEIGHT, start : start + length] = 255
+            panel[top : top + BAR_HEIGHT, start : start + round(float(probability) * length)] = _color(rank)
         colors = np.array([*map(_color, range(len(shown.classes))), COLORS[-1]], np.uint8)
-        along = colors[self._best][np.arange(width) * len(self._best) // width]
-        panel[-TIMELINE:] = along
+        panel[-TIMELINE_HEIGHT:] = colors[self._best][np.arange(width) * len(self._best) // width]
         return panel
 
-    def _columns(self, width: int) -> tuple[int, int]:
-        """Where the bars start, and how long 100 % is, pixels."""
-        widest = max(text_width(writable(name), TEXT) for name in self._shown.classes)
+    def _bar_columns(self, width: int) -> tuple[int, int]:
+        """Return where the bars start, and the length of a bar of 100 %, pixels."""
+        widest = max(text_width(name, FONT_SIZE) for name in self._shown.classes)
         start = min(widest, width * 2 // 5) + MARGIN
-        return start, width - start - MARGIN - text_width("100.0%", TEXT)
+        return start, width - start - MARGIN - text_width("100.0%", FONT_SIZE)
 
 
-def _color(place: int) -> tuple[int, int, int]:
-    return COLORS[min(place, len(COLORS) - 1)]
+def _bar_top(rank: int) -> int:
+    """Return the top row of a class's bar; line 0 of the panel has no bar."""
+    return (rank + 1) * LINE_HEIGHT + (LINE_HEIGHT - BAR_HEIGHT) // 2
 
 
-def fitted(text: str, width: int) -> str:
-    """The text, cut off with dots where it is wider than this many pixels."""
-    if text_width(text, TEXT) <= width:
+def _write(panel: np.ndarray, text: str, *, left: int, line: int, color: tuple[int, int, int]) -> None:
+    """Draw text on a line of the panel, in place."""
+    draw_text(panel, text, left=left, baseline=(line + 1) * LINE_HEIGHT - DESCENT, size=FONT_SIZE, color=color)
+
+
+def _color(rank: int) -> tuple[int, int, int]:
+    return COLORS[min(rank, len(COLORS) - 1)]
+
+
+def shorten(text: str, width: int) -> str:
+    """Return the text, cut off and ended with dots if it is wider than `width` pixels."""
+    if text_width(text, FONT_SIZE) <= width:
         return text
-    while text and text_width(text + "...", TEXT) > width:
+    while text and text_width(text + "...", FONT_SIZE) > width:
         text = text[:-1]
     return text + "..."
 
 
-def _found(dataset: Dataset, stream: str, key: str) -> tuple[Index, int]:
+def _find(dataset: Dataset, stream: str, key: str) -> tuple[Index, int]:
+    """Return the index of a stream and the row of a video in it."""
     index = Index(dataset, stream)
     return index, index.keys(range(len(index))).index(key)
 
 
 def _flow_pictures(index: Index, row: int, fps: float) -> Callable[[int], np.ndarray]:
-    """Of the number of a frame its flow in color (uint8 H x W x 3), on one scale for the whole video.
+    """Return a function: number of a frame -> its flow in color, uint8 H x W x 3, on one scale for the complete video.
 
-    fps: of the frames that are numbered. A video has one flow frame less than frames: the last one holds on."""
+    fps: frames per second of these frames. A video has one flow frame less than frames: the last one is used twice."""
     reader, bound = ClipReader(index), float(index.spec.settings["bound"])
     ratio = float(index.spec.settings["fps"]) / fps
     last = int(index.lengths[row]) - 1
 
     def flow(numbers: np.ndarray) -> np.ndarray:
-        planes = [decoded(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
+        planes = [decode_jpeg(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
         return flow_code.decode(np.stack(planes), bound)
 
-    full = full_speed(flow(evenly_spaced(last + 1, SAMPLED)), bound)
+    full = full_color_speed(flow(evenly_spaced(last + 1, SCALE_FRAMES)), bound)
     return lambda number: flow_code.color(flow(np.array([min(int(number * ratio), last)]))[0], full)

@@ -1,7 +1,7 @@
-"""Some video files -> the streams that a network was trained on, as datasets that last as long as they are needed.
+"""Temporary datasets: the streams that a network was trained on, made of video files and deleted after use.
 
-The same bytes as `lgd preprocess` makes by the same recipe, without a cluster: a shard a file, made by threads, since
-what costs time (ffmpeg, the solver of the flow, JPEG) does not hold on to the interpreter.
+They have the same bytes as the datasets of `lgd preprocess` with the same stream specs, but need no cluster: one shard
+per file, made by threads, since the slow parts (ffmpeg, flow solver, JPEG) release Python's global interpreter lock.
 """
 
 import os
@@ -28,29 +28,29 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class GivenFile:
-    """A file as it was given, and its key in the datasets."""
+    """A file as the user gave it, and its key in the temporary datasets."""
 
     path: str
     key: str
 
     @property
-    def shown(self) -> str:
-        """The path as text that can be written: file names are bytes, and not always UTF-8."""
+    def text(self) -> str:
+        """The path as text that can be printed: file names are bytes, and not always valid UTF-8."""
         return os.fsencode(self.path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What was made of the files.
+class TemporaryDatasets:
+    """The datasets of the files.
 
-    datasets: by stream; streams of one rate and size share one. rejected: why, by key, for the files that are not in
-    all of them."""
+    datasets: by stream; streams with the same frame rate and size share one. rejected: the reason, by key, for each
+    file that is missing in one of them."""
 
     datasets: Mapping[str, Dataset]
     rejected: Mapping[str, Rejected]
 
     def lengths(self) -> tuple[dict[str, int], float]:
-        """Frames of each video as the first stream's dataset counts them, by key, and frames a second."""
+        """Return the frames of each video in the first stream's dataset, by key, and its frames per second."""
         stream, dataset = next(iter(self.datasets.items()))
         table = dataset.videos(["key", "frames"])
         frames = dict(zip(*(table.column(name).to_pylist() for name in ("key", "frames")), strict=True))
@@ -58,18 +58,19 @@ class Made:
 
 
 def given_files(paths: Sequence[str]) -> list[GivenFile]:
-    """A key for each file, whatever its name: two may have the same, and one may be given twice."""
+    """Return the files with a key each. The key does not depend on the name: two files may have the same name, and one
+    file may be given twice."""
     return [GivenFile(path, f"{number:06d}") for number, path in enumerate(paths)]
 
 
 @contextmanager
 def temporary_datasets(
     files: Sequence[GivenFile], specs: Mapping[str, StreamSpec], classes: tuple[str, ...]
-) -> Iterator[Made]:
-    """The streams of `recipes`, made of the files in a temporary folder, which is gone after the block.
+) -> Iterator[TemporaryDatasets]:
+    """Make the streams of `specs` from the files, in a temporary folder that is deleted after the block.
 
-    Says so where the versions of this machine's programs are not those of a recipe: the pictures then may differ in
-    the last bit. Raises UserError for a recipe that cannot be followed and for a full disk."""
+    Prints a line if the installed versions of ffmpeg and the libraries differ from those of a spec: the last bit of the
+    pictures may then differ. Raises UserError for a spec that this version cannot reproduce and for a full disk."""
     groups: dict[object, dict[str, StreamSpec]] = {}
     for stream, spec in specs.items():
         groups.setdefault((spec.settings.get("fps"), spec.settings.get("short_side")), {})[stream] = spec
@@ -77,31 +78,32 @@ def temporary_datasets(
     for chosen, group in zip(settings, groups.values(), strict=True):
         for stream, spec in group.items():
             if differences := spec.differences(chosen.spec(stream)):
-                say(f"the {stream} stream was made by other programs for training ({'; '.join(differences)})")
-    full = disk_errors(f"in {tempfile.gettempdir()} (set TMPDIR for another folder)")
+                versions = "; ".join(differences)
+                say(f"the training data of the {stream} stream was made with different versions: {versions}")
     with ExitStack() as stack:
-        with full:
+        with disk_errors(f"in {tempfile.gettempdir()} (set TMPDIR to use a different folder)"):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lgd-predict-"))
             videos = Storage(f"{folder}/videos")
             videos.make_folder()
-            for file in files:  # under a name that no program can take for anything else
+            for file in files:  # under names that no program can take for an option
                 os.symlink(os.path.abspath(file.path), videos.path(file.key))
-        rejected = {file.key: Rejected("unreadable", _FOLDER) for file in files if os.path.isdir(file.path)}
+        rejected = {
+            file.key: Rejected("unreadable", "it is a folder: give the files in it")
+            for file in files
+            if os.path.isdir(file.path)
+        }
         datasets: dict[str, Dataset] = {}
         for number, (chosen, group) in enumerate(zip(settings, groups.values(), strict=True)):
             keys = [file.key for file in files if file.key not in rejected]
-            dataset, more = _make(
+            dataset, more = _make_dataset(
                 Path(folder) / f"data-{number}", videos, keys, settings=chosen, streams=list(group), classes=classes
             )
             rejected |= more
             datasets |= dict.fromkeys(group, dataset)
-        yield Made(datasets, rejected)
+        yield TemporaryDatasets(datasets, rejected)
 
 
-_FOLDER = "it is a folder: give the files in it"
-
-
-def _make(
+def _make_dataset(
     folder: Path,
     videos: Storage,
     keys: Sequence[str],
@@ -110,22 +112,22 @@ def _make(
     streams: Sequence[str],
     classes: tuple[str, ...],
 ) -> tuple[Dataset, dict[str, Rejected]]:
-    """The dataset of the files that have these names, and why it lacks some of them."""
+    """Make the dataset of the files with these keys. Returns it and the rejected files, by key."""
     storage = Storage(folder)
     specs = {stream: settings.spec(stream) for stream in streams}
-    for inside in ("", *streams, *(f"{stream}/.parts" for stream in streams)):
-        storage.make_folder(inside)
+    for subfolder in ("", *streams, *(f"{stream}/.parts" for stream in streams)):
+        storage.make_folder(subfolder)
     manifest = Manifest(tuple(Video(key, key, UNLABELLED, "", SPLIT) for key in keys), classes)
     plans = plan_shards(manifest, videos_per_shard=1)
     rejected: dict[str, Rejected] = {}
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
-        making: dict[Future[None], ShardPlan] = {
-            pool.submit(_complete, storage, videos, plan, settings=settings, specs=specs): plan for plan in plans
+        running: dict[Future[None], ShardPlan] = {
+            pool.submit(_make_shard, storage, videos, plan, settings=settings, specs=specs): plan for plan in plans
         }
         with Progress(" and ".join(streams), len(keys), "videos") as progress:
-            for number, done in enumerate(as_completed(making), 1):
-                key = making[done].videos[0].key
+            for number, done in enumerate(as_completed(running), 1):
+                key = running[done].videos[0].key
                 try:
                     done.result()
                 except Rejected as rejection:
@@ -141,10 +143,10 @@ def _make(
     return dataset, {**rejected, **{row["key"]: Rejected(row["reason"], row["detail"]) for row in table}}
 
 
-def _complete(
+def _make_shard(
     storage: Storage, videos: Storage, plan: ShardPlan, *, settings: Settings, specs: Mapping[str, StreamSpec]
 ) -> None:
-    """Makes a shard. Raises Rejected for a file whose file system fails, which is not the other files' fault."""
+    """Make a shard. Raises Rejected for a file whose file system fails: the other files may still be readable."""
     try:
         for _ in make_shard(storage, videos, plan, settings=settings, specs=specs):
             pass

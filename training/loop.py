@@ -1,8 +1,8 @@
-"""The training loop of one worker, from top to bottom.
+"""The training loop of one worker.
 
-What is trained on at a step depends on the step alone: the global batch, the learning rate and the samples are the
-same whatever the number of workers. Each clip weighs 1 / (global batch), so that the sum of the workers' gradients is
-the gradient of the whole batch however unevenly it is cut.
+Clips, learning rate and global batch of a step depend only on the step, not on the number of workers. Each clip has the
+weight 1 / (global batch size), so that the sum of the workers' gradients is the gradient of the global batch, even if
+the workers' shares of it have different sizes.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
 from lgd.training import checkpoint
-from lgd.training.compile import compiled
+from lgd.training.compile import compile_network
 from lgd.training.metrics_log import LogWindow, MetricsLog
 from lgd.training.models.lgd import Network
 from lgd.training.models.zoo import build
@@ -29,23 +29,23 @@ from lgd.training.run import RESULT, Run
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.start import start_weights
 
-MIN_BETWEEN_EPOCHS_S = 10.0  # from one checkpoint to that of an epoch's end
+MIN_BETWEEN_EPOCHS_S = 10.0  # seconds between a checkpoint and the checkpoint at the end of an epoch
 
 
 def train(run: Run, dataset: Dataset) -> None:
-    """Trains from the newest checkpoint to the end, as one of the workers of the process group."""
+    """Train from the newest checkpoint to the last step, as one worker of the process group."""
     config = run.config
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # where NCCL puts what it broadcasts
+        torch.cuda.set_device(device)  # NCCL puts the tensors that it broadcasts there
 
-    # Every worker builds the same network, then takes over what rank 0 found in the run folder.
+    # Every worker builds the same network, then loads the checkpoint that rank 0 finds.
     torch.manual_seed(config.seed)
-    network, optimizer = fresh(config, len(dataset.classes), device)
-    first_step, origin = _resume(run, network, optimizer, rank=rank, workers=workers)
-    model = compiled(network, device) if config.compile else network
+    network, optimizer = create_network(config, len(dataset.classes), device)
+    first_step, weights_source = _resume(run, network, optimizer, rank=rank, workers=workers)
+    model = compile_network(network, device) if config.compile else network
     if workers > 1:
         model = DistributedDataParallel(model)
 
@@ -64,77 +64,69 @@ def train(run: Run, dataset: Dataset) -> None:
         options=LoaderOptions(device, skip_damaged=config.skip_damaged),
     )
     log = MetricsLog(run, first_step) if rank == 0 else None
-    if log and origin:
-        log.say(origin)
-    window, writer = LogWindow(first_step, config.batch_size, device), checkpoint.CheckpointWriter(run)
-    next_log, preempted, saved_epoch = first_step + 1, False, first_step * config.batch_size // videos
-    validate_every = (
-        max(round(config.validation.every * videos / config.batch_size), 1) if config.validation.every else 0
-    )
+    if log and weights_source:
+        log.say(weights_source)
+    window = LogWindow(first_step, config.batch_size, device)
+    writer = checkpoint.CheckpointWriter(run)
+    next_report, preempted, saved_epoch = first_step + 1, False, first_step * config.batch_size // videos
+    validation_period = 0  # steps
+    if config.validation.every:
+        validation_period = max(round(config.validation.every * videos / config.batch_size), 1)
     accuracy: dict[str, float] = {}
 
     def validate(done: int) -> dict[str, float]:
-        found = _validate(run, dataset, network, device=device, rank=rank, workers=workers)
-        if log and found:
-            log.write({"step": done, **found})
-            if writer.is_best(found["val_top1"]):
+        result = _validate(run, dataset, network, device=device, rank=rank, workers=workers)
+        if log and result:
+            log.write({"step": done, **result})
+            if writer.is_best(result["val_top1"]):
                 log.flush()
-                writer.save(done, network, optimizer, best_top1=found["val_top1"])
-        return found
+                writer.save(done, network, optimizer, best_top1=result["val_top1"])
+        return result
 
     for step, batch in enumerate(loader, first_step):
-        paths, right = train_step(
-            model,
-            network,
-            optimizer,
-            batch=batch,
-            config=config,
-            rate=config.learning_rate(step, videos),
-            workers=workers,
-        )
-        window.add(paths, right, batch.key, positions=batch.position)
+        lr = config.learning_rate(step, videos)
+        losses, correct = train_step(model, network, optimizer, batch=batch, config=config, lr=lr, workers=workers)
+        window.add(losses, correct, batch.key, positions=batch.position)
 
         done = step + 1
-        validates = done == last_step or (validate_every > 0 and done % validate_every == 0)
-        # A window ends before every checkpoint: the lines up to it are then written, and its losses known to be sound.
-        if done >= next_log or validates:
-            # The only collectives besides the gradients': all workers agree on the numbers and on the next time.
+        validation_due = done == last_step or (validation_period > 0 and done % validation_period == 0)
+        # A window ends before every checkpoint: its lines are then written, and its losses are known to be finite.
+        if done >= next_report or validation_due:
+            # The only collective besides the gradients: all workers agree on the metrics and on the next report.
             report = window.reduce(run, loader.data_wait_s, loader.skipped, rank=rank)
-            next_log = done + report.steps_until_next
+            next_report = done + report.steps_until_next
             if log:
+                clips, first_clip = done * config.batch_size, (done - report.steps) * config.batch_size
                 memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
                 log.write(
                     {
                         "step": done,
-                        "positions": [
-                            (done - report.steps) * config.batch_size,
-                            done * config.batch_size,
-                        ],  # each was taken once
-                        "epoch": round(done * config.batch_size / videos, 4),
-                        **report.numbers,
+                        "positions": [first_clip, clips],  # of the clip order; each was used once
+                        "epoch": round(clips / videos, 4),
+                        **report.metrics,
                         "clips_per_s": round(report.steps * config.batch_size / report.seconds, 2),
-                        "rate": config.learning_rate(step, videos),
+                        "rate": lr,
                         "workers": workers,
                         "memory_mb": round(memory),
                         "losses": report.losses,
                     }
                 )
             ray.train.report({"step": done})
-            hurry = not preempted and ray.train.get_preemption_info() is not None
-            preempted |= hurry  # a node goes away soon: what it has learnt must not
-            if log and hurry:
-                log.say("a node is about to be taken away: writing a checkpoint")
+            preemption_announced = not preempted and ray.train.get_preemption_info() is not None
+            preempted |= preemption_announced
+            if log and preemption_announced:
+                log.say("a node will be removed soon: writing a checkpoint")
             epoch = done * config.batch_size // videos
             due = writer.age_s > (MIN_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
-            if log and (due or hurry or done == last_step):
+            if log and (due or preemption_announced or done == last_step):
                 log.flush()
                 writer.save(done, network, optimizer)
                 saved_epoch = epoch
-        if validates:
+        if validation_due:
             started = time.monotonic()
             accuracy = validate(done)
             window.pause(time.monotonic() - started)
-    if first_step == last_step:  # killed between its last checkpoint and the end of the validation
+    if first_step == last_step:  # the run was killed between its last checkpoint and the end of the validation
         accuracy = validate(last_step)
     writer.close()
     if log:
@@ -142,10 +134,12 @@ def train(run: Run, dataset: Dataset) -> None:
         log.close()
 
 
-def fresh(config: TrainConfig, classes: int, device: torch.device) -> tuple[Network, torch.optim.Optimizer]:
-    """The configuration's network, not trained yet, and what trains it."""
+def create_network(
+    config: TrainConfig, classes: int, device: torch.device
+) -> tuple[Network, torch.optim.Optimizer]:
+    """Return the network of a configuration with new weights, and its optimizer."""
     network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=config.optimizer.lr,
@@ -162,51 +156,54 @@ def train_step(
     *,
     batch: Batch,
     config: TrainConfig,
-    rate: float,
+    lr: float,
     workers: int,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """One step on this worker's part of a global batch. model: the network as it is called, compiled or distributed.
+    """Train one step on this worker's share of a global batch.
 
-    Returns the losses by path and the share of right answers, each this worker's part of the global batch's mean."""
+    model: what is called: the network, its compiled form or its DistributedDataParallel. lr: learning rate.
+    Returns the losses by path, and the fraction of correct clips: this worker's part of the mean over the global batch.
+    """
     network.train()
     if config.freeze_normalization:
         freeze_normalization(network)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    paths, right = _gradients(model, network, batch, config=config, workers=workers)
+    losses, correct = _backward(model, network, batch, config=config, workers=workers)
     if config.optimizer.max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
     optimizer.step()
-    return paths, right
+    return losses, correct
 
 
-def _gradients(
+def _backward(
     model: Any, network: Network, batch: Batch, *, config: TrainConfig, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The gradient of this worker's part of the global batch, in pieces of the micro-batch, summed over the workers."""
+    """Compute the gradients of this worker's share in micro-batches, summed over the workers; returns as `train_step`.
+    """
     weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
     size = config.micro_batch_size or len(batch.key)
-    paths: dict[str, torch.Tensor] = {}
-    right = weight.new_zeros(())
+    losses: dict[str, torch.Tensor] = {}
+    correct = weight.new_zeros(())
     for first in range(0, len(batch.key), size):
         part = slice(first, first + size)
         last = first + size >= len(batch.key)
-        alone = contextlib.nullcontext() if last or workers == 1 else model.no_sync()
-        with alone:
+        with contextlib.nullcontext() if last or workers == 1 else model.no_sync():
             with autocast(config.precision, batch.video.device):
                 output = model(batch.video[part])
-            losses = network.loss(output, batch.label[part], weight[part])
-            (losses.total * workers).backward()  # DistributedDataParallel takes the mean over workers; the sum is meant
-        for path, loss in losses.paths.items():
-            paths[path] = paths.get(path, 0) + loss.detach()
-        found = network.probabilities(output).argmax(1) == batch.label[part]
-        right += (found * weight[part]).sum().detach()
-    return paths, right
+            part_losses = network.loss(output, batch.label[part], weight[part])
+            # DistributedDataParallel takes the mean over the workers; the sum is needed.
+            torch.autograd.backward(part_losses.total * workers)
+        for path, loss in part_losses.paths.items():
+            losses[path] = losses.get(path, 0) + loss.detach()
+        is_correct = network.probabilities(output).argmax(1) == batch.label[part]
+        correct += (is_correct * weight[part]).sum().detach()
+    return losses, correct
 
 
 def freeze_normalization(network: torch.nn.Module) -> None:
-    """Batch normalization with its running statistics, unchanged, so that a clip does not depend on its batch."""
+    """Let batch normalization use its running statistics without updating them."""
     for module in network.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -215,14 +212,14 @@ def freeze_normalization(network: torch.nn.Module) -> None:
 def _resume(
     run: Run, network: Network, optimizer: torch.optim.Optimizer, *, rank: int, workers: int
 ) -> tuple[int, str]:
-    """Loads the newest sound checkpoint, the one that rank 0 finds, into every worker.
+    """Load the newest valid checkpoint that rank 0 finds into every worker.
 
-    Returns its step and, at the start of a run, where rank 0's weights come from; DistributedDataParallel hands
-    rank 0's weights to the others."""
-    found: list[Any] = [checkpoint.load_latest(run) if rank == 0 else None]
+    Returns its step. At the start of a run, also returns the source of the initial weights of rank 0, as text;
+    DistributedDataParallel copies rank 0's weights to the other workers."""
+    loaded: list[Any] = [checkpoint.load_latest(run) if rank == 0 else None]
     if workers > 1:
-        dist.broadcast_object_list(found, src=0)
-    content = found[0]
+        dist.broadcast_object_list(loaded, src=0)
+    content = loaded[0]
     if content is None:
         return 0, start_weights(network, run.config, run.classes) if rank == 0 else ""
     network.load_state_dict(content["model"])
@@ -231,15 +228,9 @@ def _resume(
 
 
 def _validate(
-    run: Run,
-    dataset: Dataset,
-    network: Network,
-    *,
-    device: torch.device,
-    rank: int,
-    workers: int,
+    run: Run, dataset: Dataset, network: Network, *, device: torch.device, rank: int, workers: int
 ) -> dict[str, float]:
-    """Top-1 and top-5 on the validation split, spread over the workers; nothing if the dataset has none."""
+    """Return top-1 and top-5 on the validation split, computed by all workers together; {} without such a split."""
     if not dataset.summary["splits"].get(run.config.validation.split):
         return {}
     loader = uniform_loader(
@@ -254,7 +245,7 @@ def _validate(
         workers=workers,
         options=LoaderOptions(device),
     )
-    counts = torch.zeros(3, dtype=torch.float64)
+    counts = torch.zeros(3, dtype=torch.float64)  # correct by top-1, by top-5, all
     for video in score_batches(network, loader, run.config.precision):
         better = int((video.probabilities > video.probabilities[loader.index.labels[video.row]]).sum())
         counts += torch.tensor([better < 1, better < 5, 1], dtype=torch.float64)

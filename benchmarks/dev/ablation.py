@@ -42,7 +42,8 @@ from lgd.training.models.config import Variant
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import transfer
 from lgd.training.models.zoo import build
-from lgd.training.recipes import TrainConfig, flatten, recipe_named
+from lgd.training.config_file import to_flat_dict
+from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.scoring.metrics import top_k
 
@@ -226,8 +227,8 @@ def run(data: Sequence[str], stream: str, steps: int, *, seeds: int, processes: 
                 "fingerprint": dataset.fingerprint,
                 "classes": dataset.classes,
                 "splits": splits,
-                "config": flatten(configs[0]),
-                "combination_config": flatten(combinations[0]),
+                "config": to_flat_dict(configs[0]),
+                "combination_config": to_flat_dict(combinations[0]),
             }
         )
     outcomes = run_jobs(jobs, processes)

@@ -1,123 +1,215 @@
-"""What a fusion changed: metrics of every input and of the fusion, videos fixed and broken, agreement, oracle."""
+"""`lgd fuse`: fuse score files and compare the result with the inputs: metrics, fixed and broken videos, agreement."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict
 
 import numpy as np
 from rich.table import Table
 
-from lgd.training.fusion.fuse import metrics
-from lgd.training.fusion.fuse_files import Fusion
-from lgd.training.fusion.join import unlabelled
-from lgd.training.scoring.class_table import class_rows
-from lgd.training.scoring.metrics import accuracy_table
-from lgd.training.scoring.scores import named
-
-NEEDS_LABELS = ("equal", "fixed", "broken", "p_value", "compared_to", "oracle_top1", "per_class")
+from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.training.fusion.fuse import FittedOn, Space
+from lgd.training.fusion.fuse_files import Fusion, fuse_files
+from lgd.training.scoring.class_table import ClassRow, check_output_files, class_rows, write_class_table
+from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
+from lgd.training.scoring.scores import shown_keys, unlabelled_keys, write_scores
 
 
-def comparison(fusion: Fusion) -> dict[str, Any]:
-    """The document of `lgd fuse`.
+class Change(TypedDict):
+    """What fusion changed compared with one input.
 
-    inputs, fused, equal: metrics (`lgd.training.scoring.metrics.summary`); equal is None where `fused` has equal weights. fit:
-    metrics on the fitting videos, if any, by equal weights and as fitted. changes: of each input, videos that it has
-    wrong and the fusion right (fixed), the other way round (broken), and the p-value of McNemar's test; fixed, broken
-    and p_value beside `compared_to`, the input of the best top-1 (the first of equals). agreement: fraction of videos
-    for which all inputs predict the same class; agreements: of each pair. oracle_top1: fraction that at least one
-    input has right. per_class: what `class_rows` says of the fusion. With unlabelled videos, whatever needs labels is
-    None."""
+    fixed: videos that only the fusion predicts correctly. broken: videos that only the input predicts correctly.
+    p_value: of McNemar's exact test, two-sided."""
+
+    fixed: int
+    broken: int
+    p_value: float
+
+
+@dataclass(frozen=True)
+class FuseResult(CommandResult):
+    """Result of `lgd fuse`. If a video has no label, everything that needs labels is None."""
+
+    inputs: dict[str, Metrics | None]
+    """Metrics of each input, by score file."""
+    fused: Metrics | None
+    """Metrics of the fused scores."""
+    equal: Metrics | None
+    """Metrics of the fusion with equal weights; None if `fused` has equal weights."""
+    split: str
+    videos: int
+    unlabelled: int
+    """Videos without a label."""
+    space: Space
+    """What is averaged: probabilities or logits."""
+    weights: list[float]
+    """Weight of each input; their sum is 1."""
+    temperatures: list[float]
+    """Temperature of each input."""
+    fitted_on: list[FittedOn] | None
+    """Score files that weights and temperatures were fitted on; None if they were not fitted."""
+    dropped: dict[str, int]
+    """By score file, the number of its videos that are left out because another file lacks them."""
+    fit: dict[str, Metrics] | None
+    """Metrics on the fitting videos with equal weights ("equal") and fitted weights ("fitted")."""
+    agreement: float
+    """Fraction of the videos for which all inputs predict the same class."""
+    agreements: list[list[float]]
+    """Fraction of the videos for which two inputs predict the same class: one row and one column per input."""
+    changes: dict[str, Change | None]
+    """What fusion changed compared with each input, by score file."""
+    compared_to: str | None
+    """The input with the best top-1 (the first one of equals), which fixed, broken and p_value refer to."""
+    fixed: int | None
+    broken: int | None
+    p_value: float | None
+    oracle_top1: float | None
+    """Fraction of the videos that at least one input predicts correctly."""
+    per_class: list[ClassRow] | None
+    """Accuracy and confusions of each class of the fused scores."""
+    out: str | None
+    """File of the fused scores, if one was written."""
+    _unlabelled_keys: list[str] = field(default_factory=list, repr=False)  # for `lines`
+
+    def document(self) -> dict[str, Any]:
+        document = asdict(self)
+        del document["_unlabelled_keys"]
+        return document
+
+    def lines(self) -> list[Line]:
+        lines: list[Line] = []
+        if any(self.dropped.values()):
+            dropped = ", ".join(f"{name} {count}" for name, count in self.dropped.items())
+            lines.append(f"the score files have {self.videos} videos in common; dropped: {dropped}")
+        lines += self._fit_lines()
+        agreement = f"the inputs agree on {self.agreement:.1%} of the videos"
+        if self.fused is None:
+            keys = shown_keys(self._unlabelled_keys)
+            lines.append(f"no accuracy: {self.unlabelled} of {self.videos} videos have no label ({keys})")
+            return [*lines, self._inputs_table(), agreement]
+        rows = {name: metrics for name, metrics in self.inputs.items() if metrics is not None}
+        if self.equal is not None:
+            rows["equal weights"] = self.equal
+        lines += [
+            accuracy_table({**rows, "fused": self.fused}),
+            self._inputs_table(),
+            f"compared with {self.compared_to}, the best single input, fusion fixed {self.fixed} videos and broke "
+            f"{self.broken} (McNemar's exact test: p = {self.p_value:.3g})",
+            f"{agreement}; at least one of them is right for {self.oracle_top1:.1%} (oracle)",
+        ]
+        return lines
+
+    def _fit_lines(self) -> list[Line]:
+        if self.fit is None or self.fitted_on is None:
+            return []
+        split, videos = self.fitted_on[0]["split"], self.fitted_on[0]["videos"]
+        equal, fitted = self.fit["equal"]["nll"], self.fit["fitted"]["nll"]
+        lines: list[Line] = [
+            f"weights and temperatures were fitted on {videos} videos of the split {split} (negative log likelihood "
+            f"{equal:.3f} with equal weights, {fitted:.3f} fitted); the results below are for the "
+            f"{self.videos} videos of the split {self.split}"
+        ]
+        if split == "train":
+            lines.append(
+                "note: networks are too confident on the videos that they were trained on, so weights fitted on them "
+                "can be poor on other videos; fit on a validation split instead"
+            )
+        return lines
+
+    def _inputs_table(self) -> Table:
+        table = Table("input", "weight", "temperature", "fixed", "broken")
+        for (name, change), weight, temperature in zip(
+            self.changes.items(), self.weights, self.temperatures, strict=True
+        ):
+            counts = ("-", "-") if change is None else (str(change["fixed"]), str(change["broken"]))
+            table.add_row(name, f"{weight:.3f}", f"{temperature:.3f}", *counts)
+        return table
+
+
+def fuse_and_compare(
+    files: Sequence[str],
+    weights: tuple[float, ...] | None = None,
+    temperatures: tuple[float, ...] | None = None,
+    *,
+    fit: Sequence[str] | None = None,
+    space: Space = "probabilities",
+    intersect: bool = False,
+    out: str | None = None,
+    per_class: str | None = None,
+) -> FuseResult:
+    """Fuse score files as `fuse_files` does and compare the result with them.
+
+    out: Parquet file for the fused scores. per_class: Parquet file for the accuracy of each class and the confusion
+    matrix. Raises UsageError and UserError as `fuse_files` does, for an output file that is also an input, and for
+    `per_class` if a video has no label."""
+    check_output_files({"--out": out, "--per-class": per_class}, [*files, *(fit or ())])
+    fusion = fuse_files(files, weights, temperatures, fit=fit, space=space, intersect=intersect)
+    if per_class:
+        write_class_table(per_class, fusion.fused)
+    if out:
+        write_scores(out, fusion.fused)
+    return compare(fusion, out)
+
+
+def compare(fusion: Fusion, out: str | None = None) -> FuseResult:
+    """Compare the fused scores with the inputs. out: the file of the fused scores, if there is one."""
     joined, fused = fusion.joined, fusion.fused
     names = [each.name for each in joined.inputs]
     predicted = [each.probabilities.argmax(axis=1) for each in joined.inputs]
-    agreements = [[float((a == b).mean()) for b in predicted] for a in predicted]
-    document: dict[str, Any] = {
-        "split": fused.split,
-        "videos": len(fused.keys),
-        "unlabelled": len(unlabelled(fused)),
-        **{field: fused.about[field] for field in ("space", "weights", "temperatures", "fitted_on", "dropped")},
-        "fit": fusion.fit,
-        "agreement": float(np.all([each == predicted[0] for each in predicted], axis=0).mean()),
-        "agreements": agreements,
-    }
-    if document["unlabelled"]:
-        nothing = {"inputs": dict.fromkeys(names), "fused": None, "changes": dict.fromkeys(names)}
-        return {**nothing, **document, **dict.fromkeys(NEEDS_LABELS)}
-    right = [each == fused.labels for each in predicted]
-    right_fused = fused.probabilities.argmax(axis=1) == fused.labels
-    changes = {name: _change(before, right_fused) for name, before in zip(names, right, strict=True)}
-    numbers = {each.name: metrics(each) for each in joined.inputs}
-    best = max(names, key=lambda name: numbers[name]["top1"])
-    return {
-        "inputs": numbers,
-        "fused": metrics(fused),
-        "equal": None if fusion.equal is None else metrics(fusion.equal),
-        **document,
-        "changes": changes,
-        "compared_to": best,
-        **changes[best],
-        "oracle_top1": float(np.any(right, axis=0).mean()),
-        "per_class": class_rows(fused),
-    }
+    unlabelled = unlabelled_keys(fused)
+    inputs: dict[str, Metrics | None] = dict.fromkeys(names)
+    changes: dict[str, Change | None] = dict.fromkeys(names)
+    best: str | None = None
+    best_change: Change | None = None
+    oracle: float | None = None
+    if not unlabelled:
+        right = [each == fused.labels for each in predicted]
+        right_fused = fused.probabilities.argmax(axis=1) == fused.labels
+        metrics = {each.name: scores_summary(each) for each in joined.inputs}
+        all_changes = {name: _change(before, right_fused) for name, before in zip(names, right, strict=True)}
+        inputs, changes = {**metrics}, {**all_changes}
+        best = max(names, key=lambda name: metrics[name]["top1"])
+        best_change = all_changes[best]
+        oracle = float(np.any(right, axis=0).mean())
+    return FuseResult(
+        inputs=inputs,
+        fused=None if unlabelled else scores_summary(fused),
+        equal=None if unlabelled or fusion.equal is None else scores_summary(fusion.equal),
+        split=fused.split,
+        videos=len(fused.keys),
+        unlabelled=len(unlabelled),
+        space=fused.metadata["space"],
+        weights=fused.metadata["weights"],
+        temperatures=fused.metadata["temperatures"],
+        fitted_on=fused.metadata["fitted_on"],
+        dropped=fused.metadata["dropped"],
+        fit=fusion.fit,
+        agreement=float(np.all([each == predicted[0] for each in predicted], axis=0).mean()),
+        agreements=[[float((a == b).mean()) for b in predicted] for a in predicted],
+        changes=changes,
+        compared_to=best,
+        fixed=best_change["fixed"] if best_change else None,
+        broken=best_change["broken"] if best_change else None,
+        p_value=best_change["p_value"] if best_change else None,
+        oracle_top1=oracle,
+        per_class=None if unlabelled else class_rows(fused),
+        out=out,
+        _unlabelled_keys=unlabelled,
+    )
 
 
 def mcnemar(fixed: int, broken: int) -> float:
-    """Two-sided p-value of the exact test: how often a fair coin falls at least as unevenly (McNemar, Psychometrika 12,
-    1947, with the binomial distribution in the place of the normal one)."""
-    tosses, fewer = fixed + broken, min(fixed, broken)
+    """Return the two-sided p-value of McNemar's exact test: the probability that a fair coin falls at least as unevenly
+    as fixed to broken (McNemar, Psychometrika 12, 1947, with the binomial instead of the normal distribution)."""
+    tosses, minority = fixed + broken, min(fixed, broken)
     ways, total = 1, 0
-    for heads in range(fewer + 1):
+    for heads in range(minority + 1):
         total += ways
         ways = ways * (tosses - heads) // (heads + 1)
-    return min(1.0, 2 * total / 2**tosses)
+    return min(1.0, float(2 * total / 2**tosses))
 
 
-def report(document: dict[str, Any], fusion: Fusion) -> list[Any]:
-    """Lines and tables for a person, of a fusion and its `comparison`."""
-    lines: list[Any] = []
-    if any(document["dropped"].values()):
-        lost = ", ".join(f"{name} {count}" for name, count in document["dropped"].items())
-        lines.append(f"{document['videos']} videos are common to all; dropped: {lost}")
-    if document["fit"]:
-        lines += _fit_lines(document)
-    labelled = document["fused"] is not None
-    if labelled:
-        equal = {"equal weights": document["equal"]} if document["equal"] else {}
-        lines.append(accuracy_table({**document["inputs"], **equal, "fused": document["fused"]}))
-    else:
-        keys = unlabelled(fusion.fused)
-        lines.append(f"{len(keys)} of {document['videos']} videos have no label ({named(keys)}): no accuracies")
-    lines.append(_inputs_table(document))
-    agree = f"the inputs agree on {document['agreement']:.1%} of the videos"
-    if labelled:
-        agree += f"; at least one is right on {document['oracle_top1']:.1%} (oracle)"
-        lines.append(
-            f"beside {document['compared_to']}, the best alone, fusion fixed {document['fixed']} videos and broke "
-            f"{document['broken']} (McNemar's exact p = {document['p_value']:.3g})"
-        )
-    return [*lines, agree]
-
-
-def _fit_lines(document: dict[str, Any]) -> list[str]:
-    split, videos = (document["fitted_on"][0][field] for field in ("split", "videos"))
-    equal, fitted = (document["fit"][rule]["nll"] for rule in ("equal", "fitted"))
-    lines = [
-        f"weights and temperatures are fitted on {videos} videos of the split {split} (negative log likelihood "
-        f"{equal:.3f} with equal weights, {fitted:.3f} fitted); reported on {document['videos']} others of the split "
-        f"{document['split']}"
-    ]
-    if split == "train":
-        lines.append("note: networks know the videos that they were trained on too well for a fit on them to hold")
-    return lines
-
-
-def _change(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+def _change(before: np.ndarray, after: np.ndarray) -> Change:
+    """Compare correct predictions, bool of each video, of an input (before) and of the fusion (after)."""
     fixed, broken = int((~before & after).sum()), int((before & ~after).sum())
     return {"fixed": fixed, "broken": broken, "p_value": mcnemar(fixed, broken)}
-
-
-def _inputs_table(document: dict[str, Any]) -> Table:
-    table = Table("input", "weight", "temperature", "fixed", "broken")
-    rows = zip(document["changes"].items(), document["weights"], document["temperatures"], strict=True)
-    for (name, change), weight, temperature in rows:
-        counts = [str(change[field]) if change else "-" for field in ("fixed", "broken")]
-        table.add_row(name, f"{weight:.3f}", f"{temperature:.3f}", *counts)
-    return table

@@ -1,25 +1,27 @@
-"""Score files -> a fusion: by equal weights, by given ones, or by ones fitted on other files."""
+"""Fuse score files: by equal weights, by given weights, or by weights fitted on other score files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lgd.pipeline.console.errors import UsageError
-from lgd.training.fusion.fit import check_fitting, fitted_rule, record
-from lgd.training.fusion.fuse import Space, fuse, given_rule, metrics
-from lgd.training.fusion.join import Joined, join
+from lgd.training.fusion.fit import check_fitting, fit_rule, fitted_on
+from lgd.training.fusion.fuse import FittedOn, Space, fuse, make_rule
+from lgd.training.fusion.join import JoinedScores, join
+from lgd.training.scoring.metrics import Metrics, scores_summary
 from lgd.training.scoring.scores import Scores, read_scores
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """equal: the fusion of equal weights in the same space, where `fused` is another one. fit: metrics on the fitting
-    videos, by equal weights and by the fitted rule; None where nothing was fitted."""
+    """Inputs and result of a fusion.
 
-    joined: Joined
+    equal: the fusion with equal weights in the same space; None if `fused` is that. fit: metrics on the fitting videos,
+    with equal weights ("equal") and with the fitted rule ("fitted"); None if nothing was fitted."""
+
+    joined: JoinedScores
     fused: Scores
     equal: Scores | None
-    fit: dict[str, Any] | None
+    fit: dict[str, Metrics] | None
 
 
 def fuse_files(
@@ -31,26 +33,30 @@ def fuse_files(
     space: Space = "probabilities",
     intersect: bool = False,
 ) -> Fusion:
-    """Reads, checks, joins and fuses. fit: score files of the same models in the same order, of other videos.
+    """Read, check, join and fuse score files. fit: score files of the same models in the same order, of different
+    videos. intersect: use only the videos that all files have.
 
-    Raises UsageError and UserError for what does not fit together, as `join`, `Rule` and `check_fitting` do."""
+    Raises UsageError and UserError for files and options that do not match, as `join`, `FusionRule` and `check_fitting`
+    do."""
     if len(files) < 2:
-        raise UsageError("fusing takes two or more score files")
+        raise UsageError("fusion needs two or more score files")
     if fit is not None and not (weights is None and temperatures is None):
-        raise UsageError("--fit finds the weights and temperatures: give them, or --fit, not both")
-    equal_rule = given_rule(len(files), space=space)
-    rule = given_rule(len(files), weights, temperatures, space=space)
+        raise UsageError("--fit finds the weights and temperatures: give either them or --fit, not both")
+    equal_rule = make_rule(len(files), space=space)
+    rule = make_rule(len(files), weights, temperatures, space=space)
     if fit is not None and len(fit) != len(files):
         raise UsageError(
-            f"--fit takes a score file for each of the {len(files)} reported, in their order, not {len(fit)}"
+            f"--fit takes one score file for each of the {len(files)} reported, in the same order, not {len(fit)}"
         )
     joined = join([read_scores(file) for file in files], intersect)
-    fitted_on = numbers = None
+    fitting_files: list[FittedOn] | None = None
+    fit_metrics: dict[str, Metrics] | None = None
     if fit is not None:
         fitting = join([read_scores(file) for file in fit], intersect)
         check_fitting(joined, fitting)
-        rule = fitted_rule(fitting, space)
-        fitted_on = record(fitting)
-        numbers = {name: metrics(fuse(fitting, each)) for name, each in (("equal", equal_rule), ("fitted", rule))}
+        rule = fit_rule(fitting, space)
+        fitting_files = fitted_on(fitting)
+        rules = {"equal": equal_rule, "fitted": rule}
+        fit_metrics = {name: scores_summary(fuse(fitting, each)) for name, each in rules.items()}
     equal = None if rule.is_equal else fuse(joined, equal_rule)
-    return Fusion(joined, fuse(joined, rule, fitted_on), equal, numbers)
+    return Fusion(joined, fuse(joined, rule, fitting_files), equal, fit_metrics)

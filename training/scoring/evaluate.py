@@ -1,11 +1,11 @@
-"""Scores of a split on a cluster: Ray tasks that score a part of it each, and one table of them all in the end.
+"""`lgd evaluate`: scores of a split, computed by Ray tasks that score one chunk of it each, then written as one file.
 
-OUT.parts/<identity>-000012.parquet     while it goes on
-OUT                                     when all parts are in; then they are removed
+OUT.parts/<identity>-000012.parquet     score chunks, while the evaluation runs
+OUT                                     when all chunks are complete; then the chunks are deleted
 
-The split alone decides the parts, so that they are the same whatever the cluster. `identity` is a hash of all that
-decides the scores: a part that is there under it is not computed again, and finished scores that have it are left
-alone. Neither the number of workers nor the batch is in it: they change float32's rounding at most.
+The chunks depend only on the split and are the same on every cluster. `identity` is a hash of everything that decides
+the scores: an existing chunk with this identity is not scored again, and a finished score file with it is not changed.
+The number of workers and the batch size are not in it: they change at most the rounding of float32.
 """
 
 import contextlib
@@ -14,46 +14,71 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
-from lgd.pipeline.dataset.dataset import open_dataset
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
 from lgd.pipeline.tasks import Task, run_tasks
 from lgd.training import checkpoint
-from lgd.training.recipes import flatten
+from lgd.training.config_file import RENAMED_FIELDS, to_flat_dict
+from lgd.training.recipes import TrainConfig
 from lgd.training.run import Run
-from lgd.training.scoring.inference import check_stream_spec, chosen_checkpoint, trained_network
+from lgd.training.scoring.class_table import check_output_files, write_class_table
+from lgd.training.scoring.inference import check_dataset, load_checkpoint, load_network
+from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
-from lgd.training.scoring.score_task import ScoreCounters, ScoreJob, part_name, score_part
-from lgd.training.scoring.scores import identity_of, scores_writer
+from lgd.training.scoring.score_chunk import ScoreCounters, ScoreJob, chunk_name, score_chunk
+from lgd.training.scoring.scores import identity_of, read_scores, scores_writer, unlabelled_keys
 
-VERSION = 1  # of what is computed: another one makes other identities
-MIN_PARTS = 16  # of a split, where it has so many videos: something for every worker, and little lost with one
-MAX_VIDEOS = 64  # in a part
-MAX_CPUS = 8  # that a task with a GPU takes unless it is told otherwise
-PART = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
+VERSION = 1  # of the computation: part of the identity
+MIN_CHUNKS = 16  # of a split with so many videos: work for every worker, and little is lost with one of them
+MAX_VIDEOS = 64  # per chunk
+MAX_CPUS = 8  # per task with a GPU, unless the user asks for more
+CHUNK_FILE = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
-    """protocol: in words. parts_made, parts_there: that this run made, and found."""
+class EvaluateResult(CommandResult):
+    """Result of `lgd evaluate`. The JSON document has the fields of `metrics` beside the others."""
 
     out: str
+    """The score file."""
     protocol: str
+    """How the videos were tested, in words."""
     videos: int
+    """Videos of the split."""
     parts_made: int
+    """Score chunks that this run computed."""
     parts_there: int
+    """Score chunks that existed already."""
     wall_s: float
+    """Seconds until the score file was complete."""
+    unlabelled: int
+    """Videos without a label."""
+    metrics: Metrics | None
+    """Metrics of the scores; None (and no fields of the document) if a video has no label."""
+
+    def document(self) -> dict[str, Any]:
+        fields = asdict(self)
+        return {**fields, **(fields.pop("metrics") or {})}
+
+    def lines(self) -> list[Line]:
+        summary = f"{self.out}: {self.videos} videos, {self.protocol}"
+        if self.metrics is None:
+            return [summary, f"no accuracy: {self.unlabelled} of {self.videos} videos have no label"]
+        return [summary, accuracy_table({self.out: self.metrics})]
 
 
 def evaluate(
@@ -67,115 +92,171 @@ def evaluate(
     resources: ScoringResources,
     start_cluster: Callable[[], None],
     cache_config: CacheConfig = CacheConfig(),
+    per_class: str | None = None,
 ) -> EvaluateResult:
-    """Scores a split of a dataset with a run's checkpoint, or what is missing of it, and writes the table `out`.
+    """Score a split of a dataset with a run's checkpoint, or its missing chunks, and write the score file `out`.
 
-    Raises UserError for a run without a sound checkpoint, a dataset with other classes, another recipe or without the
-    split, a damaged frame, a full disk and a store that does not answer; what was scored before that stays."""
+    per_class: Parquet file for the accuracy of each class and the confusion matrix; not written if a video has no
+    label. Raises UserError for a run without a valid checkpoint, a dataset with different classes, with a different
+    stream spec or without the split, a damaged frame, a full disk and an unreachable store; complete chunks are kept.
+    """
     started = time.monotonic()
+    check_output_files({"--out": out, "--per-class": per_class}, [])
     dataset = open_dataset(data)
-    recipe = check_stream_spec(run, dataset)
-    splits = dataset.summary["splits"]
-    if not (videos := splits.get(split)):
-        has = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
-        raise UserError(f"{dataset.storage.display()} has no split {split!r}: it has {has}")
-    above, name = folder_and_name(out)
-    if above.exists(name) and above.size(name) is None:
+    check_dataset(run, dataset)
+    videos = _videos_of(dataset, split)
+    folder, name = folder_and_name(out)
+    if folder.exists(name) and folder.size(name) is None:
         raise UsageError(f"--out {out} is a folder: give the name of a file in it")
-    content = chosen_checkpoint(run, which)
-    file = checkpoint.name_of(content["step"])
-    trained_network(
-        run, content["model"], torch.device("cpu"), shown=run.storage.display(file)
-    )  # or one line says why not
-    about = {
+    content = load_checkpoint(run, which)
+    file = run.storage.display(checkpoint.checkpoint_name(content["step"]))
+    load_network(run, content["model"], torch.device("cpu"), weights_name=file)  # fails here and not in a task
+    metadata = _metadata(run, dataset, protocol, step=content["step"])
+    chunks = count_chunks(videos)
+    identity = _identity(
+        VERSION, metadata, _fields_of(run.config), _digest(content["model"]), split, chunks, sorted(protocol.keep)
+    )
+    chunk_folder = folder_beside(out, ".parts")
+    missing: list[int] = []
+    if identity_of(out) == identity:
+        say(f"{out} is complete already ({videos} videos, {metadata['protocol']}): nothing to do")
+    else:
+        missing = _missing_chunks(chunk_folder, identity, chunks)
+        say(
+            f"scoring {videos} videos of the split {split} with step {content['step']} of {run.storage.display()}: "
+            f"{metadata['protocol']}"
+        )
+        if len(missing) < chunks:
+            say(f"{chunks - len(missing)} of {chunks} score chunks already exist")
+        if missing:
+            start_cluster()
+            needs = task_needs(resources)
+            job = ScoreJob(
+                run,
+                _shared(content["model"]),
+                dataset,
+                split,
+                protocol,
+                chunk_folder,
+                identity,
+                chunks,
+                resources.batch_size,
+                threads=max(int(needs["CPU"]), 1),
+                device="cuda" if "GPU" in needs else "cpu",
+                cache_config=cache_config,
+            )
+            _score(job, missing, videos, needs=needs, num_workers=resources.num_workers)
+        with scores_writer(out, dataset.classes, split, metadata=metadata, identity=identity) as write:
+            for chunk in range(chunks):
+                write(_read_chunk(chunk_folder, chunk_name(identity, chunk), _size(chunk, chunks, videos)))
+    _delete_chunks(chunk_folder)
+    wall_s = time.monotonic() - started
+    scores = read_scores(out)
+    unlabelled = len(unlabelled_keys(scores))
+    if per_class and not unlabelled:
+        write_class_table(per_class, scores)
+    return EvaluateResult(
+        out,
+        metadata["protocol"],
+        videos,
+        len(missing),
+        chunks - len(missing),
+        wall_s,
+        unlabelled,
+        None if unlabelled else scores_summary(scores),
+    )
+
+
+def task_needs(resources: ScoringResources) -> dict[str, float]:
+    """Return the resources of one task by Ray's names: with a GPU, if a node of this process's cluster has one."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray
+    cpus_per_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
+    if not cpus_per_gpu:
+        return {"CPU": resources.cpus_per_task or 1}
+    return {"CPU": resources.cpus_per_task or min(max(min(cpus_per_gpu), 1), MAX_CPUS), "GPU": 1}
+
+
+def count_chunks(videos: int) -> int:
+    """Return the number of chunks of a split with so many videos."""
+    return min(videos, max(MIN_CHUNKS, -(-videos // MAX_VIDEOS)))
+
+
+def _videos_of(dataset: Dataset, split: str) -> int:
+    """Return the number of videos of a split. Raises UserError if there are none."""
+    splits: Mapping[str, int] = dataset.summary["splits"]
+    if videos := splits.get(split):
+        return videos
+    existing = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
+    raise UserError(f"{dataset.storage.display()} has no split {split!r}: choose from {existing}")
+
+
+def _metadata(run: Run, dataset: Dataset, protocol: TestProtocol, *, step: int) -> dict[str, Any]:
+    """Return the `about` of the score file."""
+    return {
         "stream": run.config.stream,
         "model": run.config.model.name,
         "recipe": run.recipe,
-        "run": _public(run.storage),
-        "step": content["step"],
-        "checkpoint": file,
+        "run": _public_address(run.storage),
+        "step": step,
+        "checkpoint": checkpoint.checkpoint_name(step),
         "protocol": protocol.describe(run.config),
         "clips": protocol.clips_of(run.config),
         "crops": protocol.crops,
         "frames": run.config.sampling.frames,
         "precision": protocol.precision,
-        "data": _public(dataset.storage),
-        "data_recipe": recipe.hash,
+        "data": _public_address(dataset.storage),
+        "data_recipe": run.spec_hash,
         "fingerprint": dataset.fingerprint,
     }
-    count = parts_of(videos)
-    decides = [VERSION, about, flatten(run.config), _digest(content["model"]), split, count, sorted(protocol.keep)]
-    identity = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
-    folder = folder_beside(out, ".parts")
-    if identity_of(out) == identity:
-        say(f"{out} is finished already: {about['protocol']} of {videos} videos; nothing to do")
-        _discard(folder)
-        return EvaluateResult(out, about["protocol"], videos, 0, count, time.monotonic() - started)
 
+
+def _fields_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the fields of the configuration by the names of version 0.1, so that evaluations that it began resume."""
+    first_names = {new: old for old, new in RENAMED_FIELDS.items()}
+    return {first_names.get(name, name): value for name, value in to_flat_dict(config).items()}
+
+
+def _identity(*decisive: Any) -> str:
+    """Return a hash, 16 hexadecimal digits, of everything that decides the scores."""
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _missing_chunks(folder: Storage, identity: str, chunks: int) -> list[int]:
+    """Create the folder of the chunks and return those that it lacks."""
     folder.make_folder()
     folder.clean()
-    there = set(folder.names())
-    missing = [part for part in range(count) if part_name(identity, part) not in there]
-    say(f"scoring {videos} videos of {split} by step {content['step']} of {run.storage.display()}: {about['protocol']}")
-    if len(missing) < count:
-        say(f"{count - len(missing)} of {count} parts are there already")
-    if others := sum(bool(PART.fullmatch(name)) and not name.startswith(identity) for name in there):
-        say(f"{folder.display()} has {others} parts of another evaluation, which go when this one is finished")
-    if missing:
-        start_cluster()
-        import ray
-
-        needs = needs_of(resources)
-        weights = ray.put({key: value.numpy() for key, value in content["model"].items()})
-        threads, device = max(int(needs["CPU"]), 1), "cuda" if "GPU" in needs else "cpu"
-        job = ScoreJob(
-            run,
-            weights,
-            dataset,
-            split,
-            protocol,
-            folder,
-            identity,
-            count,
-            resources.batch,
-            threads,
-            device,
-            cache_config,
-        )
-        tasks = [
-            Task(
-                f"part {part}", score_part, {"job": job, "part": part}, len(rank_slice(0, videos, part, workers=count))
-            )
-            for part in missing
-        ]
-        run_tasks("evaluate", tasks, needs, workers=resources.workers, total=ScoreCounters())
-    with scores_writer(out, dataset.classes, split, about=about, identity=identity) as write:
-        for part in range(count):
-            write(_read_part(folder, part_name(identity, part), len(rank_slice(0, videos, part, workers=count))))
-    _discard(folder)
-    return EvaluateResult(
-        out, about["protocol"], videos, len(missing), count - len(missing), time.monotonic() - started
-    )
+    existing = set(folder.names())
+    if others := sum(bool(CHUNK_FILE.fullmatch(name)) and not name.startswith(identity) for name in existing):
+        shown = folder.display()
+        say(f"{shown} has {others} score chunks of a different evaluation: they are deleted when this one is complete")
+    return [chunk for chunk in range(chunks) if chunk_name(identity, chunk) not in existing]
 
 
-def needs_of(resources: ScoringResources) -> dict[str, float]:
-    """What one task takes, by Ray's names, of the cluster that this process is in: a GPU, if it has any."""
+def _shared(weights: Mapping[str, torch.Tensor]) -> Any:
+    """Return Ray's reference to the weights."""
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for_each_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
-    if not for_each_gpu:
-        return {"CPU": resources.cpus_per_task or 1}
-    return {"CPU": resources.cpus_per_task or min(max(min(for_each_gpu), 1), MAX_CPUS), "GPU": 1}
+    return ray.put({key: value.numpy() for key, value in weights.items()})
 
 
-def parts_of(videos: int) -> int:
-    """How many parts a split of so many videos is cut into."""
-    return min(videos, max(MIN_PARTS, -(-videos // MAX_VIDEOS)))
+def _score(job: ScoreJob, missing: list[int], videos: int, *, needs: dict[str, float], num_workers: int | None) -> None:
+    """Score the missing chunks on the cluster."""
+    tasks = [
+        Task(f"score chunk {chunk}", score_chunk, {"job": job, "chunk": chunk}, _size(chunk, job.chunks, videos))
+        for chunk in missing
+    ]
+    run_tasks("evaluate", tasks, needs, workers=num_workers, total=ScoreCounters())
 
 
-def _read_part(folder: Storage, name: str, videos: int) -> pa.Table:
-    """The rows of a part. Raises UserError where it is gone or damaged, and then removes it."""
+def _size(chunk: int, chunks: int, videos: int) -> int:
+    """Return the number of videos of a chunk."""
+    return len(rank_slice(0, videos, chunk, workers=chunks))
+
+
+def _read_chunk(folder: Storage, name: str, videos: int) -> pa.Table:
+    """Return the rows of a chunk. Raises UserError if it is missing, and if it is damaged, after deleting it."""
     shown = folder.display(name)
     try:
         with folder.open_whole(name) as file:
@@ -184,21 +265,21 @@ def _read_part(folder: Storage, name: str, videos: int) -> pa.Table:
             return table
     except FileNotFoundError as error:
         raise UserError(
-            f"{shown} is gone: its folder must be the same on every node of the cluster, and no other evaluation may "
-            "write the same --out; run the same command again to go on"
+            f"{shown} is missing: its folder must be the same on every node of the cluster, and no other evaluation "
+            "may write to the same --out; rerun to resume"
         ) from error
     except (pa.ArrowInvalid, OSError) as error:
         if getattr(error, "errno", None) is not None:
             raise
     folder.delete(name)
-    raise UserError(f"{shown} was damaged and is removed: run the same command again to have it scored anew")
+    raise UserError(f"{shown} was damaged and has been deleted: rerun to score it again")
 
 
-def _discard(folder: Storage) -> None:
-    """Removes the parts of finished evaluations, and their folder if there is nothing else in it."""
+def _delete_chunks(folder: Storage) -> None:
+    """Delete the chunks of finished evaluations, and their folder if it contains nothing else."""
     folder.clean()
     for name in folder.names():
-        if PART.fullmatch(name):
+        if CHUNK_FILE.fullmatch(name):
             with contextlib.suppress(FileNotFoundError):
                 folder.delete(name)
     if folder.local:
@@ -206,8 +287,8 @@ def _discard(folder: Storage) -> None:
             os.rmdir(folder.base)
 
 
-def _digest(weights: dict[str, torch.Tensor]) -> str:
-    """Of the weights by name: other ones have another."""
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash of the weights and their names."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(name.encode())
@@ -215,6 +296,6 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _public(storage: Storage) -> str:
-    """What opens a folder from anywhere, without the password that its address may hold."""
+def _public_address(storage: Storage) -> str:
+    """Return the address that opens a folder from anywhere, without the password that it may contain."""
     return storage.base if storage.local else storage.display()

@@ -1,11 +1,11 @@
-"""Predictions for videos: the mean of the class probabilities of uniform clips (the paper's 4.1), in this process.
+"""Scores of videos, in this process: the mean of the class probabilities of uniform clips (section 4.1 of the paper).
 
 content = load_checkpoint(run)
-network = load_network(run, content, device)
-for video in score_rows(network, run.config, dataset, "val", Protocol(clips=15), device):
+network = load_network(run, content["model"], device)
+for video in score_rows(network, run.config, dataset, split="val", protocol=TestProtocol(clips=15), device=device):
     video.row, video.probabilities
 
-`training/evaluate.py` does this on a cluster.
+`lgd.training.scoring.evaluate` does the same on a cluster.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.dataset.dataset import STREAMS, Dataset, StreamSpec
+from lgd.pipeline.dataset.dataset import STREAMS, Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, uniform_loader
@@ -27,36 +27,38 @@ from lgd.training.recipes import TrainConfig
 from lgd.training.run import Run
 from lgd.training.scoring.protocol import CheckpointChoice, ExtraColumn, Precision, TestProtocol
 
-CLIPS_PER_BATCH = 16  # in a batch while testing
+CLIPS_PER_BATCH = 16  # in testing
 
 
 class VideoScores(NamedTuple):
-    """What a network says about one video. Of each view, where they are kept: probabilities, N x classes, and the last
-    representations, N x C: GAP(x_L) and g_L, which networks without LGD do not have. All float32."""
+    """Scores of one video, all float32. The last three are None unless they were asked for."""
 
     row: int
-    """Of the index."""
+    """Row of the video in the index."""
     probabilities: np.ndarray
     """Mean over the views, classes."""
     clip_probabilities: np.ndarray | None
+    """Of each view, views x classes."""
     local_features: np.ndarray | None
+    """GAP(x_L) of each view, views x C."""
     global_features: np.ndarray | None
+    """g_L of each view, views x C; None for networks without LGD."""
 
 
 @contextlib.contextmanager
 def scoring_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Float32 without the short cut that GPUs take, TF32, or bfloat16 as in training."""
-    before = torch.backends.cudnn.allow_tf32
+    """Compute in float32 without TF32, which GPUs would use for convolutions, or in bfloat16 as in training."""
+    allow_tf32 = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
         with autocast(precision, device):
             yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = allow_tf32
 
 
-def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager:
-    """The scoring_precision that a configuration asks for."""
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return PyTorch's autocast for the precision of a configuration."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
@@ -64,46 +66,47 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 def score_batches(
     network: Network, loader: ClipLoader, precision: Precision, *, keep: tuple[ExtraColumn, ...] = ()
 ) -> Iterator[VideoScores]:
-    """What the network says about each video that the loader serves, in order. The network is put into evaluation mode.
+    """Yield the scores of each video of the loader, in order. Puts the network into evaluation mode.
 
-    The loader's order must be a UniformOrder, and no clip may be left out."""
+    The loader's order must be a UniformOrder, and the loader must not skip clips."""
     network.eval()
     order = loader.order
     assert isinstance(order, UniformOrder)
-    waiting: list[list[np.ndarray | None]] = []  # of each view
+    pending: list[list[np.ndarray | None]] = []  # columns of each view of the current video
     for batch in loader:
         with scoring_precision(precision, loader.device):
             output = network(batch.video)
-        columns = [column if column is None else column.float().cpu().numpy() for column in _kept(output, keep)]
+        columns = [column if column is None else column.float().cpu().numpy() for column in _columns(output, keep)]
         for n, position in enumerate(batch.position):
-            waiting.append([column if column is None else column[n] for column in columns])
-            if len(waiting) == order.views:
-                views = [None if parts[0] is None else np.stack(parts) for parts in zip(*waiting, strict=True)]
-                probabilities = views[0]
+            pending.append([column if column is None else column[n] for column in columns])
+            if len(pending) == order.views:
+                stacked = [None if values[0] is None else np.stack(values) for values in zip(*pending, strict=True)]
+                probabilities = stacked[0]
                 assert probabilities is not None
                 mean = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
                 clips = probabilities if "clips" in keep else None
-                yield VideoScores(int(order.rows[position // order.views]), mean, clips, *views[1:])
-                waiting = []
+                yield VideoScores(int(order.rows[position // order.views]), mean, clips, *stacked[1:])
+                pending = []
 
 
-def _kept(output: Output, keep: tuple[ExtraColumn, ...]) -> list[torch.Tensor | None]:
-    """Probabilities and representations of the clips of a batch."""
+def _columns(output: Output, keep: tuple[ExtraColumn, ...]) -> list[torch.Tensor | None]:
+    """Return probabilities, local and global representations of the clips of a batch."""
     features = "features" in keep
     local = pool(output.local.float()) if features else None
     return [Network.probabilities(output), local, output.glob if features else None]
 
 
 def load_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, Any]:
-    """A run's newest sound checkpoint, or the best by validation top-1. Raises UserError if there is none, and for a
-    best one that is gone or damaged."""
+    """Return the content of a run's newest valid checkpoint, or of its best one by validation top-1.
+
+    Raises UserError if there is none, and if the best one is missing or damaged."""
     if which not in get_args(CheckpointChoice):
-        raise UsageError(f"--checkpoint is last or best, not {which}")
+        raise UsageError(f"--checkpoint must be last or best, not {which}")
     folder = run.storage.display()
     if which == "last":
         content = checkpoint.load_latest(run)
         if content is None:
-            raise UserError(f"{folder} has no sound checkpoint yet: train it first")
+            raise UserError(f"{folder} has no valid checkpoint yet: train it first")
         return content
     try:
         best = checkpoint.best(run)
@@ -113,41 +116,47 @@ def load_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, Any
             f"{run.storage.display(checkpoint.BEST)} does not name a checkpoint ({error!r}): use --checkpoint last"
         ) from error
     if not name:
-        raise UserError(f"{folder} has no best checkpoint, since nothing was validated: use --checkpoint last")
+        raise UserError(f"{folder} has no best checkpoint, because nothing was validated: use --checkpoint last")
     try:
         return checkpoint.load(run, name)
     except FileNotFoundError as error:
-        raise UserError(f"{run.storage.display(name)}, the best checkpoint, is gone: use --checkpoint last") from error
+        raise UserError(
+            f"{run.storage.display(name)}, the best checkpoint, is missing: use --checkpoint last"
+        ) from error
 
 
 def load_network(
-    run: Run, weights: dict[str, torch.Tensor], device: torch.device, *, shown: str = "its checkpoint"
+    run: Run, weights: dict[str, torch.Tensor], device: torch.device, *, weights_name: str = "its checkpoint"
 ) -> Network:
-    """The run's network with these weights (`content["model"]`), in evaluation mode.
+    """Return the run's network with these weights (`content["model"]` of a checkpoint), in evaluation mode.
 
-    shown: what the error for weights that do not fit calls them."""
+    weights_name: the name of the weights in messages. Raises UserError for weights of a different network."""
     config = run.config
     network = build(config.model, len(run.classes), STREAMS[config.stream].channels)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{shown} does not fit the network that {run.storage.display()} describes") from error
-    return network.to(device=device, memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+        raise UserError(f"{weights_name} does not match the network that {run.storage.display()} describes") from error
+    network.to(device=device)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in PyTorch's stubs
+    return network.eval()
 
 
-def check_stream_spec(run: Run, dataset: Dataset) -> StreamSpec:
-    """The recipe of the dataset's stream that the run is for. Raises UserError for a dataset with other classes or
-    another recipe."""
-    recipe, stream = dataset.spec(run.config.stream), run.config.stream
-    data, trained = dataset.storage.display(), run.storage.display()
+def check_dataset(run: Run, dataset: Dataset) -> None:
+    """Raise UserError for a dataset with different classes, or whose stream has a different spec, than the training
+    data of the run."""
+    spec, stream = dataset.spec(run.config.stream), run.config.stream
+    data, folder = dataset.storage.display(), run.storage.display()
     if dataset.classes != run.classes:
-        raise UserError(f"{data} has other classes than {trained} was trained on: evaluate on such a dataset")
-    if recipe.hash != run.spec_hash:
         raise UserError(
-            f"the {stream} stream of {data} was made by another recipe than {trained} was trained on: preprocess it "
-            "with the same options"
+            f"{data} and the training data of {folder} have different classes: evaluate on a dataset with the classes "
+            "that the run was trained on"
         )
-    return recipe
+    if spec.hash != run.spec_hash:
+        raise UserError(
+            f"the {stream} stream of {data} was preprocessed with different settings than the training data of "
+            f"{folder}: preprocess it with the same options"
+        )
 
 
 def score_rows(
@@ -158,16 +167,16 @@ def score_rows(
     split: str,
     protocol: TestProtocol,
     device: torch.device,
-    batch: int = CLIPS_PER_BATCH,
-    part: int = 0,
-    parts: int = 1,
+    batch_size: int = CLIPS_PER_BATCH,
+    chunk: int = 0,
+    chunks: int = 1,
     threads: int = 1,
     index: Index | None = None,
 ) -> Iterator[VideoScores]:
-    """Scores of the videos of a split, or of one of the equal parts that it is cut into, in the index's order.
+    """Yield the scores of the videos of a split, or of one of `chunks` equal chunks of it, in the index's order.
 
-    batch: clips at once. threads: that decode. index: see `uniform_loader`.
-    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and a GPU without room."""
+    batch_size: clips per batch. threads: that decode. index: see `uniform_loader`.
+    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and insufficient GPU memory."""
     loader = uniform_loader(
         dataset,
         config.stream,
@@ -175,9 +184,9 @@ def score_rows(
         sampling=config.sampling,
         transform=config.transform,
         split=split,
-        max_clips=batch,
-        rank=part,
-        workers=parts,
+        max_clips=batch_size,
+        rank=chunk,
+        workers=chunks,
         options=LoaderOptions(device, threads=threads),
         crops=protocol.crops,
         index=index,
@@ -185,6 +194,6 @@ def score_rows(
     try:
         yield from score_batches(network, loader, protocol.precision, keep=protocol.keep)
     except torch.OutOfMemoryError as error:
-        raise UserError(f"{batch} clips do not fit into the GPU's memory: give a smaller --batch") from error
+        raise UserError(f"{batch_size} clips do not fit into the GPU's memory: use a smaller --batch-size") from error
     finally:
         loader.close()

@@ -1,0 +1,149 @@
+"""`lgd predict`: video files -> the most probable classes of each, and optionally videos with the predictions drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NotRequired, TypedDict, final
+
+import numpy as np
+import torch
+
+from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.storage.storage import Storage
+from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
+from lgd.prediction.predict import Prediction, open_trained_runs, predict_videos
+from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
+from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
+
+ClassProbability = TypedDict("ClassProbability", {"class": str, "probability": float})
+
+
+@final
+class PredictedVideo(TypedDict):
+    """Prediction for one video file."""
+
+    path: str
+    predictions: list[ClassProbability]
+    """The most probable classes, the most probable one first; with two runs, of their fused probabilities."""
+    streams: dict[str, list[ClassProbability]]
+    """The same for each run alone, by stream."""
+    frames: int
+    seconds: float
+    render: NotRequired[str]
+    """The video with the predictions drawn, if it was asked for."""
+
+
+@final
+class RejectedVideo(TypedDict):
+    """A file without a prediction. rejected: the reason, as in rejected.parquet. detail: one line."""
+
+    path: str
+    rejected: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class PredictResult(CommandResult):
+    """Result of `lgd predict`."""
+
+    videos: list[PredictedVideo | RejectedVideo]
+    """One entry per file, in the given order."""
+    runs: dict[str, str]
+    """Folder of the run, by stream."""
+
+    def lines(self) -> list[Line]:
+        return [video_line(video) for video in self.videos]
+
+    @property
+    def failed(self) -> str:
+        rejected = sum("rejected" in video for video in self.videos)
+        return f"{rejected} of {len(self.videos)} videos were rejected" if rejected else ""
+
+
+def predict_files(
+    paths: Sequence[str],
+    rgb: str | None = None,
+    flow: str | None = None,
+    *,
+    weights: tuple[float, float] = (1.0, 1.0),
+    clips: int | None = None,
+    crops: int = 1,
+    checkpoint: CheckpointChoice = "last",
+    top: int = 5,
+    render: str | None = None,
+) -> PredictResult:
+    """Classify video files with the runs of one stream or two.
+
+    rgb, flow: folders of the runs. weights: of rgb and flow, if both are given. clips: uniform clips per video, by
+    default the number in each run's recipe. crops: see `TestProtocol`. top: number of classes per video. render: file
+    (NAME.mp4) or folder for videos with the predictions drawn. Raises UsageError for invalid arguments, and UserError
+    for runs that cannot be used and for a full disk; a file that cannot be decoded is an entry of the result."""
+    if not paths:
+        raise UsageError("give one or more video files")
+    if top < 1:
+        raise UsageError(f"--top must be 1 or more, not {top}")
+    TestProtocol(clips, crops)  # raises UsageError before any work
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
+    trained = open_trained_runs(runs, weights, checkpoint, device=device)
+    classes = next(iter(trained.values())).run.classes
+    drawn = None
+    if render is not None:
+        folder, names = output_names(render, paths)
+        drawn = _Drawn(folder, names, classes, top)
+    files = given_files(paths)
+    videos: list[PredictedVideo | RejectedVideo] = []
+    with temporary_datasets(files, {s: t.run.stream_spec for s, t in trained.items()}, classes) as temporary:
+        keys = [file.key for file in files if file.key not in temporary.rejected]
+        predictions = predict_videos(
+            trained, temporary.datasets, SPLIT, keys=keys, clips=clips, crops=crops, weights=weights, device=device
+        )
+        frames, fps = temporary.lengths()
+        for number, file in enumerate(files):
+            if (rejection := temporary.rejected.get(file.key)) is not None:
+                videos.append({"path": file.text, "rejected": rejection.reason, "detail": rejection.detail})
+                continue
+            prediction = predictions[file.key]
+            video: PredictedVideo = {
+                "path": file.text,
+                "predictions": most_probable(classes, prediction.fused, top),
+                "streams": {name: most_probable(classes, each, top) for name, each in prediction.streams.items()},
+                "frames": frames[file.key],
+                "seconds": frames[file.key] / fps,
+            }
+            if drawn is not None:
+                video["render"] = drawn.draw(number, file, prediction, temporary=temporary)
+            videos.append(video)
+    return PredictResult(videos, runs)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Where the drawn videos are written, one name per file, and the classes that they show."""
+
+    folder: Storage
+    names: Sequence[str]
+    classes: Sequence[str]
+    top: int
+
+    def draw(self, number: int, file: GivenFile, prediction: Prediction, *, temporary: TemporaryDatasets) -> str:
+        """Draw the file of this number and return the path of the drawn video."""
+        shown = drawn_predictions(self.classes, prediction.fused, prediction.over_time, top=self.top)
+        name = self.names[number]
+        draw_video(Path(file.path), self.folder, name, shown=shown, datasets=temporary.datasets, key=file.key)
+        return self.folder.display(name)
+
+
+def most_probable(classes: Sequence[str], probabilities: np.ndarray, top: int) -> list[ClassProbability]:
+    """Return the `top` most probable classes, the most probable one first."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [{"class": classes[i], "probability": float(probabilities[i])} for i in order]
+
+
+def video_line(video: PredictedVideo | RejectedVideo) -> str:
+    """Return the entry of a file as one line of text."""
+    path = "".join(character if character.isprintable() else "?" for character in video["path"])
+    if "rejected" in video:
+        return f"{path}: rejected: {video['rejected']} ({video['detail']})"
+    return f"{path}: " + ", ".join(f"{each['class']} {each['probability']:.1%}" for each in video["predictions"])
