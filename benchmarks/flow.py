@@ -163,7 +163,8 @@ def run(data: Path, videos: int, pairs: int) -> FlowBenchmark:
         raise UserError(f"{data} contains no videos (files with extensions such as .mp4, .avi, .webm)")
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    sizes, stages, middlebury = {}, {}, None
+    sizes: dict[str, SizeSummary] = {}
+    stages, middlebury = {}, None
     try:
         warm_up_s = warm_up()
         paths = [files.paths[i] for i in evenly_spaced(len(files.paths), videos)]

@@ -1,10 +1,10 @@
-"""The preprocessing job on a user's videos: where its time goes, what a second worker brings, what Kinetics would cost.
+"""The preprocessing job on a user's videos: time by stage, the speed-up by a second worker, the cost of Kinetics.
 
-The real job makes a dataset in a temporary folder (TMPDIR says where), with one worker and with two in turn, the order
-changing from round to round, on one embedded cluster that is warm by then. Stages, speeds and costs are those of
-worker time: a worker is one core. The job times decoding and resizing as one, because one ffmpeg does both; on a
-sample of the videos the same ffmpeg run is timed with and without the resizing, which gives its share. On the same
-sample OpenCV's TV-L1 solves a few pairs beside ours, so that the projection has an alternative of this machine.
+The actual job creates a dataset in a temporary folder (in TMPDIR), with one and with two workers in alternating order,
+on one embedded cluster that is already warm. Stages, speeds and costs are measured in worker time; a worker uses one
+core. The job measures decoding and resizing together, because one ffmpeg process does both: their shares come from a
+sample of the videos, on which the same ffmpeg command is timed with and without resizing. On that sample OpenCV's TV-L1
+also computes a few pairs, so that the projection can compare both solvers on this machine.
 """
 
 import dataclasses
@@ -14,19 +14,20 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from rich.table import Column, Table
 
 from lgd.clusters.embedded import ensure_cluster
+from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import open_dataset
-from lgd.pipeline.loading.clip_order import evenly
+from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.annotations.read import Manifest, read_manifest
+from lgd.preprocessing.annotations.manifest import Manifest
+from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
 from lgd.preprocessing.job import preprocess
 from lgd.preprocessing.settings import PreprocessResources, Settings
@@ -39,7 +40,7 @@ SAMPLE_VIDEOS, SAMPLE_PAIRS, SAMPLE_TIMES = 6, 4, 3
 
 @dataclass(frozen=True)
 class Collection:
-    """A collection of clips to project on. Clips listed in each split."""
+    """A collection of clips whose cost is projected: the number of clips listed in each split."""
 
     train: int
     val: int
@@ -49,9 +50,9 @@ class Collection:
         return self.train + self.val
 
 
-CLIP_S = 10.0  # of Kinetics
+CLIP_S = 10.0  # length of a clip of Kinetics
 KINETICS: Mapping[str, Collection] = {
-    # Train: 306,245 clips without 50 val and 100 test clips for each of 400 classes (Kay et al., "The Kinetics Human
+    # Train: 306,245 clips minus 50 val and 100 test clips for each of the 400 classes (Kay et al., "The Kinetics Human
     # Action Video Dataset", 2017). Val: rows of the published list.
     "kinetics400": Collection(train=246_245, val=19_906),
     # Train: Carreira et al., "A Short Note about Kinetics-600", 2018. Val: rows of the published list.
@@ -60,8 +61,8 @@ KINETICS: Mapping[str, Collection] = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run of the job. wall_s: of all tasks; seconds: of worker time by the job's stages."""
+class JobRun:
+    """One run of the job. wall_s: of all tasks. seconds: stage of the job -> worker time."""
 
     workers: int
     wall_s: float
@@ -69,8 +70,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What every run makes: shards, videos and frames of the dataset, and how many videos were rejected."""
+class Output:
+    """What every run of the job creates: shards, videos and frames of the dataset; and how many videos it rejects."""
 
     shards: int
     videos: int
@@ -84,8 +85,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Sample:
-    """What was measured on a few videos, alone on one core. resize_of_decode: the fraction of the job's decode stage
-    that is resizing; opencv_s, ours_s: seconds of TV-L1 a pair."""
+    """Measurements on a few videos, alone on one core.
+
+    resize_of_decode: fraction of the job's decode stage that is resizing. opencv_s, ours_s: seconds of TV-L1 per
+    pair."""
 
     videos: int
     resize_of_decode: float
@@ -93,38 +96,107 @@ class Sample:
     ours_s: float
 
 
-def run(videos: Path, settings: Settings, limit: int, *, rounds: int) -> dict[str, Any]:
-    """Measures everything; returns it as one JSON document.
+@dataclass(frozen=True)
+class SolverMilliseconds:
+    """Milliseconds of TV-L1 per pair on one core."""
 
-    videos: a folder of class folders. limit: how many of its videos, evenly chosen. rounds: runs with one worker, and
-    as many with two. Raises UserError for a folder without videos, and if none of them can be decoded."""
-    manifest = chosen(read_manifest(videos), limit)
-    say(f"starting a cluster and warming it up; then {rounds} rounds on {len(manifest.videos)} videos")
+    ours: float
+    opencv: float
+
+
+@dataclass(frozen=True)
+class CoreHours:
+    """Projected core-hours to preprocess a collection with our TV-L1 and with OpenCV's. clips: number of its clips."""
+
+    clips: int
+    ours: float
+    with_opencv_tvl1: float
+
+
+@dataclass(frozen=True)
+class PreprocessBenchmark(CommandResult):
+    """The result of `lgd bench preprocess`.
+
+    source_s: length of all videos, seconds. stages: stage -> fraction of the worker time. decode_and_flow: decoding,
+    resizing and flow together. outside_stages: fraction of the wall time of a single worker. two_workers_over_one:
+    speed-up by the second worker. wall_s: number of workers -> seconds of each run. videos_per_s, flow_pairs_per_s:
+    with two workers. worker_s_a_source_s: worker time per second of video. core_hours: by collection. assumptions: of
+    the projection, one sentence each."""
+
+    videos: int
+    rejected: int
+    shards: int
+    source_s: float
+    short_side: int
+    stages: dict[str, float]
+    decode_and_flow: float
+    outside_stages: float
+    two_workers_over_one: float
+    wall_s: dict[str, list[float]]
+    videos_per_s: float
+    flow_pairs_per_s: float
+    worker_s_a_source_s: float
+    tvl1_ms: SolverMilliseconds
+    core_hours: dict[str, CoreHours]
+    assumptions: list[str]
+
+    def lines(self) -> list[Line]:
+        stages = Table("worker time", Column("share", justify="right"))
+        for stage, share in self.stages.items():
+            stages.add_row(stage, f"{share:.1%}")
+        stages.add_section()
+        stages.add_row("decode + resize + flow", f"{self.decode_and_flow:.1%}")
+        columns = (Column(title, justify="right") for title in ("clips", "ours", "with OpenCV's TV-L1"))
+        hours = Table("core-hours", *columns)
+        for name, row in self.core_hours.items():
+            hours.add_row(name, f"{row.clips:,}", f"{row.ours:,.0f}", f"{row.with_opencv_tvl1:,.0f}")
+        rejected = f", {self.rejected} rejected" if self.rejected else ""
+        return [
+            f"{self.videos} videos, {self.source_s:.0f} s in total{rejected}",
+            stages,
+            f"outside the stages (planning, starting tasks): {self.outside_stages:.1%} of the time of a single worker",
+            f"two workers: {self.two_workers_over_one:.2f} times as fast as one, on {self.shards} shards (a small "
+            "number of shards cannot be divided evenly)",
+            f"with two workers: {self.videos_per_s:.2f} videos/s, {self.flow_pairs_per_s:.0f} flow pairs/s",
+            f"TV-L1 per pair, one core: ours {self.tvl1_ms.ours:.1f} ms, OpenCV's {self.tvl1_ms.opencv:.1f} ms",
+            hours,
+            "assumptions:",
+            *(f"  {sentence}" for sentence in self.assumptions),
+        ]
+
+
+def run(videos: Path, settings: Settings, limit: int, *, rounds: int) -> PreprocessBenchmark:
+    """Run the benchmark.
+
+    videos: a folder of class folders. limit: number of its videos to use, evenly chosen. rounds: runs of the job with
+    one worker, and as many with two. Raises UserError for a folder without videos, and if no video can be decoded."""
+    manifest = select_videos(read_manifest(videos), limit)
+    say(f"starting and warming up a cluster; then {rounds} rounds on {len(manifest.videos)} videos")
     ensure_cluster(2)
-    run_job(videos, chosen(manifest, WARM_UP_VIDEOS), settings, workers=2)
+    run_job(videos, select_videos(manifest, WARM_UP_VIDEOS), settings, workers=2)
     runs = []
     for number in range(rounds):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            done, made = run_job(videos, manifest, settings, workers=workers)
-            if made.videos == 0:
-                raise UserError(f"none of {len(manifest.videos)} videos of {videos} can be decoded")
-            runs.append(done)
-            say(f"round {number + 1} of {rounds}, workers {workers}: {done.wall_s:.1f} s")
-    sample = measure_sample([videos / video.path for video in chosen(manifest, SAMPLE_VIDEOS).videos], settings)
-    return document(runs, made, sample, settings=settings)
+            job_run, output = run_job(videos, manifest, settings, workers=workers)
+            if output.videos == 0:
+                raise UserError(f"none of the {len(manifest.videos)} videos in {videos} can be decoded")
+            runs.append(job_run)
+            say(f"round {number + 1} of {rounds}, workers {workers}: {job_run.wall_s:.1f} s")
+    sample = measure_sample([videos / video.path for video in select_videos(manifest, SAMPLE_VIDEOS).videos], settings)
+    return summarize(runs, output, sample, settings=settings)
 
 
-def chosen(manifest: Manifest, count: int) -> Manifest:
-    """`count` videos, evenly chosen, all in one split: so that they fill as few and as equal shards as can be."""
-    picked = [manifest.videos[i] for i in evenly(len(manifest.videos), count)]
-    return Manifest(tuple(dataclasses.replace(video, split="train") for video in picked), manifest.classes)
+def select_videos(manifest: Manifest, count: int) -> Manifest:
+    """Return `count` evenly chosen videos, all in one split, so that they fill few shards of equal size."""
+    selected = [manifest.videos[i] for i in evenly_spaced(len(manifest.videos), count)]
+    return Manifest(tuple(dataclasses.replace(video, split="train") for video in selected), manifest.classes)
 
 
-def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: int) -> tuple[Run, Made]:
-    """The job, on the cluster that there is, into a folder that is removed."""
+def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: int) -> tuple[JobRun, Output]:
+    """Run the job on the existing cluster; its dataset is deleted."""
     with tempfile.TemporaryDirectory(prefix="lgd-bench-") as folder:
         out = str(Path(folder) / "data")
-        outcome = preprocess(
+        result = preprocess(
             Storage(videos),
             out,
             manifest,
@@ -134,12 +206,12 @@ def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: in
             start_cluster=ensure_cluster,
         )
         frames = open_dataset(out).summary["frames"]
-    made = Made(outcome.shards_made, outcome.videos, frames, outcome.rejected)
-    return Run(workers, outcome.work_s, outcome.seconds), made
+    output = Output(result.shards_made, result.videos, frames, result.rejected)
+    return JobRun(workers, result.work_s, result.seconds), output
 
 
 def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
-    """Videos that cannot be decoded are left out. Raises UserError if that is all of them."""
+    """Measure a few videos on one core, without those that cannot be decoded. Raises UserError if none can."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     decode_s = resize_s = 0.0
@@ -149,15 +221,15 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
     try:
         for path in paths:
             try:
-                rgb, whole, resizing = _decode_in_parts(path, settings)
+                rgb, decoding, resizing = _time_decoding(path, settings)
             except Rejected:
-                continue  # the job has counted it
+                continue  # the job counts it as rejected
             videos += 1
-            decode_s += whole
+            decode_s += decoding
             resize_s += resizing
             middle = max(len(rgb) // 2 - SAMPLE_PAIRS, 0)
-            some = rgb[middle : middle + SAMPLE_PAIRS + 1]
-            gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in some])
+            sample = rgb[middle : middle + SAMPLE_PAIRS + 1]
+            gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in sample])
             for backend in flow_s:
                 start = time.perf_counter()
                 compute_flow(gray, settings.flow.tvl1, backend)
@@ -166,13 +238,13 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
     finally:
         cv2.setNumThreads(threads)
     if not videos:
-        raise UserError(f"none of the {len(paths)} videos of the sample can be decoded: choose more with --limit")
+        raise UserError(f"none of the {len(paths)} sampled videos can be decoded: choose more videos with --limit")
     share = min(max(resize_s / decode_s, 0.0), 1.0)
     return Sample(videos, share, flow_s["opencv"] / pairs, flow_s[settings.flow.backend] / pairs)
 
 
-def _decode_in_parts(path: Path, settings: Settings) -> tuple[np.ndarray, float, float]:
-    """The frames, and the median seconds of decoding them and of the resizing in it."""
+def _time_decoding(path: Path, settings: Settings) -> tuple[np.ndarray, float, float]:
+    """Return the frames, the median seconds of decoding (with resizing), and those of resizing alone."""
     decoding, resizing = [], []
     for _ in range(SAMPLE_TIMES):
         start = time.perf_counter()
@@ -182,82 +254,54 @@ def _decode_in_parts(path: Path, settings: Settings) -> tuple[np.ndarray, float,
     return frames.rgb, statistics.median(decoding), statistics.median(resizing)
 
 
-def document(runs: Sequence[Run], made: Made, sample: Sample, *, settings: Settings) -> dict[str, Any]:
-    """All numbers. Stages and costs are of the runs with one worker: nothing else wanted its core."""
-    alone = [done for done in runs if done.workers == 1]
-    walls = {workers: [done.wall_s for done in runs if done.workers == workers] for workers in (1, 2)}
-    spent = {stage: sum(done.seconds[stage] for done in alone) for stage in ("decode", "flow", "jpeg", "write")}
-    spent["resize"] = spent["decode"] * sample.resize_of_decode
-    spent["decode"] -= spent["resize"]
-    total = sum(spent.values())
-    stages = {stage: spent[stage] / total for stage in ("decode", "resize", "flow", "jpeg", "write")}
+def summarize(runs: Sequence[JobRun], output: Output, sample: Sample, *, settings: Settings) -> PreprocessBenchmark:
+    """Compute all numbers. Stages and costs come from the runs with one worker, which share the core with nothing."""
+    single = [run for run in runs if run.workers == 1]
+    walls = {workers: [run.wall_s for run in runs if run.workers == workers] for workers in (1, 2)}
+    seconds = {stage: sum(run.seconds[stage] for run in single) for stage in ("decode", "flow", "jpeg", "write")}
+    seconds["resize"] = seconds["decode"] * sample.resize_of_decode
+    seconds["decode"] -= seconds["resize"]
+    total = sum(seconds.values())
+    stages = {stage: seconds[stage] / total for stage in ("decode", "resize", "flow", "jpeg", "write")}
     two_over_one = statistics.median(one / two for one, two in zip(walls[1], walls[2], strict=True))
-    source_s = made.frames / settings.fps
-    cost = total / len(alone) / source_s
-    # Everything but the flow solver costs the same with OpenCV's.
-    cost_with_opencv = cost + (sample.opencv_s - sample.ours_s) * made.flow_pairs / source_s
-    return {
-        "videos": made.videos,
-        "rejected": made.rejected,
-        "shards": made.shards,
-        "source_s": source_s,
-        "short_side": settings.short_side,
-        "stages": stages,
-        "decode_and_flow": stages["decode"] + stages["resize"] + stages["flow"],
-        "outside_stages": 1 - total / sum(walls[1]),
-        "two_workers_over_one": two_over_one,
-        "wall_s": {"1": walls[1], "2": walls[2]},
-        "videos_per_s": made.videos / statistics.median(walls[2]),
-        "flow_pairs_per_s": made.flow_pairs / statistics.median(walls[2]),
-        "worker_s_a_source_s": cost,
-        "tvl1_ms": {"ours": 1e3 * sample.ours_s, "opencv": 1e3 * sample.opencv_s},
-        "core_hours": {
-            name: {
-                "clips": collection.clips,
-                "ours": cost * collection.clips * CLIP_S / 3600,
-                "with_opencv_tvl1": cost_with_opencv * collection.clips * CLIP_S / 3600,
-            }
+    source_s = output.frames / settings.fps
+    cost = total / len(single) / source_s
+    # With OpenCV's solver everything except the flow costs the same.
+    cost_with_opencv = cost + (sample.opencv_s - sample.ours_s) * output.flow_pairs / source_s
+    hours = {name: collection.clips * CLIP_S / 3600 for name, collection in KINETICS.items()}
+    return PreprocessBenchmark(
+        videos=output.videos,
+        rejected=output.rejected,
+        shards=output.shards,
+        source_s=source_s,
+        short_side=settings.short_side,
+        stages=stages,
+        decode_and_flow=stages["decode"] + stages["resize"] + stages["flow"],
+        outside_stages=1 - total / sum(walls[1]),
+        two_workers_over_one=two_over_one,
+        wall_s={"1": walls[1], "2": walls[2]},
+        videos_per_s=output.videos / statistics.median(walls[2]),
+        flow_pairs_per_s=output.flow_pairs / statistics.median(walls[2]),
+        worker_s_a_source_s=cost,
+        tvl1_ms=SolverMilliseconds(ours=1e3 * sample.ours_s, opencv=1e3 * sample.opencv_s),
+        core_hours={
+            name: CoreHours(collection.clips, cost * hours[name], cost_with_opencv * hours[name])
             for name, collection in KINETICS.items()
         },
-        "assumptions": _assumptions(made, sample, settings, two_over_one=two_over_one),
-    }
+        assumptions=_assumptions(output, sample, settings, two_over_one=two_over_one),
+    )
 
 
-def _assumptions(made: Made, sample: Sample, settings: Settings, *, two_over_one: float) -> list[str]:
-    """What the projection takes for granted, a sentence each."""
+def _assumptions(output: Output, sample: Sample, settings: Settings, *, two_over_one: float) -> list[str]:
+    """Return the assumptions of the projection, one sentence each."""
     return [
         *(
-            f"{name} is {collection.train:,} train + {collection.val:,} val clips of {CLIP_S:g} s"
+            f"{name} has {collection.train:,} train + {collection.val:,} val clips of {CLIP_S:g} s"
             for name, collection in KINETICS.items()
         ),
-        f"{settings.fps:g} frames a second, short side {settings.short_side}, streams rgb and flow",
-        f"a second of Kinetics costs what a second of these {made.videos} videos costs: codec, size and motion alike",
-        f"a worker is a core, and workers do not slow each other (two are {two_over_one:.2f} times as fast as one)",
-        f"with OpenCV's TV-L1 only the solver costs more: measured on {sample.videos} videos beside ours, one core",
-    ]
-
-
-def report(result: dict[str, Any]) -> list[Any]:
-    """The result of run() for people: lines and tables."""
-    stages = Table("worker time", Column("share", justify="right"))
-    for stage, share in result["stages"].items():
-        stages.add_row(stage, f"{share:.1%}")
-    stages.add_section()
-    stages.add_row("decode + resize + flow", f"{result['decode_and_flow']:.1%}")
-    hours = Table("core-hours", *(Column(title, justify="right") for title in ("clips", "ours", "with OpenCV's TV-L1")))
-    for name, row in result["core_hours"].items():
-        hours.add_row(name, f"{row['clips']:,}", f"{row['ours']:,.0f}", f"{row['with_opencv_tvl1']:,.0f}")
-    rejected = f", {result['rejected']} rejected" if result["rejected"] else ""
-    milliseconds = result["tvl1_ms"]
-    return [
-        f"{result['videos']} videos of {result['source_s']:.0f} s together{rejected}",
-        stages,
-        f"outside the stages (planning, starting tasks): {result['outside_stages']:.1%} of a lone worker's time",
-        f"two workers: {result['two_workers_over_one']:.2f} times as fast as one, sharing {result['shards']} shards "
-        "(few cannot be shared evenly)",
-        f"with two workers: {result['videos_per_s']:.2f} videos/s, {result['flow_pairs_per_s']:.0f} flow pairs/s",
-        f"TV-L1, a pair on one core: ours {milliseconds['ours']:.1f} ms, OpenCV's {milliseconds['opencv']:.1f} ms",
-        hours,
-        "assumed:",
-        *(f"  {sentence}" for sentence in result["assumptions"]),
+        f"{settings.fps:g} frames per second, short side {settings.short_side}, streams rgb and flow",
+        f"a second of Kinetics costs as much as a second of these {output.videos} videos (same codec, size and motion)",
+        f"a worker uses one core, and workers do not slow each other down (here two are {two_over_one:.2f} times as "
+        "fast as one)",
+        f"with OpenCV's TV-L1 only the solver costs more; both were measured on {sample.videos} videos on one core",
     ]

@@ -1,4 +1,4 @@
-"""One way of training measured in a process of its own, which starts with little memory and nothing compiled."""
+"""Child process of `lgd.benchmarks.train`: measures one variant, with little memory in use and nothing compiled yet."""
 
 import contextlib
 import json
@@ -14,21 +14,23 @@ import torch
 from lgd.pipeline.console.command_line import stdout_for_result
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
-from lgd.training.compile import compiled
-from lgd.training.loop import fresh, train_step
-from lgd.training.recipes import TrainConfig, flatten, unflatten
+from lgd.training.compile import compile_network
+from lgd.training.config_file import from_flat_dict, to_flat_dict
+from lgd.training.loop import create_network, train_step
+from lgd.training.recipes import TrainConfig
 
 WARM_UP_STEPS = 2
-QUEUED_BATCHES = (
-    LoaderOptions().read_ahead + LoaderOptions().prefetch
-)  # are ready before the first step, and waited for by none
+# Batches that are ready before the first step, so that the first steps do not wait for data.
+QUEUED_BATCHES = LoaderOptions().read_ahead + LoaderOptions().prefetch
 
 
 @dataclass(frozen=True)
 class StepJob:
-    """config: of the training, whose `batch` is the worker's share. plain: float32, contiguous, eager, all clips at
-    once. data: the dataset's folder that the clips come from; without it they are random numbers of `classes` classes.
-    steps: measured; threads: of the arithmetic on a CPU."""
+    """A training step to measure.
+
+    config: its `batch_size` is the worker's share of the batch. plain: float32, contiguous, eager, all clips at once.
+    data: folder of the dataset of the clips; None for random clips of `classes` classes. steps: number of steps to
+    measure. threads: for computation on a CPU."""
 
     config: TrainConfig
     plain: bool
@@ -39,26 +41,28 @@ class StepJob:
 
 
 def measure(job: StepJob) -> dict[str, Any]:
-    """step_s: of each step, waiting for data included. data_wait: share of the time. memory_mb: the largest, of the GPU
-    or of the process. device: its name."""
+    """Measure the steps of a job.
+
+    Returns step_s (seconds of each step, waiting for data included), data_wait (fraction of the time spent waiting for
+    data), memory_mb (peak of the GPU's memory, or of the process's on a CPU) and device (its name)."""
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = replace(job.config, precision="float32", micro_batch_size=None, compile=False) if job.plain else job.config
     torch.manual_seed(config.seed)
-    network, optimizer = fresh(config, job.classes, device)
+    network, optimizer = create_network(config, job.classes, device)
     if job.plain:
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        # The network takes its input in channels-last.
+        # The network converts its input to channels-last.
         network.stem.register_forward_pre_hook(lambda _, inputs: tuple(clip.contiguous() for clip in inputs))
-    model: Any = compiled(network, device) if config.compile else network
+    model: Any = compile_network(network, device) if config.compile else network
     warm_up = WARM_UP_STEPS + (QUEUED_BATCHES if job.data else 0)
-    batches = _loaded(job, device, warm_up) if job.data else _random(job, device)
+    batches = _dataset_batches(job, device, warm_up) if job.data else _random_batches(job, device)
     step_s, waits = [], []
     for _ in range(warm_up + job.steps):
         start = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - start)
-        train_step(model, network, optimizer, batch=batch, config=config, rate=config.optimizer.lr, workers=1)
+        train_step(model, network, optimizer, batch=batch, config=config, lr=config.optimizer.lr, workers=1)
         if device.type == "cuda":
             torch.cuda.synchronize()
         step_s.append(time.perf_counter() - start)
@@ -66,12 +70,12 @@ def measure(job: StepJob) -> dict[str, Any]:
     return {
         "step_s": step_s[warm_up:],
         "data_wait": sum(waits[warm_up:]) / sum(step_s[warm_up:]),
-        "memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else resident_mb(),
+        "memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mb(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }
 
 
-def _random(job: StepJob, device: torch.device) -> Iterator[Batch]:
+def _random_batches(job: StepJob, device: torch.device) -> Iterator[Batch]:
     config, crop = job.config, job.config.transform.crop
     shape = (config.batch_size, STREAMS[config.stream].channels, config.model.clip_frames, crop, crop)
     video = torch.randn(shape, device=device).to(memory_format=torch.channels_last_3d)
@@ -81,7 +85,7 @@ def _random(job: StepJob, device: torch.device) -> Iterator[Batch]:
         yield batch
 
 
-def _loaded(job: StepJob, device: torch.device, warm_up: int) -> Iterator[Batch]:
+def _dataset_batches(job: StepJob, device: torch.device, warm_up: int) -> Iterator[Batch]:
     assert job.data is not None
     config, steps = job.config, range(warm_up + job.steps)
     loader = train_loader(
@@ -98,21 +102,22 @@ def _loaded(job: StepJob, device: torch.device, warm_up: int) -> Iterator[Batch]
         yield from loader
 
 
-def resident_mb() -> float:
-    """The most memory that this process has had, without what its parent had before."""
+def peak_mb() -> float:
+    """Return the peak memory of this process, MB, without that of its parent."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
 
 
-def encoded(job: StepJob) -> str:
-    return json.dumps({**asdict(job), "config": flatten(job.config)})
+def encode_job(job: StepJob) -> str:
+    """Return the job as JSON, the argument of the child process."""
+    return json.dumps({**asdict(job), "config": to_flat_dict(job.config)})
 
 
-def decoded_job(text: str) -> StepJob:
+def decode_job(text: str) -> StepJob:
     fields = json.loads(text)
-    return StepJob(**{**fields, "config": unflatten(TrainConfig(), fields["config"])})
+    return StepJob(**{**fields, "config": from_flat_dict(TrainConfig, fields["config"], "the job")})
 
 
 if __name__ == "__main__":
-    with stdout_for_result(alone=True) as answer:
-        json.dump(measure(decoded_job(sys.argv[1])), answer)
+    with stdout_for_result(alone=True) as output:
+        json.dump(measure(decode_job(sys.argv[1])), output)

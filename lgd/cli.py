@@ -98,64 +98,26 @@ def preprocess(
 
 def inspect(
     dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
-    verify: Annotated[bool, FlagCreatePairsOff, arg(help="Read everything back; check counts and checksums.")] = False,
+    verify: Annotated[
+        bool, FlagCreatePairsOff, arg(help="Read every byte and check frame counts and checksums.")
+    ] = False,
     pictures: Annotated[
-        str | None, arg(metavar="DIR", help="Folder for pictures to look at: a PNG a video, moments of RGB and flow.")
+        str | None, arg(metavar="DIR", help="Folder for pictures: one PNG per video, with frames of RGB and flow.")
     ] = None,
     *,
     videos: Annotated[
-        int | None, arg(help="With --pictures: how many videos are drawn, evenly chosen. Default: 16.")
+        int | None, arg(help="Number of videos that --pictures draws, evenly spaced in the dataset. Default: 16.")
     ] = None,
     dali_index: Annotated[
         str | None,
-        arg(
-            metavar="DIR",
-            help="Folder for index files, one a shard, by which DALI's webdataset reader opens the shards.",
-        ),
+        arg(metavar="DIR", help="Folder for index files for DALI's webdataset reader, one per shard."),
     ] = None,
     json: Json = False,
-) -> Answer:
-    """What a dataset holds; with --verify, whether it still does; with --pictures, what it looks like."""
-    from lgd.pipeline.dataset.dataset import open_dataset
-    from lgd.pipeline.inspection.dali_index import write_dali_indexes
-    from lgd.pipeline.inspection.describe import describe
-    from lgd.pipeline.inspection.describe import verify as verify_dataset
-    from lgd.pipeline.inspection.pictures import VIDEOS, draw_videos
+) -> CommandResult:
+    """Describe a dataset; --verify checks every byte, --pictures draws videos."""
+    from lgd.pipeline.inspection.describe import inspect_dataset
 
-    if videos is not None and pictures is None:
-        raise UsageError("--videos says how many videos --pictures draws: give --pictures DIR as well")
-    if videos is not None and videos < 1:
-        raise UsageError(f"--videos must be 1 or more, not {videos}")
-    opened = open_dataset(dataset)
-    about = describe(opened)
-    table = Table("stream", "videos", "frames", "MB", "recipe", title=None)
-    for name, stream in about["streams"].items():
-        settings = ", ".join(f"{key} {value}" for key, value in stream["recipe"].items())
-        table.add_row(name, *(f"{stream[c]:,}" for c in ("videos", "frames")), f"{stream['bytes'] / 1e6:.1f}", settings)
-    text: list[Any] = [
-        f"{dataset}: {about['videos']} videos of {len(about['classes'])} classes; "
-        + ", ".join(f"{split} {count}" for split, count in about["splits"].items()),
-        "rejected: " + (", ".join(f"{reason} {count}" for reason, count in about["rejected"].items()) or "none"),
-        table,
-    ]
-    if "flow" in about["streams"]:
-        text.append(f"flow vectors beyond the bound: {about['streams']['flow']['saturated']:.3%}")
-    if verify:
-        problems = verify_dataset(opened, opened.streams)
-        about["problems"] = problems
-        for problem in problems[:20]:
-            say(problem)
-        failed = f"{dataset} has {len(problems)} problems; delete the shards named above and run `lgd preprocess` again"
-        if problems:
-            return Answer(about, text, failed)
-        text.append("verified: every frame is there and has its checksum")
-    if pictures is not None:
-        about["pictures"] = draw_videos(opened, pictures, VIDEOS if videos is None else videos)
-        text.append(f"{pictures}: pictures of {len(about['pictures'])} videos")
-    if dali_index is not None:
-        about["dali_indexes"] = write_dali_indexes(opened, dali_index)
-        text.append(f"{dali_index}: {len(about['dali_indexes'])} index files for DALI's webdataset reader")
-    return Answer(about, text)
+    return inspect_dataset(dataset, verify=verify, pictures=pictures, videos=videos, dali_index=dali_index)
 
 
 def train(

@@ -15,6 +15,7 @@ from lgd.pipeline.dataset.dataset import (
     STREAMS,
     Dataset,
     StreamSpec,
+    describe_classes,
     index_name,
     open_dataset,
     read_table,
@@ -37,7 +38,6 @@ from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.shard import make_shard, retry_shard
 
 CONNECTIONS = 16  # simultaneous requests to the storage, because of the latency of object stores
-SHOWN_CLASSES = 4  # class names in the summary
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PreprocessResult(CommandResult):
     def lines(self) -> list[Line]:
         """Return the summary of the dataset and of the work of this run."""
         lines: list[Line] = [
-            f"{self.out}: {self.videos} videos in {_describe_classes(self.class_names)}; "
+            f"{self.out}: {self.videos} videos in {describe_classes(self.class_names)}; "
             f"streams: {', '.join(self.streams)}",
             f"{self.manifest} listed videos = {self.videos} in the dataset + {self.rejected} rejected",
         ]
@@ -83,13 +83,6 @@ class PreprocessResult(CommandResult):
                 f"{self.flow_pairs / self.work_s:.0f} flow pairs/s); worker time in seconds: {stages}"
             )
         return lines
-
-
-def _describe_classes(names: Sequence[str]) -> str:
-    """Return the number of classes and the first few names: `4 classes (bend, jack, wave1, wave2)`."""
-    shown = ", ".join(names[:SHOWN_CLASSES])
-    more = f", ... and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown}{more})"
 
 
 def preprocess(
@@ -147,7 +140,7 @@ def preprocess(
     rejected = dataset.summary["rejected"]
     return PreprocessResult(
         out=out,
-        streams=dataset.streams,
+        streams=list(dataset.streams),
         manifest=len(manifest.videos),
         videos=dataset.summary["videos"],
         rejected=rejected,

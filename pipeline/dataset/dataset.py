@@ -1,17 +1,17 @@
-"""What a dataset is: a folder of streams of shards, with `dataset.json`, `videos.parquet` and `rejected.parquet`.
+"""A dataset: a folder of streams, each made of shards, with tables of its videos.
 
 DATASET/
-  dataset.json       format, version, classes, the plan of shards, each stream's recipe, a summary
-  manifest.parquet   every video that was asked for: what the shards were planned from
+  dataset.json       format, version, classes, videos per shard, the spec of each stream, a summary
+  manifest.parquet   all listed videos, from which the shards were planned
   videos.parquet     a row for each video that is in the shards
   rejected.parquet   a row for each video that is not, with the reason;  videos + rejected = manifest
-  rgb/               train-000000.tar ... and index.arrow, which is written last: a stream with an index is whole
+  rgb/               train-000000.tar ... and index.arrow, which is written last: a stream with an index is complete
   flow/
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ FORMAT = "lgd-dataset"
 VERSION = 1
 DESCRIPTION = "dataset.json"
 MANIFEST = "manifest.parquet"
+SHOWN_CLASSES = 4  # names in a summary
 
 Setting = str | int | float | bool
 
@@ -36,8 +37,8 @@ Setting = str | int | float | bool
 class Stream:
     """One modality of every video.
 
-    channels: of the network's input. lost_frames: a video of n frames has n - lost_frames frames in this stream.
-    planes: gray planes that lie side by side in a stored frame (0: the stored frame is a color picture)."""
+    channels: of the input of the network. lost_frames: a video of n frames has n - lost_frames frames in this stream.
+    planes: number of gray planes side by side in a stored frame (0: the stored frame is a color picture)."""
 
     name: str
     channels: int
@@ -54,27 +55,29 @@ STREAMS: Mapping[str, Stream] = MappingProxyType(
 
 
 def stream_named(name: str) -> Stream:
-    """Raises UsageError for a stream that does not exist."""
+    """Return the stream of this name. Raises UsageError if there is none."""
     if name not in STREAMS:
-        raise UsageError(f"there is no stream {name!r}: choose from {', '.join(STREAMS)}")
+        raise UsageError(f"unknown stream {name!r}: choose from {', '.join(STREAMS)}")
     return STREAMS[name]
 
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """Everything that decides a stream's bytes. Streams or shards of different recipes never mix."""
+    """Everything that decides the bytes of a stream. Streams or shards of different specs never mix.
+
+    settings: by name, such as fps and short_side."""
 
     stream: str
     settings: Mapping[str, Setting]
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits over the stream's name and all settings."""
+        """SHA-256 of the name of the stream and all settings, the first 16 hexadecimal digits."""
         text = json.dumps([self.stream, dict(self.settings)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def differences(self, other: "StreamSpec") -> list[str]:
-        """The settings that differ, as `name: mine -> theirs`."""
+        """Return the settings that differ, each as `name: value of self -> value of other`."""
         names = sorted({*self.settings, *other.settings})
         return [
             f"{name}: {self.settings.get(name)} -> {other.settings.get(name)}"
@@ -85,9 +88,11 @@ class StreamSpec:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset.
+    """A dataset as it was when it was opened.
 
-    fingerprint: of the videos that are in it (keys, labels, splits, frames; sha256). summary: counts, for people."""
+    fingerprint: SHA-256 of its videos (keys, labels, splits, frames). summary: counts, for people. streams: the
+    complete streams, in the order of `specs`; opening the dataset again finds those that were completed since.
+    cache: keeps the index and the shards of a remote dataset on this machine."""
 
     storage: Storage
     fingerprint: str
@@ -95,19 +100,15 @@ class Dataset:
     videos_per_shard: int
     specs: Mapping[str, StreamSpec]
     summary: Mapping[str, Any] = field(default_factory=dict)
+    streams: tuple[str, ...] = ()
     cache: ShardCache | None = field(default=None, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields without the cache, which belongs to one process."""
         return {**self.__dict__, "cache": None}
 
-    @property
-    def streams(self) -> list[str]:
-        """The names of the streams that are whole."""
-        return [name for name in self.specs if self.storage.exists(index_name(name))]
-
     def spec(self, stream: str) -> StreamSpec:
-        """The recipe of a whole stream. Raises UserError if the dataset lacks it or it is not finished."""
+        """Return the spec of a complete stream. Raises UserError if the stream is missing or incomplete."""
         stream_named(stream)
         if stream not in self.specs:
             raise UserError(
@@ -115,18 +116,25 @@ class Dataset:
             )
         if stream not in self.streams:
             raise UserError(
-                f"the {stream} stream of {self.storage.display()} is not finished: run its `lgd preprocess` command again"
+                f"the {stream} stream of {self.storage.display()} is incomplete: rerun its `lgd preprocess` command"
             )
         return self.specs[stream]
 
+    def check_has_stream(self) -> None:
+        """Raise UserError if no stream is complete."""
+        if not self.streams:
+            self.spec(next(iter(self.specs), "rgb"))
+
     def videos(self, columns: list[str] | None = None) -> pa.Table:
+        """Read videos.parquet: a row for each video in the shards. columns: default all."""
         return read_table(self.storage, "videos.parquet", columns)
 
     def rejected(self) -> pa.Table:
+        """Read rejected.parquet: a row for each rejected video, with the reason and details."""
         return read_table(self.storage, "rejected.parquet")
 
     def save(self) -> None:
-        """Writes `dataset.json`."""
+        """Write `dataset.json`."""
         description = {
             "format": FORMAT,
             "version": VERSION,
@@ -140,17 +148,20 @@ class Dataset:
 
 
 def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) -> Dataset:
-    """Open a dataset. cache: keeps the index and the shards of a remote dataset on this machine.
+    """Open a dataset and find its complete streams.
 
-    Raises UserError if it is missing, not a dataset, or of another version."""
+    root: a folder, local or remote. cache: keeps the index and the shards of a remote dataset on this machine.
+
+    Raises UserError if the folder is missing, is not a dataset, or is a dataset of a different version."""
     storage = root if isinstance(root, Storage) else Storage(root)
     if not storage.exists():
         raise UserError(
-            f"there is no dataset {storage.display()}: make it with `lgd preprocess VIDEOS --out {storage.display()}`"
+            f"dataset {storage.display()} does not exist: create it with "
+            f"`lgd preprocess VIDEOS --out {storage.display()}`"
         )
     if not storage.exists(DESCRIPTION):
         raise UserError(
-            f"{storage.display()} is not a dataset (it has no {DESCRIPTION}): make one with `lgd preprocess`"
+            f"{storage.display()} is not a dataset ({DESCRIPTION} is missing): create one with `lgd preprocess`"
         )
     try:
         description = json.loads(storage.read(DESCRIPTION))
@@ -159,37 +170,50 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
         version = description["version"]
         if version != VERSION:
             raise UserError(
-                f"{storage.display()} is a dataset of version {version}, and this program reads version {VERSION}: "
-                "preprocess it again, or use the program that wrote it"
+                f"{storage.display()} has format version {version}, and this program reads version {VERSION}: "
+                "preprocess it again, or use the version of lgd that wrote it"
             )
+        specs = {name: StreamSpec(name, stream["recipe"]) for name, stream in description["streams"].items()}
         return Dataset(
             storage=storage,
             fingerprint=description["fingerprint"],
             classes=tuple(description["classes"]),
             videos_per_shard=description["videos_per_shard"],
-            specs={name: StreamSpec(name, stream["recipe"]) for name, stream in description["streams"].items()},
+            specs=specs,
             summary=description["summary"],
+            streams=tuple(name for name in specs if storage.exists(index_name(name))),
             cache=cache,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{storage.display(DESCRIPTION)} does not describe a dataset ({error!r}): preprocess it again"
+            f"{storage.display(DESCRIPTION)} is not a valid description of a dataset ({error!r}): preprocess it again"
         ) from error
 
 
+def describe_classes(names: Sequence[str]) -> str:
+    """Return the number of classes and the first few names: `4 classes (bend, jack, wave1, wave2)`."""
+    shown = ", ".join(names[:SHOWN_CLASSES])
+    more = f", ... and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
+    return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown}{more})"
+
+
 def index_name(stream: str) -> str:
+    """Return the path of the index of a stream, in the dataset."""
     return f"{stream}/index.arrow"
 
 
 def shard_name(stream: str, shard: str) -> str:
+    """Return the path of a shard such as train-000000, in the dataset."""
     return f"{stream}/{shard}.tar"
 
 
 def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file. columns: default all."""
     with storage.open_whole(name) as file:
         return pq.read_table(file, columns=columns)
 
 
 def write_table(storage: Storage, name: str, table: pa.Table) -> None:
+    """Write a Parquet file atomically."""
     with storage.writer(name) as file:
         pq.write_table(table, file)

@@ -1,17 +1,18 @@
-"""Optical flow as 8-bit gray planes for JPEG, and as color pictures for people."""
+"""Convert optical flow to 8-bit gray planes for JPEG, and to color pictures for people."""
 
 import numpy as np
 
 ZERO = 128  # the code of no motion
-STEPS = 127  # codes on either side of it
+STEPS = 127  # codes on each side of it
 
 
 def default_bound(short_side: int) -> float:
-    """The largest motion, in pixels, that the code holds by default for frames with this short side (pixels).
+    """Return the largest motion (pixels) that the code represents by default, for frames with this short side (pixels).
 
-    Two-stream networks customarily bound the flow at 20 pixels for frames of 240 to 256 pixels on the short side
+    Two-stream networks usually bound the flow at 20 pixels for frames of 240 to 256 pixels on the short side
     (Wang et al., "Temporal Segment Networks", 2016). A motion in pixels grows with the size of the frame, so the
     bound does too: 20 * short_side / 256. One step of the code is then 0.16 pixels at 256 and 0.07 pixels at 120.
+    Raises ValueError if the short side is less than 1.
     """
     if short_side < 1:
         raise ValueError(f"the short side must be at least 1 pixel, not {short_side}")
@@ -19,24 +20,25 @@ def default_bound(short_side: int) -> float:
 
 
 def encode(flow: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
-    """Flow in pixels -> its code q = 128 + round(v * 127 / bound), clipped to 1..255.
+    """Convert flow in pixels to its code q = 128 + round(v * 127 / bound), clipped to 1..255.
 
-    flow: ... x H x W x 2 (x, y) in pixels. Returns uint8 ... x H x 2W, the x plane to the left of the y plane, and
-    the fraction of vectors that saturate, that is, of which a component is clipped. No motion is exactly 128, and a
-    negated component exactly 256 - q. Raises ValueError if the flow is not finite.
+    flow: ... x H x W x 2 (x, y) in pixels. Returns uint8 ... x H x 2W, with the x plane to the left of the y plane, and
+    the fraction of vectors with a clipped component (0 to 1). No motion is exactly 128, and a negated component is
+    exactly 256 - q. Raises ValueError if the flow is not finite.
     """
     steps = np.rint(flow * np.float32(STEPS / bound))
     if not np.isfinite(steps).all():
-        raise ValueError("the flow holds values that are not finite")
+        raise ValueError("the flow contains values that are not finite")
     saturated = float((np.abs(steps) > STEPS).any(axis=-1).mean()) if steps.size else 0.0
     codes = (ZERO + np.clip(steps, -STEPS, STEPS)).astype(np.uint8)
     return np.concatenate([codes[..., 0], codes[..., 1]], axis=-1), saturated
 
 
 def decode(planes: np.ndarray, bound: float) -> np.ndarray:
-    """Code uint8 ... x H x 2W -> float32 ... x H x W x 2 (x, y) in pixels: v = (q - 128) * bound / 127.
+    """Convert the code back to flow in pixels: v = (q - 128) * bound / 127.
 
-    Raises ValueError if the width is odd: two planes stand side by side.
+    planes: uint8 ... x H x 2W. Returns float32 ... x H x W x 2 (x, y). Raises ValueError if the width is odd, because
+    two planes are side by side.
     """
     if planes.shape[-1] % 2:
         raise ValueError(f"x and y planes side by side have an even width, not {planes.shape[-1]}")
@@ -44,11 +46,11 @@ def decode(planes: np.ndarray, bound: float) -> np.ndarray:
 
 
 def color(flow: np.ndarray, full: float | None = None) -> np.ndarray:
-    """Flow as colors: the hue is the direction, the saturation the speed, white is no motion.
+    """Convert flow to colors: the hue is the direction, the saturation is the speed, white is no motion.
 
-    flow: ... x H x W x 2 (x, y) in pixels. full: the speed in pixels that has the full color, as everything faster
-    has; by default the fastest vector's, so frames given together share one scale. Returns uint8 ... x H x W x 3, RGB.
-    The color code is that of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (2011), known
+    flow: ... x H x W x 2 (x, y) in pixels. full: the speed in pixels from which on the color is fully saturated; by
+    default that of the fastest vector, so that frames given together share one scale. Returns uint8 ... x H x W x 3,
+    RGB. The color code is that of Baker et al., "A Database and Evaluation Methodology for Optical Flow" (2011), known
     from Middlebury: motion to the right is red, down yellow, left cyan-blue, up violet.
     """
     speed = np.hypot(flow[..., 0], flow[..., 1])
@@ -58,13 +60,16 @@ def color(flow: np.ndarray, full: float | None = None) -> np.ndarray:
     wheel = _color_wheel()
     turn = np.arctan2(flow[..., 1], flow[..., 0]) / (2 * np.pi) % 1 * len(wheel)
     color_before = turn.astype(int) % len(wheel)
-    after = (turn - np.floor(turn))[..., None]
-    full = (1 - after) * wheel[color_before] + after * wheel[(color_before + 1) % len(wheel)]
-    return np.rint(255 * (1 - speed[..., None] * (1 - full))).astype(np.uint8)
+    weight_after = (turn - np.floor(turn))[..., None]
+    hue = (1 - weight_after) * wheel[color_before] + weight_after * wheel[(color_before + 1) % len(wheel)]
+    pixels: np.ndarray = np.rint(255 * (1 - speed[..., None] * (1 - hue))).astype(np.uint8)
+    return pixels
 
 
 def _color_wheel() -> np.ndarray:
-    """55 x 3, 0 to 1: the way round the hues, with more colors where the eye tells more apart (Baker et al. 2011)."""
+    """Return the colors of a full turn of hues (55 x 3, 0 to 1), more of them where the eye distinguishes more.
+
+    Baker et al. 2011."""
     red, yellow, green, cyan, blue, magenta = np.array(
         [(1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1)], dtype=float
     )

@@ -1,8 +1,8 @@
-"""The index of a stream: for every video which shard, at which byte each frame ends, and each frame's CRC-32.
+"""The index of a stream: for every video its shard, the byte at which each frame ends, and the CRC-32 of each frame.
 
-An Arrow IPC file, memory-mapped, so that a hundred million frames cost a worker no private memory. It is put together
-from the parts that the shard tasks write beside their shards (`<stream>/.parts/<shard>.arrow`), and can be rebuilt
-from the tars alone. Written last: a stream with an index is whole.
+It is an Arrow IPC file that is memory-mapped, so that a hundred million frames take none of a worker's private memory.
+It is joined from the index parts that the shard tasks write (`<stream>/.parts/<shard>.arrow`), and can be rebuilt from
+the tars alone. It is written last: a stream with an index is complete.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),  # of a stored frame, pixels (both planes of flow together)
         ("height", pa.int32()),
         ("offset", pa.int64()),  # byte in the tar at which the first frame starts
-        ("ends", pa.list_(pa.uint32())),  # byte at which each frame ends, counted from `offset`
+        ("ends", pa.list_(pa.uint32())),  # byte after each frame, counted from `offset`
         ("crc32", pa.list_(pa.uint32())),  # of each frame's bytes
     ]
 )
@@ -37,7 +37,7 @@ METADATA = b"lgd"
 
 
 class IndexRow(NamedTuple):
-    """One video of one stream, as its shard task records it; the fields are those of SCHEMA."""
+    """One video of one stream, as its shard task records it. The fields are those of SCHEMA."""
 
     key: str
     split: str
@@ -51,7 +51,9 @@ class IndexRow(NamedTuple):
 
 
 class FrameBytes(NamedTuple):
-    """Where frames of one video lie: bytes `start[i] .. end[i]` of the tar `shard` (a path in the dataset)."""
+    """Where n frames of one video are: bytes `start[i]` to `end[i]` (exclusive) of the tar `shard`.
+
+    shard: path in the dataset. start, end: int64, n. crc32: uint32, n."""
 
     shard: str
     start: np.ndarray
@@ -60,24 +62,25 @@ class FrameBytes(NamedTuple):
 
 
 def part_name(stream: str, shard: str) -> str:
+    """Return the path of an index part, in the dataset."""
     return f"{stream}/.parts/{shard}.arrow"
 
 
 def split_of(shard: str) -> str:
-    """The split in a shard's name: `train` of `train-000012`."""
+    """Return the split in the name of a shard: `train` for `train-000012`."""
     return shard.rpartition("-")[0]
 
 
 def write_part(
     storage: Storage, stream: str, shard: str, *, rows: Sequence[IndexRow], record: Mapping[str, Any]
 ) -> None:
-    """Writes the index of one shard, and what its task wants to remember (JSON), atomically."""
+    """Write the index part of a shard atomically. record: what its task keeps with it, as JSON."""
     with storage.writer(part_name(stream, shard)) as file, _writer(file, record) as write:
         write(_table(rows))
 
 
 def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict[str, Any]]:
-    """The index of one shard and what its task recorded with it."""
+    """Return the index part of a shard (columns of SCHEMA) and the record that its task kept with it."""
     with storage.open_whole(part_name(stream, shard)) as file:
         table = pa.ipc.open_file(file).read_all()
     return table, json.loads(table.schema.metadata[METADATA])
@@ -85,61 +88,68 @@ def read_part(storage: Storage, stream: str, shard: str) -> tuple[pa.Table, dict
 
 @contextmanager
 def index_writer(storage: Storage, spec: StreamSpec) -> Iterator[Callable[[pa.Table], None]]:
-    """Joins the parts of all shards, given in order, into the stream's index, which appears when the block ends well:
-    from then on the stream is whole."""
+    """Yield a function that adds an index part to the index of a stream; the parts of all shards are added in order.
+
+    The index appears when the block ends without an error: from then on the stream is complete."""
     record = {"stream": spec.stream, "recipe": spec.hash}
     with storage.writer(index_name(spec.stream)) as file, _writer(file, record) as write:
         yield write
 
 
 def rebuild_index(storage: Storage, spec: StreamSpec, shards: Iterable[str]) -> None:
-    """The same index as `index_writer` writes, from nothing but the tars: reads every byte of them.
+    """Write the same index as `index_writer` from the tars alone, reading every byte of them.
 
-    Raises UserError for a tar that is cut short or whose members are not a video's pair."""
+    Raises UserError if a tar is cut off or its members are not the two files of each video."""
     with index_writer(storage, spec) as add:
         for shard in shards:
             add(_table(scan_shard(storage, spec.stream, shard)))
 
 
 def scan_shard(storage: Storage, stream: str, shard: str) -> list[IndexRow]:
-    """The index rows of one shard, read from the tar itself. Raises UserError if it is damaged."""
+    """Return the index rows of one shard, read from the tar itself. Raises UserError if it is damaged."""
     name = shard_name(stream, shard)
     rows: list[IndexRow] = []
-    members: dict[str, Any] = {}
+    metadata: dict[str, dict[str, Any]] = {}
+    frames: dict[str, tuple[int, bytes]] = {}  # the byte at which they start in the tar, and the frames
     try:
         with storage.open_whole(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 key, _, suffix = member.name.partition(".")
                 content = tar.extractfile(member)
                 if content is None or suffix not in ("json", "mjpeg"):
-                    raise UserError(f"{storage.display(name)} holds {member.name}, which no shard has: {ADVICE}")
-                body = content.read()
+                    raise UserError(
+                        f"{storage.display(name)} contains {member.name}, which does not belong in a shard: {ADVICE}"
+                    )
                 if suffix == "json":
-                    members[key] = json.loads(body)
-                    continue
-                members[key + "."] = (member.offset_data, body)
-            for key, about in [(key, about) for key, about in members.items() if not key.endswith(".")]:
-                offset, body = members.pop(key + ".")
-                ends = np.cumsum(about["bytes"])
+                    metadata[key] = json.loads(content.read())
+                else:
+                    frames[key] = member.offset_data, content.read()
+            for key, video in metadata.items():
+                offset, body = frames.pop(key)
+                ends = np.cumsum(video["bytes"])
                 if int(ends[-1]) != len(body):
-                    raise UserError(f"{key}.mjpeg of {storage.display(name)} is not as long as its frames: {ADVICE}")
+                    raise UserError(
+                        f"{key}.mjpeg of {storage.display(name)} does not have the length of its frames: {ADVICE}"
+                    )
                 starts = np.concatenate([[0], ends[:-1]])
-                crcs = [zlib.crc32(body[start:end]) for start, end in zip(starts, ends, strict=True)]
-                size = about["width"], about["height"]
-                rows.append(IndexRow(key, split_of(shard), shard, about["label"], *size, offset, ends.tolist(), crcs))
+                checksums = [zlib.crc32(body[start:end]) for start, end in zip(starts, ends, strict=True)]
+                size = video["width"], video["height"]
+                rows.append(
+                    IndexRow(key, split_of(shard), shard, video["label"], *size, offset, ends.tolist(), checksums)
+                )
     except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
         raise UserError(f"{storage.display(name)} is damaged ({error}): {ADVICE}") from error
     return rows
 
 
-ADVICE = "delete it and run `lgd preprocess` again to have it made anew"
+ADVICE = "delete it and rerun `lgd preprocess` to recreate it"
 
 
 class Index:
-    """The opened index of one stream.
+    """The opened index of one stream, with a row for each of its n videos.
 
-    One entry a row: labels (int32), widths and heights (int32, pixels of a stored frame), lengths (int32, frames).
-    Of all else a worker keeps only where it stands in the mapped file: 56 bytes a video, and none a frame.
+    labels: int32, n. widths, heights: int32, n, of a stored frame in pixels. lengths: int32, n, frames.
+    For everything else a worker keeps only the position in the mapped file: 56 bytes per video and none per frame.
     """
 
     def __init__(self, dataset: Dataset, stream: str):
@@ -157,11 +167,12 @@ class Index:
         try:
             file = pa.ipc.open_file(content)
             if not file.schema.equals(SCHEMA):
-                raise UserError(f"{dataset.storage.display(name)} is not an index of this version: {ADVICE}")
+                raise UserError(f"{dataset.storage.display(name)} is not an index that this version reads: {ADVICE}")
             record = json.loads(file.schema.metadata[METADATA])
             if record["recipe"] != self.spec.hash:
                 raise UserError(
-                    f"{dataset.storage.display(name)} was made by another recipe than dataset.json says: {ADVICE}"
+                    f"{dataset.storage.display(name)} was made with different settings than those in dataset.json: "
+                    f"{ADVICE}"
                 )
             places = _places(file, content.address)
         except pa.ArrowInvalid as error:
@@ -176,34 +187,38 @@ class Index:
         return len(self.labels)
 
     def rows(self, split: str) -> np.ndarray:
-        """Row numbers (int64) of a split, in order. Raises UserError for a split that the dataset does not have."""
+        """Return the row numbers of a split, in order (int64). Raises UserError if the dataset does not have it."""
         splits = np.array([split_of(shard) for shard in self._places.shards])
         rows = np.flatnonzero((splits == split)[self._places.shard])
         if len(rows) == 0:
-            there = ", ".join(sorted(set(splits.tolist()))) or "none"
-            raise UserError(f"{self.storage.display()} has no split {split!r} in {self.spec.stream}: it has {there}")
+            existing = ", ".join(sorted(set(splits.tolist()))) or "none"
+            raise UserError(
+                f"{self.storage.display()} has no split {split!r} in {self.spec.stream}: choose from {existing}"
+            )
         return rows
 
     def key(self, row: int) -> str:
+        """Return the key of the video in a row."""
         first = self._places.key[row]
         return self._bytes[first : first + self._places.key_length[row]].tobytes().decode()
 
     def keys(self, rows: Iterable[int]) -> list[str]:
+        """Return the keys of the videos in these rows."""
         return [self.key(row) for row in rows]
 
     def shards(self) -> dict[str, dict[str, int]]:
-        """Of every shard that holds a video, the row of each of its keys."""
+        """Return, for every shard that contains a video, the row of each of its keys."""
         shards: dict[str, dict[str, int]] = {shard: {} for shard in self._places.shards}
         for row, number in enumerate(self._places.shard):
             shards[self._places.shards[number]][self.key(row)] = row
         return shards
 
     def shard(self, row: int) -> str:
-        """The path of a row's shard in the dataset."""
+        """Return the path of the shard of a row, in the dataset."""
         return shard_name(self.spec.stream, self._places.shards[self._places.shard[row]])
 
     def frames(self, row: int, numbers: np.ndarray) -> FrameBytes:
-        """Where the frames with these numbers (from 0) of the video in a row lie."""
+        """Return where frames of the video in a row are. numbers: of the frames, from 0; any integers, n."""
         places, length = self._places, self.lengths[row]
         ends = self._words[places.ends[row] : places.ends[row] + length]
         start = np.where(numbers > 0, ends[numbers - 1], 0) + places.offset[row]
@@ -211,7 +226,8 @@ class Index:
         return FrameBytes(self.shard(row), start, ends[numbers] + places.offset[row], crc32)
 
     def shard_identity(self, row: int) -> str:
-        """32 hexadecimal digits that only a shard has with the same frames in the same places as a row's shard has."""
+        """Return 32 hexadecimal digits that identify the shard of a row: equal only for shards with the same frames at
+        the same positions."""
         places = self._places
         rows = np.flatnonzero(places.shard == places.shard[row])
         identity = hashlib.sha256(f"{self.spec.hash} {self.shard(row)}".encode())
@@ -223,7 +239,7 @@ class Index:
 
 
 class _Places(NamedTuple):
-    """What stands where in the mapped file: an entry a row.
+    """Where the values of each row are in the mapped file. The arrays have one entry per row.
 
     key: its first byte. ends, crc32: the first of `length` values, counted in words of 4 bytes. offset: as in SCHEMA.
     shard: number of a name in `shards`."""
@@ -242,9 +258,9 @@ class _Places(NamedTuple):
 
 
 def _places(file: pa.RecordBatchFileReader, base: int) -> _Places:
-    """base: the address at which the file is mapped; its batches are views on it."""
+    """Read the positions from a mapped file. base: the address at which it is mapped; its batches are views of it."""
     shards: dict[str, int] = {}
-    # Grown in one piece each: thousands of small arrays would leave holes in the process's memory that stay its own.
+    # Each grows as one block: thousands of small arrays would fragment the memory of the process.
     columns = [bytearray() for _ in range(10)]
     for i in range(file.num_record_batches):
         batch = file.get_batch(i)
@@ -271,8 +287,8 @@ def _places(file: pa.RecordBatchFileReader, base: int) -> _Places:
 
 
 def _view(buffer: pa.Buffer, kind: type, count: int) -> np.ndarray:
-    """The values at the start of a buffer. (An array's to_numpy does the same, but imports pandas: 30 MB and half a
-    second.)"""
+    """Return the values at the start of a buffer. (`to_numpy` of an Arrow array does the same, but imports pandas: 30
+    MB and half a second.)"""
     return np.frombuffer(buffer, kind, count)
 
 
@@ -283,7 +299,7 @@ def _table(rows: Sequence[IndexRow]) -> pa.Table:
 
 @contextmanager
 def _writer(file: Any, record: Mapping[str, Any]) -> Iterator[Callable[[pa.Table], None]]:
-    """An Arrow file with a record in its metadata; a table of the shards is a batch of it."""
+    """Open an Arrow file with a record in its metadata; each table that is written becomes one batch."""
     schema = SCHEMA.with_metadata({METADATA: json.dumps(record, sort_keys=True)})
     with pa.ipc.new_file(file, schema) as writer:
 

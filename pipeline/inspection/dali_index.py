@@ -1,9 +1,9 @@
-"""Index files for DALI's own reader of WebDatasets.
+"""Index files for DALI's own reader of WebDataset shards.
 
     fn.readers.webdataset(paths=tars, index_paths=indexes, ext=["mjpeg", "json"])
 
-The format is that of DALI's `wds2idx`, version 1.2: a line for the file, `v1.2 SAMPLES`, and a line for each sample, of
-`EXTENSION OFFSET SIZE NAME` for each of its members: bytes in the tar.
+The format is that of DALI's `wds2idx`, version 1.2: one line for the file, `v1.2 SAMPLES`, and one line per sample with
+`EXTENSION OFFSET SIZE NAME` for each of its members; offset and size are bytes in the tar.
 """
 
 import tarfile
@@ -18,9 +18,9 @@ VERSION = "v1.2"
 
 
 def write_dali_indexes(dataset: Dataset, folder: str) -> list[str]:
-    """Writes `<stream>/<shard>.idx` for every shard that holds a video; returns these names.
+    """Write `<stream>/<shard>.idx` for every shard that contains a video; return these names.
 
-    Raises UserError for a shard that is gone or damaged."""
+    Raises UserError for a missing or damaged shard."""
     out = Storage(folder)
     names = []
     for stream in dataset.streams:
@@ -35,16 +35,16 @@ def write_dali_indexes(dataset: Dataset, folder: str) -> list[str]:
 
 
 def dali_index(storage: Storage, tar: str) -> str:
-    """The index of one shard, from the headers in it. Raises UserError if it is gone or damaged."""
+    """Return the index of one shard, made from its headers. Raises UserError if the shard is missing or damaged."""
     samples: dict[str, list[str]] = {}
     try:
         with storage.open_whole(tar) as file, tarfile.open(fileobj=file, mode="r:") as members:
             for member in members:
                 key, _, extension = member.name.partition(".")
-                about = f"{extension} {member.offset_data} {member.size} {member.name}"
-                samples.setdefault(key, []).append(about)
+                entry = f"{extension} {member.offset_data} {member.size} {member.name}"
+                samples.setdefault(key, []).append(entry)
     except (tarfile.TarError, FileNotFoundError) as error:
         raise UserError(
-            f"{storage.display(tar)} is gone or damaged ({error}): run `lgd inspect {storage.display()} --verify`"
+            f"{storage.display(tar)} is missing or damaged ({error}): run `lgd inspect {storage.display()} --verify`"
         ) from error
     return "\n".join([f"{VERSION} {len(samples)}", *(" ".join(members) for members in samples.values()), ""])

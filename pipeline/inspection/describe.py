@@ -1,88 +1,165 @@
-"""What a dataset holds, in numbers."""
+"""`lgd inspect`: the numbers of a dataset, and on request its verification, pictures and index files for DALI."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pyarrow.compute as pc
+from rich.table import Table
 
-from lgd.pipeline.console.errors import StoreError, UserError
-from lgd.pipeline.console.progress import Progress
-from lgd.pipeline.dataset.dataset import MANIFEST, Dataset, read_table
-from lgd.pipeline.dataset.index import Index, scan_shard
+from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.dataset.dataset import Dataset, Setting, describe_classes, open_dataset
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.inspection.dali_index import write_dali_indexes
+from lgd.pipeline.inspection.pictures import VIDEOS, DrawnVideo, draw_videos
+from lgd.pipeline.inspection.verify import verify as verify_dataset
+
+MAX_SHOWN = 20  # problems that are printed
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
-    """Splits, classes, videos, frames, bytes, rejected by reason, and each stream's recipe.
+@dataclass(frozen=True)
+class StreamDescription:
+    """One complete stream of a dataset."""
 
-    Raises UserError for a dataset none of whose streams is finished."""
-    if not dataset.streams:
-        dataset.spec(next(iter(dataset.specs), "rgb"))  # says what is missing
+    videos: int
+    """Number of videos."""
+    frames: int
+    """Number of frames of all videos."""
+    bytes: int
+    """Bytes of all frames."""
+    hash: str
+    """Hash of the stream spec: streams with the same hash were created with the same settings."""
+    spec: Mapping[str, Setting]
+    """Everything that decides the stream's bytes, by name."""
+    saturated: float | None = None
+    """Mean fraction of the flow vectors of a video that exceed the bound; only for flow."""
+
+
+@dataclass(frozen=True)
+class DatasetDescription(CommandResult):
+    """The contents of a dataset. Fields that were not requested are absent from the JSON document."""
+
+    dataset: str
+    """Folder of the dataset."""
+    classes: list[str]
+    """Class names, in the order of their labels."""
+    videos: int
+    """Number of videos."""
+    splits: Mapping[str, int]
+    """Number of videos by split."""
+    rejected: Mapping[str, int]
+    """Number of rejected videos by reason."""
+    streams: Mapping[str, StreamDescription]
+    """The complete streams, by name."""
+    problems: list[str] | None = None
+    """With --verify: one line per problem; empty if the dataset is valid."""
+    pictures: list[DrawnVideo] | None = None
+    """With --pictures: for each drawn video its file, key, split and class, the numbers of the frames shown (from 0),
+    and full_color_px, the speed that has the full color (pixels per frame; null without flow)."""
+    dali_indexes: list[str] | None = None
+    """With --dali-index: the files in that folder, one per shard."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the fields, without those that are None."""
+        document = _without_none(dataclasses.asdict(self))
+        return {**document, "streams": {name: _without_none(stream) for name, stream in document["streams"].items()}}
+
+    def lines(self) -> list[Line]:
+        """Return the summary of the dataset, and the results that were requested."""
+        splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        rejected = ", ".join(f"{reason} {count}" for reason, count in self.rejected.items()) or "none"
+        lines: list[Line] = [
+            f"{self.dataset}: {self.videos} videos in {describe_classes(self.classes)}; videos by split: {splits}",
+            f"rejected videos: {rejected}",
+            self._stream_table(),
+        ]
+        flow = self.streams.get("flow")
+        if flow and flow.saturated is not None:
+            lines.append(f"flow vectors that exceed the bound: {flow.saturated:.3%}")
+        if self.problems is not None:
+            lines += self.problems[:MAX_SHOWN] or ["verified: all frames exist and match their checksums"]
+        if self.pictures is not None:
+            first = f", the first in {self.pictures[0]['file']}" if self.pictures else ""
+            lines.append(f"pictures of {len(self.pictures)} videos{first}")
+        if self.dali_indexes is not None:
+            lines.append(f"{len(self.dali_indexes)} index files for DALI's webdataset reader")
+        return lines
+
+    def _stream_table(self) -> Table:
+        table = Table("stream", "videos", "frames", "MB", "spec")
+        for name, stream in self.streams.items():
+            spec = ", ".join(f"{key} {value}" for key, value in stream.spec.items())
+            table.add_row(name, f"{stream.videos:,}", f"{stream.frames:,}", f"{stream.bytes / 1e6:.1f}", spec)
+        return table
+
+    @property
+    def failed(self) -> str:
+        if not self.problems:
+            return ""
+        count = f"{len(self.problems)} {'problem' if len(self.problems) == 1 else 'problems'}"
+        if len(self.problems) > MAX_SHOWN:
+            count += f" (the first {MAX_SHOWN} are shown)"
+        return f"{self.dataset} has {count}: delete the damaged shards and rerun `lgd preprocess` to recreate them"
+
+
+def inspect_dataset(
+    root: str,
+    *,
+    verify: bool = False,
+    pictures: str | None = None,
+    videos: int | None = None,
+    dali_index: str | None = None,
+) -> DatasetDescription:
+    """Describe the dataset in a folder. verify: check every byte; if there are problems, the other requests are
+    skipped. pictures: folder for one PNG for each of `videos` videos. dali_index: folder for DALI's index files.
+
+    Raises UsageError if `videos` is less than 1 or given without `pictures`, and UserError if there is no dataset or
+    none of its streams is complete."""
+    if videos is not None and pictures is None:
+        raise UsageError("--videos is the number of videos that --pictures draws: give --pictures DIR as well")
+    if videos is not None and videos < 1:
+        raise UsageError(f"--videos must be 1 or more, not {videos}")
+    dataset = open_dataset(root)
+    result = describe(dataset)
+    if verify:
+        result = replace(result, problems=verify_dataset(dataset, dataset.streams))
+        if result.problems:
+            return result
+    if pictures is not None:
+        result = replace(result, pictures=draw_videos(dataset, pictures, VIDEOS if videos is None else videos))
+    if dali_index is not None:
+        result = replace(result, dali_indexes=write_dali_indexes(dataset, dali_index))
+    return result
+
+
+def describe(dataset: Dataset) -> DatasetDescription:
+    """Return classes, number of videos by split, rejected videos by reason, and each complete stream.
+
+    Raises UserError if no stream is complete."""
+    dataset.check_has_stream()
     videos, rejected = dataset.videos(), dataset.rejected()
-    reasons = pc.value_counts(rejected.column("reason")).to_pylist()
     streams = {}
     for name in dataset.streams:
         index = Index(dataset, name)
-        streams[name] = {
-            "videos": len(index),
-            "frames": int(index.lengths.sum(dtype="int64")),
-            "bytes": pc.sum(videos.column(f"{name}_bytes")).as_py() or 0,
-            "hash": index.spec.hash,
-            "recipe": dict(index.spec.settings),
-        }
-    if "flow" in streams:
-        streams["flow"]["saturated"] = pc.mean(videos.column("flow_saturated")).as_py()
-    return {
-        "dataset": dataset.storage.display(),
-        "classes": list(dataset.classes),
-        "videos": videos.num_rows,
-        "splits": {row["values"]: row["counts"] for row in pc.value_counts(videos.column("split")).to_pylist()},
-        "rejected": {row["values"]: row["counts"] for row in reasons},
-        "streams": streams,
-    }
+        streams[name] = StreamDescription(
+            videos=len(index),
+            frames=int(index.lengths.sum(dtype="int64")),
+            bytes=pc.sum(videos.column(f"{name}_bytes")).as_py() or 0,
+            hash=index.spec.hash,
+            spec=dict(index.spec.settings),
+            saturated=pc.mean(videos.column("flow_saturated")).as_py() if name == "flow" else None,
+        )
+    return DatasetDescription(
+        dataset=dataset.storage.display(),
+        classes=list(dataset.classes),
+        videos=videos.num_rows,
+        splits={row["values"]: row["counts"] for row in pc.value_counts(videos.column("split")).to_pylist()},
+        rejected={row["values"]: row["counts"] for row in pc.value_counts(rejected.column("reason")).to_pylist()},
+        streams=streams,
+    )
 
 
-def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
-    """Reads every byte of the streams back; a line for each thing that is not as it was written."""
-    manifest = read_table(dataset.storage, MANIFEST, ["key"]).column("key").to_pylist()
-    videos = dataset.videos(["key"]).column("key").to_pylist()
-    rejected = dataset.rejected().column("key").to_pylist()
-    problems = []
-    if sorted(videos + rejected) != sorted(manifest):
-        problems.append(f"{len(videos)} videos + {len(rejected)} rejected are not the {len(manifest)} of the manifest")
-    for name in streams:
-        index = Index(dataset, name)
-        there = set(index.keys(range(len(index))))
-        problems += [f"{name}: {key} is in videos.parquet, but not in the index" for key in sorted(set(videos) - there)]
-        problems += [f"{name}: {key} is in the index, but not in videos.parquet" for key in sorted(there - set(videos))]
-        shards = index.shards()
-        with Progress(f"verify {name}", len(shards), "shards") as progress:
-            for count, (shard, rows) in enumerate(shards.items(), 1):
-                problems += [f"{name}/{shard}.tar: {problem}" for problem in _verify_shard(index, shard, rows)]
-                progress.update(count)
-    return problems
-
-
-def _verify_shard(index: Index, shard: str, rows: Mapping[str, int]) -> list[str]:
-    """rows: of the index, by key."""
-    try:
-        found = {row.key: row for row in scan_shard(index.storage, index.spec.stream, shard)}
-    except StoreError:
-        raise  # it says nothing about the shard
-    except (UserError, OSError) as error:
-        return [str(error)]
-    problems = [f"{key} is in the shard, but not in the index" for key in found.keys() - rows.keys()]
-    for key, row in rows.items():
-        if key not in found:
-            problems.append(f"{key} is in the index, but not in the shard")
-            continue
-        expected = index.frames(row, np.arange(index.lengths[row]))
-        if len(found[key].crc32) != len(expected.crc32):
-            problems.append(f"{key} has {len(found[key].crc32)} frames, not {len(expected.crc32)}")
-            continue
-        wrong = np.flatnonzero(np.array(found[key].crc32, np.uint32) != expected.crc32)
-        if len(wrong):
-            problems.append(f"{key} is damaged in frame {wrong[0]}, from byte {expected.start[wrong[0]]} on")
-        elif found[key].offset + np.array(found[key].ends)[-1] != expected.end[-1]:
-            problems.append(f"{key} does not lie where the index says")
-    return problems
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}

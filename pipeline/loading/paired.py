@@ -1,6 +1,6 @@
 """The same clips of several streams together, for networks that take both RGB and flow.
 
-The clip order is a pure function, so that two loaders with the same order serve the same clips; nothing is exchanged.
+The clip order is a pure function: two loaders with the same order load the same clips, without communication.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,17 @@ from lgd.pipeline.loading.transform import Transform
 
 
 class PairedBatch(NamedTuple):
-    """video: of each stream N x C x T x H x W, as in Batch: the same frames, crops and mirrorings. label, key and
-    position as in Batch."""
+    """N clips of several streams, with the same frames, crops and mirroring. label, key and position as in Batch."""
 
     video: dict[str, torch.Tensor]
+    """By stream, as in Batch: N x C x T x H x W."""
     label: torch.Tensor
     key: list[str]
     position: list[int]
 
 
 class PairedLoader:
-    """Batches of several streams. Frames are drawn from those that all streams have: flow has one less than RGB."""
+    """Iterable of batches of several streams. Clips use only frames that every stream has."""
 
     def __init__(self, loaders: dict[str, ClipLoader]):
         self.loaders = loaders
@@ -36,26 +36,24 @@ class PairedLoader:
     def __iter__(self) -> Iterator[PairedBatch]:
         for batches in zip(*self.loaders.values(), strict=True):
             first = batches[0]
-            # A clip that is damaged in one stream, and left out of its batch, is left out of the others' as well.
-            both = [at for at in first.position if all(at in batch.position for batch in batches)]
-            video = {}
-            for stream, batch in zip(self.loaders, batches, strict=True):
-                video[stream] = _at(batch, both).video
-            chosen = _at(first, both)
-            yield PairedBatch(video, chosen.label, chosen.key, chosen.position)
+            # A clip that one stream skipped because it is damaged is skipped in all streams.
+            common = [position for position in first.position if all(position in batch.position for batch in batches)]
+            video = {stream: _select(batch, common).video for stream, batch in zip(self.loaders, batches, strict=True)}
+            selected = _select(first, common)
+            yield PairedBatch(video, selected.label, selected.key, selected.position)
 
     def close(self) -> None:
-        """Stops the reading threads."""
+        """Stop the reading threads."""
         for loader in self.loaders.values():
             loader.close()
 
 
-def _at(batch: Batch, positions: Sequence[int]) -> Batch:
-    """The part of a batch at some of its positions."""
+def _select(batch: Batch, positions: Sequence[int]) -> Batch:
+    """Return the clips of a batch at some of its positions."""
     if list(positions) == batch.position:
         return batch
-    where = [batch.position.index(position) for position in positions]
-    return Batch(batch.video[where], batch.label[where], [batch.key[i] for i in where], list(positions))
+    selected = [batch.position.index(position) for position in positions]
+    return Batch(batch.video[selected], batch.label[selected], [batch.key[i] for i in selected], list(positions))
 
 
 def paired_loader(
@@ -73,13 +71,17 @@ def paired_loader(
     workers: int = 1,
     options: LoaderOptions = LoaderOptions(),
 ) -> PairedLoader:
-    """Training clips of several streams, see `train_loader`. Raises UserError unless all hold the same videos."""
+    """Load training clips of several streams, see `train_loader`; flow has one frame less than RGB, so the last RGB
+    frame of each video is not used.
+
+    Raises UserError if the videos of the streams differ."""
     indexes = {stream: Index(dataset, stream) for stream in streams}
     rows = {stream: index.rows(split) for stream, index in indexes.items()}
     keys = {stream: index.keys(rows[stream]) for stream, index in indexes.items()}
-    if any(those != keys[streams[0]] for those in keys.values()):
+    if any(stream_keys != keys[streams[0]] for stream_keys in keys.values()):
         raise UserError(
-            f"{dataset.storage.display()}: {' and '.join(streams)} hold other videos: run `lgd preprocess` again"
+            f"{dataset.storage.display()}: the streams {' and '.join(streams)} have different videos; "
+            "rerun `lgd preprocess`"
         )
     lengths = np.min([index.lengths[rows[stream]] for stream, index in indexes.items()], axis=0)
     steps = list(steps)

@@ -1,7 +1,7 @@
-"""The bytes of a clip: ranged reads from the shards, each frame checked against its CRC-32, by a pool of threads.
+"""Read the bytes of clips: ranged reads from the shards by a pool of threads; each frame is checked against its CRC-32.
 
-From a local folder, or a shard's copy in the cache, a clip costs exactly the bytes of its frames. From an object store
-frames that lie near each other are read in one request.
+From a local folder, or from a copy of the shard in the cache, exactly the bytes of the clip's frames are read. From an
+object store, frames that are close to each other are read in one request.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,20 +22,23 @@ from lgd.pipeline.dataset.index import FrameBytes, Index
 from lgd.pipeline.storage.cache import TOUCH_S
 from lgd.pipeline.storage.retries import with_retries
 
-OPEN_FILES = 64  # shards that a reader keeps open at once
-# Bytes between two frames that are read along with them rather than left out by a second request: a store takes some
-# 10 to 30 ms to answer, in which a connection carries about half a megabyte.
+OPEN_FILES = 64  # maximum number of shards that a reader keeps open
+# Maximum gap between two frames, in bytes, that is read with them instead of sending a second request: a request to a
+# store takes about 10 to 30 ms, and in this time a connection transfers about half a megabyte.
 GAP_BYTES = 512 << 10
 
 
+OpenFile = TypeVar("OpenFile")
+
+
 class CorruptFrame(UserError):
-    """A frame's bytes are not those that were written."""
+    """The bytes of a frame differ from those that were written."""
 
 
 class ClipReader:
     """Reads frames of one stream. Thread-safe.
 
-    bytes_read and bytes_used are counted, so that their ratio can be looked at."""
+    bytes_read: bytes read so far, including the gaps between frames. bytes_used: bytes of the frames read so far."""
 
     def __init__(self, index: Index):
         """The shards of a remote dataset come from the cache of the index, if it has one."""
@@ -44,56 +47,59 @@ class ClipReader:
         self.bytes_used = 0
         self._storage = index.storage
         self._cache = index.cache
-        self._names: dict[str, str] = {}  # of the shards in the cache
+        self._names: dict[str, str] = {}  # path of a shard -> its file name in the cache
         self._files: OrderedDict[str, _LocalFile | pa.NativeFile] = OrderedDict()
         self._lock = threading.Lock()
 
     def read(self, row: int, numbers: np.ndarray) -> list[np.ndarray]:
-        """The encoded JPEGs (uint8, one array a frame) of the frames with these numbers of the video in a row.
+        """Return the encoded JPEGs (uint8, one array per frame) of the frames with these numbers of the video in a row.
 
-        Raises CorruptFrame, which names key, shard and byte; UserError when the shard is gone; and StoreError when the
-        store does not answer for long, or refuses."""
-        distinct, back = np.unique(numbers, return_inverse=True)
+        Raises CorruptFrame, which names key, shard and byte; UserError if the shard is missing; and StoreError if the
+        store refuses the request or stays unreachable."""
+        distinct, order = np.unique(numbers, return_inverse=True)
         where = self.index.frames(row, distinct)
         if self._storage.local:
-            frames = self._from_file(self._local(where.shard), where)
-            wrong = _first_wrong(frames, where)
+            frames = self._read_file(self._local_file(where.shard), where)
+            damaged = _first_damaged(frames, where)
         else:
-            frames, wrong = self._from_store(row, where)
-        if wrong is not None:
+            frames, damaged = self._read_remote(row, where)
+        if damaged is not None:
+            place = f"{self._storage.display(where.shard)}, from byte {where.start[damaged]}"
             raise CorruptFrame(
-                f"frame {distinct[wrong]} of {self.index.key(row)} is damaged: {self._storage.display(where.shard)} from "
-                f"byte {where.start[wrong]} on; delete that shard and run `lgd preprocess` again"
+                f"frame {distinct[damaged]} of {self.index.key(row)} is damaged ({place}): delete this shard and rerun "
+                "`lgd preprocess` to recreate it"
             )
         with self._lock:
             self.bytes_used += sum(map(len, frames))
-        return [frames[i] for i in back]
+        return [frames[i] for i in order]
 
-    def _from_store(self, row: int, where: FrameBytes) -> tuple[list[np.ndarray], int | None]:
-        """The frames, by way of the cache if there is one, and the first of them that is damaged in the store."""
-        copied = None
+    def _read_remote(self, row: int, where: FrameBytes) -> tuple[list[np.ndarray], int | None]:
+        """Return the frames, from the cache if possible, and the position of the first one that is damaged in the
+        store."""
+        cached = None
         if self._cache:
-            name = self._name(row, where.shard)
-            copy = self._copy(name)
-            if copy is None:
+            name = self._cache_name(row, where.shard)
+            file = self._cached_file(name)
+            if file is None:
                 self._cache.request(self._storage, where.shard, name)
             else:
-                copied = self._from_file(copy, where)
-                if _first_wrong(copied, where) is None:
-                    return copied, None
-        frames = self._read(where, GAP_BYTES, lambda first, size: self._range(where.shard, first, size))
-        if self._cache and copied and not all(map(np.array_equal, copied, frames)):
+                cached = self._read_file(file, where)
+                if _first_damaged(cached, where) is None:
+                    return cached, None
+        frames = self._read_ranges(where, GAP_BYTES, lambda first, size: self._read_store(where.shard, first, size))
+        if self._cache and cached and not all(map(np.array_equal, cached, frames)):
             self._cache.drop(name)
             with self._lock:
                 self._files.pop(name, None)
-        return frames, _first_wrong(frames, where)
+        return frames, _first_damaged(frames, where)
 
-    def _from_file(self, file: "_LocalFile", where: FrameBytes) -> list[np.ndarray]:
-        return self._read(where, 0, lambda first, size: os.pread(file.handle, size, first))
+    def _read_file(self, file: "_LocalFile", where: FrameBytes) -> list[np.ndarray]:
+        return self._read_ranges(where, 0, lambda first, size: os.pread(file.handle, size, first))
 
-    def _read(self, where: FrameBytes, gap: int, read: Callable[[int, int], bytes]) -> list[np.ndarray]:
-        """read: (first byte, how many) -> bytes; frames at most `gap` bytes apart are read in one go."""
-        cuts = np.flatnonzero(where.start[1:] - where.end[:-1] > gap) + 1
+    def _read_ranges(self, where: FrameBytes, max_gap: int, read: Callable[[int, int], bytes]) -> list[np.ndarray]:
+        """Return the frames. read: (first byte, number of bytes) -> bytes. Frames with at most `max_gap` bytes between
+        them are read together."""
+        cuts = np.flatnonzero(where.start[1:] - where.end[:-1] > max_gap) + 1
         starts, ends = where.start.tolist(), where.end.tolist()
         frames: list[np.ndarray] = []
         total = 0
@@ -106,37 +112,38 @@ class ClipReader:
             self.bytes_read += total
         return frames
 
-    def _range(self, shard: str, first: int, size: int) -> bytes:
-        """Bytes of a shard in the store, which is tried again while it falters. Kept open, because to open an object
-        is a request of its own."""
+    def _read_store(self, shard: str, first: int, size: int) -> bytes:
+        """Return bytes of a shard in the store, with retries. The shard stays open, because opening an object costs one
+        more request."""
 
         def read() -> bytes:
             path = self._storage.path(shard)
-            return self._opened(shard, lambda: self._storage.fs.open_input_file(path)).read_at(size, first)
+            content: bytes = self._opened(shard, lambda: self._storage.fs.open_input_file(path)).read_at(size, first)
+            return content
 
         try:
             return with_retries(self._storage.display(shard), read)
         except FileNotFoundError as error:
-            raise self._gone(shard) from error
+            raise self._missing(shard) from error
 
-    def _local(self, shard: str) -> "_LocalFile":
+    def _local_file(self, shard: str) -> "_LocalFile":
         def open_() -> _LocalFile:
             return _LocalFile(os.open(self._storage.path(shard), os.O_RDONLY | os.O_CLOEXEC))
 
         try:
             return self._opened(shard, open_)
         except FileNotFoundError as error:
-            raise self._gone(shard) from error
+            raise self._missing(shard) from error
 
-    def _name(self, row: int, shard: str) -> str:
-        """What a row's shard is called in the cache: only a shard with the same frames has that name."""
+    def _cache_name(self, row: int, shard: str) -> str:
+        """Return the file name of a row's shard in the cache: only a shard with the same frames has this name."""
         if shard not in self._names:
             stem = shard.removesuffix(".tar").replace("/", "-")
             self._names[shard] = f"{stem}-{self.index.shard_identity(row)}.tar"
         return self._names[shard]
 
-    def _copy(self, name: str) -> "_LocalFile | None":
-        """A shard's copy in the cache."""
+    def _cached_file(self, name: str) -> "_LocalFile | None":
+        """Return the copy of a shard in the cache; None if it is not in the cache."""
         assert self._cache
         cache = self._cache
 
@@ -150,14 +157,14 @@ class ClipReader:
             cache.touch(file.handle)
         return file
 
-    def _opened(self, name: str, open_: Callable[[], Any]) -> Any:
-        """The open file of this name, opened if need be."""
+    def _opened(self, name: str, open_: Callable[[], OpenFile]) -> OpenFile:
+        """Return the open file of this name; open it if it is not open yet."""
         with self._lock:
-            file = self._files.pop(name, None)
-            if file is not None:
-                self._files[name] = file
-                return file
-        file = open_()  # without the lock: a store may take its time
+            known = self._files.pop(name, None)
+            if known is not None:
+                self._files[name] = known
+                return cast(OpenFile, known)
+        file = open_()  # without the lock: a store may be slow
         if file is not None:
             with self._lock:
                 self._files[name] = file
@@ -165,12 +172,12 @@ class ClipReader:
                     self._files.popitem(last=False)
         return file
 
-    def _gone(self, shard: str) -> UserError:
-        return UserError(f"{self._storage.display(shard)} is gone: run `lgd preprocess` again to have it made anew")
+    def _missing(self, shard: str) -> UserError:
+        return UserError(f"{self._storage.display(shard)} is missing: rerun `lgd preprocess` to recreate it")
 
 
 class _LocalFile:
-    """An open file of the disk, closed when its last reader lets go of it."""
+    """An open local file, closed when its last reader drops it."""
 
     def __init__(self, handle: int):
         self.handle = handle
@@ -180,8 +187,8 @@ class _LocalFile:
         os.close(self.handle)
 
 
-def _first_wrong(frames: Sequence[np.ndarray], where: FrameBytes) -> int | None:
-    """The first frame whose bytes are not those of the index."""
+def _first_damaged(frames: Sequence[np.ndarray], where: FrameBytes) -> int | None:
+    """Return the position of the first frame whose length or CRC-32 differs from the index; None if all are equal."""
     sizes = (where.end - where.start).tolist()
     for i, (frame, size, crc32) in enumerate(zip(frames, sizes, where.crc32.tolist(), strict=True)):
         if len(frame) != size or zlib.crc32(frame.data) != crc32:
@@ -200,9 +207,9 @@ def read_ahead(
     *,
     depth: int,
 ) -> Generator[tuple[Plan, list[Read]]]:
-    """Reads the clips of each plan, (plan, [(row, frame numbers), ...]), `depth` plans ahead of the one asked for.
+    """Read the clips of each plan, (plan, [(row, frame numbers), ...]), `depth` plans in advance.
 
-    Yields (plan, what `read` gave for each clip) in the order of the plans."""
+    Yields (plan, the result of `read` for each clip) in the order of the plans."""
     with ThreadPoolExecutor(threads, thread_name_prefix="clip-reader") as pool:
         waiting: list[tuple[Plan, list[Future[Read]]]] = []
         try:

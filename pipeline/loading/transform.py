@@ -1,4 +1,4 @@
-"""What happens to decoded frames on their way to the network, and which part of a frame a clip takes."""
+"""Which part of a frame a clip takes, and how decoded frames are changed before the network sees them."""
 
 import math
 from dataclasses import dataclass
@@ -12,31 +12,33 @@ ASPECTS = (3 / 4, 4 / 3)  # width over height of random resized crops (Szegedy e
 
 @dataclass(frozen=True)
 class Transform:
-    """What happens to decoded frames on their way to the network."""
+    """Cropping, augmentation and normalization of decoded frames."""
 
     crop: int = 112
-    """Side of the square crop in training, pixels. Testing takes whole frames, or squares of their short side."""
+    """Side of the square crop in training, pixels. Testing uses full frames, or squares of their short side."""
     flip: bool = True
     """Mirror half of the training clips, negating the x component of flow."""
     resized_crop: float | None = None
-    """Take random parts of the frame, of at least this fraction of its area, and resize them to the crop (beyond the
-    paper). Default: crops of the frame as it is."""
+    """Take random parts of the frame, of at least this fraction of its area, and resize them to the crop (not in the
+    paper). Default: crops of the frame without resizing."""
     color_jitter: float = 0.0
-    """Change brightness, contrast and saturation of RGB clips at random by up to this fraction (beyond the paper)."""
+    """Change brightness, contrast and saturation of RGB clips at random by up to this fraction (not in the paper)."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Mean of red, green and blue, of 255 (ImageNet's). Flow has its own zero, 128."""
+    """Mean of red, green and blue, on a scale of 0 to 255 (ImageNet). Flow uses its own zero, 128."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """Standard deviation of red, green and blue, of 255 (ImageNet's)."""
+    """Standard deviation of red, green and blue, on a scale of 0 to 255 (ImageNet)."""
     flow_std: float = 32.0
-    """What a step of the 8-bit flow code is divided by: 32 lets +-bound become about +-4."""
+    """Divisor of the 8-bit flow code: with 32, motion of +-bound becomes about +-4."""
 
     def __post_init__(self) -> None:
         if self.crop < 1:
-            raise UsageError(f"a crop needs at least 1 pixel, not {self.crop}")
+            raise UsageError(f"--transform.crop must be at least 1 pixel, not {self.crop}")
         if self.resized_crop is not None and not 0 < self.resized_crop <= 1:
-            raise UsageError(f"--transform.resized-crop is a fraction of the frame's area, not {self.resized_crop}")
+            raise UsageError(
+                f"--transform.resized-crop must be a fraction of the frame's area (0 to 1), not {self.resized_crop}"
+            )
         if not 0 <= self.color_jitter < 1:
-            raise UsageError(f"--transform.color-jitter must lie between 0 and 1, not {self.color_jitter}")
+            raise UsageError(f"--transform.color-jitter must be at least 0 and less than 1, not {self.color_jitter}")
 
 
 class CropWindow(NamedTuple):
@@ -48,32 +50,33 @@ class CropWindow(NamedTuple):
     width: int
 
 
-Part = Literal["drawn", "whole", "square"]
+CropMode = Literal["random", "full_frame", "square"]
 
 
-def window(transform: Transform, clip: Clip, height: int, *, width: int, part: Part) -> CropWindow:
-    """The part of a frame of height x width pixels that a clip takes.
+def crop_window(transform: Transform, clip: Clip, height: int, *, width: int, crop_mode: CropMode) -> CropWindow:
+    """Return the part of a frame of height x width pixels that a clip takes.
 
-    part: drawn, as in training; or, as in testing, whole: all of it; square: of its short side."""
-    if part == "whole":
+    crop_mode: `random` as in training (a square of `transform.crop` pixels, or a random resized crop); `full_frame` or
+    `square` (of the frame's short side) as in testing. The clip holds the place of the window."""
+    if crop_mode == "full_frame":
         return CropWindow(0, 0, height, width)
-    if part == "square":
-        high = wide = min(height, width)
+    if crop_mode == "square":
+        window_height = window_width = min(height, width)
     elif transform.resized_crop is None:
-        high = wide = transform.crop
+        window_height = window_width = transform.crop
     else:
         area = height * width * (transform.resized_crop + (1 - transform.resized_crop) * clip.area)
-        narrow, broad = map(math.log, ASPECTS)
-        aspect = math.exp(narrow + (broad - narrow) * clip.aspect)
-        high = min(max(round(math.sqrt(area / aspect)), 1), height)
-        wide = min(max(round(math.sqrt(area * aspect)), 1), width)
-    # The free play has width - wide + 1 places, each equally likely.
-    top = min(int(clip.crop_y * (height - high + 1)), height - high)
-    left = min(int(clip.crop_x * (width - wide + 1)), width - wide)
-    return CropWindow(top, left, high, wide)
+        log_min, log_max = map(math.log, ASPECTS)
+        aspect = math.exp(log_min + (log_max - log_min) * clip.aspect)
+        window_height = min(max(round(math.sqrt(area / aspect)), 1), height)
+        window_width = min(max(round(math.sqrt(area * aspect)), 1), width)
+    # There are width - window_width + 1 places along the width, each equally likely.
+    top = min(int(clip.crop_y * (height - window_height + 1)), height - window_height)
+    left = min(int(clip.crop_x * (width - window_width + 1)), width - window_width)
+    return CropWindow(top, left, window_height, window_width)
 
 
-def jitter(transform: Transform, clip: Clip) -> tuple[float, float, float]:
-    """Factors of a clip's brightness, contrast and saturation."""
+def color_factors(transform: Transform, clip: Clip) -> tuple[float, float, float]:
+    """Return the factors by which a clip's brightness, contrast and saturation are multiplied."""
     brightness, contrast, saturation = (1 + transform.color_jitter * (2 * draw - 1) for draw in clip.color)
     return brightness, contrast, saturation

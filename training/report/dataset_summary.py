@@ -1,13 +1,12 @@
 """Numbers that describe a dataset in the report."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.inspection.describe import describe
+from lgd.pipeline.inspection.describe import DatasetDescription, describe
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class DatasetSummary:
     a class name and its number of videos. lengths: seconds of each video. saturated: for each video the fraction of
     flow vectors beyond the bound; None without flow."""
 
-    description: dict[str, Any]
+    description: DatasetDescription
     fingerprint: str
     by_class: dict[str, np.ndarray]
     smallest: tuple[str, int]
@@ -30,15 +29,15 @@ class DatasetSummary:
 def dataset_summary(dataset: Dataset) -> DatasetSummary:
     """Return the numbers of a dataset. Raises UserError if none of its streams is complete."""
     description = describe(dataset)
-    has_flow = "flow" in description["streams"]
+    has_flow = "flow" in description.streams
     table = dataset.videos(["label", "split", "frames", *(["flow_saturated"] if has_flow else [])])
     labels = table["label"].to_numpy()
     by_class = {
         split: np.bincount(labels[pc.equal(table["split"], split).to_numpy()], minlength=len(dataset.classes))
-        for split in description["splits"]
+        for split in description.splits
     }
     videos = np.sum(list(by_class.values()), axis=0, dtype=np.int64) * np.ones(len(dataset.classes), np.int64)
-    fps = float(next(iter(description["streams"].values()))["recipe"]["fps"])
+    fps = float(next(iter(description.streams.values())).spec["fps"])
     smallest, largest = ((dataset.classes[label], int(videos[label])) for label in (videos.argmin(), videos.argmax()))
     return DatasetSummary(
         description,

@@ -84,7 +84,7 @@ def examples(group: Group, dataset: Dataset | None) -> dict[str, list[Example]]:
     Raises UserError for damaged frames."""
     kinds = choose_examples(group)
     keys = [group.keys[row] for rows in kinds.values() for row in rows]
-    sheet_of = {sheet.about["key"]: sheet for sheet in sheets(dataset, keys)} if dataset else {}
+    sheet_of = {sheet.metadata["key"]: sheet for sheet in sheets(dataset, keys)} if dataset else {}
     return {kind: [_example(group, row, sheet_of.get(group.keys[row])) for row in rows] for kind, rows in kinds.items()}
 
 
@@ -104,11 +104,11 @@ def _example(group: Group, row: int, sheet: Sheet | None) -> Example:
         group.keys[row],
         None if label == UNLABELLED else group.classes[label],
         predictions,
-        [f"{moment / sheet.fps:.1f} s" for moment in sheet.moments] if sheet else [],
+        [f"{number / sheet.fps:.1f} s" for number in sheet.frame_numbers] if sheet else [],
         {stream: [jpeg_uri(picture) for picture in of_stream] for stream, of_stream in sheet.pictures.items()}
         if sheet
         else {},
-        sheet.full if sheet else None,
+        sheet.full_color_px if sheet else None,
     )
 
 

@@ -18,7 +18,7 @@ from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.inspection.pictures import color_wheel
 from lgd.pipeline.storage.storage import folder_and_name
 from lgd.training.models.zoo import count
-from lgd.training.recipes import flatten
+from lgd.training.config_file import to_flat_dict
 from lgd.training.report import plots
 from lgd.training.report.dataset_summary import DatasetSummary, dataset_summary
 from lgd.training.report.examples import jpeg_uri
@@ -171,7 +171,7 @@ def _run_section(series: int, named: NamedRun, inputs: ReportInputs) -> dict[str
         "best_top1": float(validations.value.max()) if validations else None,
         "dataset": dataset.storage.display() if dataset else None,
         "spec_settings": dict(spec.settings) if spec and spec.hash == run.spec_hash else None,
-        "settings": flatten(run.config),
+        "settings": to_flat_dict(run.config),
     }
 
 
@@ -210,7 +210,7 @@ def _differences(runs: Sequence[NamedRun]) -> list[dict[str, Any]]:
     settings_of = [
         {
             "recipe": named.run.recipe,
-            **flatten(named.run.config),
+            **to_flat_dict(named.run.config),
             "fingerprint": named.run.fingerprint[:12],
             "stream spec": named.run.spec_hash,
             "classes": len(named.run.classes),
@@ -224,7 +224,7 @@ def _differences(runs: Sequence[NamedRun]) -> list[dict[str, Any]]:
 
 def _dataset_section(summary: DatasetSummary) -> dict[str, Any]:
     """Return the template's values for a dataset."""
-    rejected = summary.description["rejected"]
+    rejected = summary.description.rejected
     saturated = None
     if summary.saturated is not None:
         alt = "Histogram: fraction of each video's flow vectors beyond the bound"

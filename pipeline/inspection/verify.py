@@ -1,0 +1,63 @@
+"""Read every byte of a dataset and compare it with the index and the tables."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lgd.pipeline.console.errors import StoreError, UserError
+from lgd.pipeline.console.progress import Progress
+from lgd.pipeline.dataset.dataset import MANIFEST, Dataset, read_table
+from lgd.pipeline.dataset.index import Index, scan_shard
+
+
+def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
+    """Read every byte of the streams; return one line per problem."""
+    manifest = read_table(dataset.storage, MANIFEST, ["key"]).column("key").to_pylist()
+    videos = dataset.videos(["key"]).column("key").to_pylist()
+    rejected = dataset.rejected().column("key").to_pylist()
+    problems = []
+    if sorted(videos + rejected) != sorted(manifest):
+        problems.append(
+            f"videos.parquet ({len(videos)} videos) and rejected.parquet ({len(rejected)}) together do not have the "
+            f"same videos as {MANIFEST} ({len(manifest)})"
+        )
+    for name in streams:
+        index = Index(dataset, name)
+        indexed = set(index.keys(range(len(index))))
+        problems += [
+            f"{name}: {key} is in videos.parquet, but not in the index" for key in sorted(set(videos) - indexed)
+        ]
+        problems += [
+            f"{name}: {key} is in the index, but not in videos.parquet" for key in sorted(indexed - set(videos))
+        ]
+        shards = index.shards()
+        with Progress(f"verify {name}", len(shards), "shards") as progress:
+            for count, (shard, rows) in enumerate(shards.items(), 1):
+                problems += [f"{name}/{shard}.tar: {problem}" for problem in _verify_shard(index, shard, rows)]
+                progress.update(count)
+    return problems
+
+
+def _verify_shard(index: Index, shard: str, rows: Mapping[str, int]) -> list[str]:
+    """Return the problems of one shard. rows: the row of the index of each key."""
+    try:
+        found = {row.key: row for row in scan_shard(index.storage, index.spec.stream, shard)}
+    except StoreError:
+        raise  # the store is unreachable: the shard may be valid
+    except (UserError, OSError) as error:
+        return [str(error)]
+    problems = [f"{key} is in the shard, but not in the index" for key in found.keys() - rows.keys()]
+    for key, row in rows.items():
+        if key not in found:
+            problems.append(f"{key} is in the index, but not in the shard")
+            continue
+        expected = index.frames(row, np.arange(index.lengths[row]))
+        if len(found[key].crc32) != len(expected.crc32):
+            problems.append(f"{key} has {len(found[key].crc32)} frames instead of {len(expected.crc32)}")
+            continue
+        damaged = np.flatnonzero(np.array(found[key].crc32, np.uint32) != expected.crc32)
+        if len(damaged):
+            problems.append(f"frame {damaged[0]} of {key} is damaged (from byte {expected.start[damaged[0]]})")
+        elif found[key].offset + np.array(found[key].ends)[-1] != expected.end[-1]:
+            problems.append(f"{key} is not at the position that the index names")
+    return problems
