@@ -1,165 +1,193 @@
-"""Annotations in csv files: the plain one and the Kinetics lists."""
+"""Annotations in CSV files: plain lists (path,label) and the lists of Kinetics."""
 
 import csv
 import logging
 import math
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.annotations.manifest import NAME, Entry, safe_key
+from lgd.preprocessing.annotations.class_folders import SPLIT_FOLDERS
+from lgd.preprocessing.annotations.entries import NAME, Annotations, Entry, safe_key
+from lgd.preprocessing.annotations.text_files import open_text
 from lgd.preprocessing.video.files import VideoFiles
 
 PLAIN: tuple[str, ...] = ("path", "label")
 KINETICS: tuple[str, ...] = ("label", "youtube_id", "time_start", "time_end")
 KINETICS_SPLITS = {"training": "train", "validate": "val", "validation": "val", "testing": "test"}
+SHOWN_LINES = 5  # line numbers in one message
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Complaints:
-    """Rows that are wrong in the same way, reported together."""
+class _RowErrors:
+    """Errors in the rows of a file: the lines in which each error occurs."""
 
     file: Path
     lines: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, what: str, line: int) -> None:
-        self.lines.setdefault(what, []).append(line)
+    def add(self, error: str, line: int) -> None:
+        self.lines.setdefault(error, []).append(line)
 
     def raise_first(self) -> None:
-        for what, lines in self.lines.items():
-            shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+        """Raise UserError for the error that was added first, if there is one."""
+        for error, lines in self.lines.items():
+            shown = ", ".join(map(str, lines[:SHOWN_LINES])) + (", ..." if len(lines) > SHOWN_LINES else "")
             plural = "s" if len(lines) > 1 else ""
-            raise UserError(f"{self.file}: {what} in {len(lines)} row{plural} (line{plural} {shown})")
+            raise UserError(f"{self.file}: {error} in {len(lines)} row{plural} (line{plural} {shown})")
 
 
-def read_csv(files: VideoFiles, file: Path) -> list[Entry]:
-    """The rows of a plain csv (`path,label` and optionally `split,key,start_s,end_s`) or of a Kinetics list
-    (`label,youtube_id,time_start,time_end` and mostly `split`), told apart by their columns.
+def read_csv(files: VideoFiles, file: Path) -> Annotations:
+    """Read a plain CSV file (`path,label` and optionally `split,key,start_s,end_s`) or a Kinetics list
+    (`label,youtube_id,time_start,time_end` and usually `split`); the columns decide which.
 
-    Raises UserError for what is wrong in it, with line numbers.
-    """
-    rows = _rows(file)
+    Raises UserError, with line numbers, for anything that is wrong in the file."""
+    rows = _read_rows(file)
     columns = list(next(rows)[1])
     kinetics = "youtube_id" in columns
-    needed = KINETICS if kinetics else PLAIN
-    read = _kinetics if kinetics else _plain
-    if not set(needed) <= set(columns):
+    required = KINETICS if kinetics else PLAIN
+    read_row = _read_kinetics_row if kinetics else _read_plain_row
+    if not set(required) <= set(columns):
         raise UserError(
-            f"{file} has the columns {','.join(columns) or '(none)'}: it needs {','.join(needed)}"
-            + (" (and may have split,key,start_s,end_s)" if not kinetics else "")
+            f"{file} has the columns {','.join(columns) or '(none)'} but requires {','.join(required)}"
+            + (" (split,key,start_s,end_s are optional)" if not kinetics else "")
         )
-    complaints = _Complaints(file)
+    errors = _RowErrors(file)
     entries = []
     for line, row in rows:
         label, split = row["label"].strip(), row.get("split", "").strip()
         if not label:
-            complaints.add("no label", line)
+            errors.add("no label", line)
         if "split" in columns and not split:
-            complaints.add("no split", line)
+            errors.add("no split", line)
         if split and not NAME.fullmatch(split):
-            complaints.add("a split of other characters than letters, digits, _ and -", line)
-        entries.append(read(files.folder, row, Entry("", label, file, line, split or None), complaints=complaints))
-    complaints.raise_first()
+            errors.add("a split with characters other than letters, digits, _ and -", line)
+        entries.append(read_row(files.folder, row, Entry("", label, file, line, split or None), errors=errors))
+    errors.raise_first()
     if not entries:
         raise UserError(f"{file} lists no videos")
     if kinetics:
-        entries = _without_repeated(file, entries)
-        _find_kinetics(files, entries)
+        entries = _remove_repeated(file, entries)
+        _find_kinetics_videos(files, entries)
     else:
         for entry in entries:
             entry.missing = not files.exists(entry.path)
-    return entries
+    return Annotations(entries)
 
 
-def _plain(videos: Storage, row: dict[str, str], entry: Entry, *, complaints: _Complaints) -> Entry:
+def read_csv_folder(files: VideoFiles, folder: Path) -> Annotations:
+    """Read a folder of CSV files with one split each. If a file has no column for the split, its name ends with it.
+
+    Raises UserError if there are no CSV files or if two of them contain the same split."""
+    lists = sorted(folder.glob("*.csv"))
+    if not lists:
+        raise UserError(f"{folder} contains no annotations: neither CSV files nor the lists of UCF101 or HMDB51")
+    entries: list[Entry] = []
+    file_by_split: dict[str | None, Path] = {}
+    for file in lists:
+        split_in_name = SPLIT_FOLDERS.get(re.split(r"[_-]", file.stem)[-1])
+        rows = read_csv(files, file).entries
+        for entry in rows:
+            entry.split = entry.split or split_in_name
+        for split in sorted({entry.split or "" for entry in rows}):
+            if file_by_split.setdefault(split, file) is not file:
+                content = f"videos of the split {split}" if split else "videos without a split"
+                raise UserError(
+                    f"{file_by_split[split].name} and {file.name} in {folder} both contain {content}: "
+                    "give one of the files with --annotations"
+                )
+        entries += rows
+    return Annotations(entries)
+
+
+def _read_plain_row(videos: Storage, row: dict[str, str], entry: Entry, *, errors: _RowErrors) -> Entry:
     key, path = row.get("key", "").strip(), row["path"]
-    inside = _inside(videos, path) if path.strip() else None
+    inside = _relative_path(videos, path) if path.strip() else None
     if not path.strip():
-        complaints.add("no path", entry.line)
+        errors.add("no path", entry.line)
     elif inside is None:
-        complaints.add(f"a path that leaves {videos.display()}", entry.line)
+        errors.add(f"a path outside {videos.display()}", entry.line)
     if key and not NAME.fullmatch(key):
-        complaints.add("a key of other characters than letters, digits, _ and -", entry.line)
+        errors.add("a key with characters other than letters, digits, _ and -", entry.line)
     entry.path, entry.key = inside or "", key or None
-    entry.start_s, entry.end_s = _interval(row, "start_s", "end_s", line=entry.line, complaints=complaints)
+    entry.start_s, entry.end_s = _read_interval(row, "start_s", "end_s", line=entry.line, errors=errors)
     return entry
 
 
-def _kinetics(videos: Storage, row: dict[str, str], entry: Entry, *, complaints: _Complaints) -> Entry:
-    """The row with its key, which is the name that the trimmed file has, and the YouTube id for a path."""
+def _read_kinetics_row(videos: Storage, row: dict[str, str], entry: Entry, *, errors: _RowErrors) -> Entry:
+    """Return the entry with its key, which is the name of the trimmed file, and the YouTube id as the path."""
     entry.path = row["youtube_id"].strip()
-    entry.start_s, entry.end_s = _interval(row, "time_start", "time_end", line=entry.line, complaints=complaints)
+    entry.start_s, entry.end_s = _read_interval(row, "time_start", "time_end", line=entry.line, errors=errors)
     if not NAME.fullmatch(entry.path):
-        complaints.add("no youtube_id", entry.line)
+        errors.add("no valid youtube_id", entry.line)
     if entry.start_s is None or entry.end_s is None:
-        complaints.add("no time_start or time_end", entry.line)
+        errors.add("no time_start or time_end", entry.line)
     entry.key = safe_key(f"{entry.path}_{int(entry.start_s or 0):06d}_{int(entry.end_s or 0):06d}")
     entry.split = KINETICS_SPLITS.get(entry.split or "", entry.split)
     return entry
 
 
-def _find_kinetics(files: VideoFiles, entries: list[Entry]) -> None:
-    """Give each row its file: `{youtube_id}_{start:06d}_{end:06d}.*`, which is trimmed already, else
-    `{youtube_id}.*`, the whole video, of which the annotated seconds are taken."""
+def _find_kinetics_videos(files: VideoFiles, entries: list[Entry]) -> None:
+    """Set the path of each entry to its file: `{youtube_id}_{start:06d}_{end:06d}.*`, which is trimmed, or else
+    `{youtube_id}.*`, the complete video, of which the annotated interval is used."""
     for entry in entries:
         name = entry.key or ""
         if trimmed := files.find(name, entry.class_name, entry.split):
             entry.path, entry.start_s, entry.end_s = trimmed, None, None
-        elif whole := files.find(entry.path, entry.class_name, entry.split):
-            entry.path = whole
+        elif complete := files.find(entry.path, entry.class_name, entry.split):
+            entry.path = complete
         else:
             entry.path, entry.missing = f"{entry.class_name}/{name}.mp4", True
 
 
-def _without_repeated(file: Path, entries: list[Entry]) -> list[Entry]:
-    """The official lists repeat a few rows; a row that says the same again is left out, not a second video."""
+def _remove_repeated(file: Path, entries: list[Entry]) -> list[Entry]:
+    """Remove rows that repeat another row, as a few rows of the official lists do: they are not a second video."""
     first: dict[str, Entry] = {}
     for entry in entries:
-        same = first.setdefault(entry.key or "", entry)
-        if (same.class_name, same.split) != (entry.class_name, entry.split):
+        earlier = first.setdefault(entry.key or "", entry)
+        if (earlier.class_name, earlier.split) != (entry.class_name, entry.split):
             raise UserError(
                 f"{entry.where}: {entry.key} is {entry.class_name!r} in {entry.split}, "
-                f"but {same.class_name!r} in {same.split} in {same.where}: remove one of the rows"
+                f"but {earlier.class_name!r} in {earlier.split} in {earlier.where}: remove one of the rows"
             )
     if len(first) < len(entries):
-        log.warning("%s: %d rows repeat another row and are left out", file, len(entries) - len(first))
+        log.warning("%s: rows that repeat another row are ignored: %d", file, len(entries) - len(first))
     return list(first.values())
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, column -> text): first the header (its values are its names), then the rows that are not empty."""
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, strict=True)
+def _read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, text by column): first the header (its values are its names), then the rows that are not
+    empty."""
+    with open_text(file) as text:
+        reader = csv.reader(text, strict=True)
+        try:
             names = [name.strip().lower() for name in next(reader, [])]
             repeated = sorted({name for name in names if names.count(name) > 1 and name})
             if repeated:
-                raise UserError(f"{file} has more than one column {', '.join(repeated)}")
+                raise UserError(f"{file} has more than one column named {repeated[0]}")
             yield 1, {name: name for name in names}
             for values in reader:
                 if len(values) > len(names) and any(value.strip() for value in values[len(names) :]):
                     raise UserError(
                         f"{file} line {reader.line_num}: {len(values)} values for {len(names)} columns "
-                        "(a value with a comma in it needs quotes around it)"
+                        "(a value that contains a comma must be in quotes)"
                     )
                 if any(value.strip() for value in values):
                     yield reader.line_num, {**dict.fromkeys(names, ""), **dict(zip(names, values, strict=False))}
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    except csv.Error as error:
-        raise UserError(f"{file} is not a csv file: {error}") from error
+        except csv.Error as error:
+            raise UserError(f"{file} line {reader.line_num}: not a valid CSV file ({error})") from error
 
 
-def _inside(videos: Storage, path: str) -> str | None:
-    """The path relative to the folder, or None if it leaves it. Decided by the text: a symbolic link inside the folder
-    was put there by its owner and may lead anywhere; a list comes from somebody else and may not."""
+def _relative_path(videos: Storage, path: str) -> str | None:
+    """Return the path relative to the folder of videos, or None if it is outside that folder.
+
+    Only the text of the path decides: a symbolic link inside the folder was created by its owner and may point
+    anywhere, but a list comes from someone else and may not."""
     if not videos.local:
         path = path.removeprefix(f"{videos.root.partition('://')[0]}://{videos.path()}/")
     elif posixpath.isabs(path):
@@ -168,10 +196,10 @@ def _inside(videos: Storage, path: str) -> str | None:
     return None if path in (".", "..") or path.startswith(("../", "/")) or "\0" in path else path
 
 
-def _interval(
-    row: dict[str, str], start: str, end: str, *, line: int, complaints: _Complaints
+def _read_interval(
+    row: dict[str, str], start: str, end: str, *, line: int, errors: _RowErrors
 ) -> tuple[float | None, float | None]:
-    """The annotated part in seconds, None where nothing is said."""
+    """Return the annotated start and end in seconds, None where the row gives none."""
     seconds: list[float | None] = []
     for name in (start, end):
         text = row.get(name, "").strip()
@@ -180,9 +208,9 @@ def _interval(
         except ValueError:
             value = math.nan
         if value is not None and not (math.isfinite(value) and value >= 0):
-            complaints.add(f"a {name} that is no number of seconds", line)
+            errors.add(f"an invalid {name} (not a number of seconds)", line)
             value = None
         seconds.append(value)
     if seconds[1] is not None and (seconds[0] or 0.0) >= seconds[1]:
-        complaints.add(f"{start} not before {end}", line)
+        errors.add(f"a {start} that is not before {end}", line)
     return seconds[0], seconds[1]

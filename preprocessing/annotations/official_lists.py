@@ -1,10 +1,12 @@
-"""The official split files of UCF101 and HMDB51."""
+"""Annotations in the official split files of UCF101 and HMDB51."""
 
 import re
 from pathlib import Path
 
 from lgd.pipeline.console.errors import UserError
-from lgd.preprocessing.annotations.manifest import Entry, safe_key
+from lgd.preprocessing.annotations.class_list import read_classes
+from lgd.preprocessing.annotations.entries import Annotations, Entry, safe_key
+from lgd.preprocessing.annotations.text_files import read_lines
 from lgd.preprocessing.video.files import VideoFiles, stem_of
 
 UCF101_FILE = re.compile(r"(train|test)list(\d+)\.txt")
@@ -12,79 +14,58 @@ HMDB51_FILE = re.compile(r"(.+)_test_split(\d+)\.txt")
 HMDB51_SPLITS = {"1": "train", "2": "test"}  # 0: not used in this split
 
 
-def read_ucf101(files: VideoFiles, folder: Path, number: int) -> tuple[list[Entry], tuple[str, ...] | None]:
-    """The rows of trainlistNN and testlistNN, and the classes in the order of classInd.txt (None without it).
+def read_ucf101(files: VideoFiles, folder: Path, number: int) -> Annotations:
+    """Read trainlistNN and testlistNN of split `number`, with the classes in the order of classInd.txt if it exists.
 
-    Lines are `Class/v_Class_gNN_cNN.avi`, in the train lists followed by the number of the class, from 1. Videos lie
-    in class folders or flat, with any extension. Raises UserError for lines of another form and unknown classes.
-    """
-    classes = read_classes(folder / "classInd.txt") if (folder / "classInd.txt").exists() else None
+    Lines are `Class/v_Class_gNN_cNN.avi`, in the train lists followed by the number of the class, from 1. The videos
+    are in class folders or in one folder, with any extension.
+    Raises UserError for a split that does not exist, lines of a different form and unknown classes."""
+    class_file = folder / "classInd.txt"
+    classes = read_classes(class_file) if class_file.exists() else None
     entries = []
     lists = [(split, folder / f"{split}list{number:02d}.txt") for split in ("train", "test")]
     if not any(file.exists() for _, file in lists):
-        raise UserError(f"{folder} has no split {number}: there is no trainlist{number:02d}.txt or testlist")
+        names = " nor ".join(file.name for _, file in lists)
+        raise UserError(f"{folder} has no split {number}: it contains neither {names}")
     for split, file in lists:
-        for line, text in _lines(file) if file.exists() else ():
+        for line, text in read_lines(file) if file.exists() else ():
             match = re.fullmatch(r"([^/]+)/(\S+\.\w+)(?: (\d+))?", text)
             if not match:
-                raise UserError(f"{file} line {line}: {text!r} is not a line like Archery/v_Archery_g01_c01.avi 3")
+                raise UserError(
+                    f"{file} line {line}: expected a line such as Archery/v_Archery_g01_c01.avi 3, not {text!r}"
+                )
             name, label = match[1], match[3]
             if classes and label and (int(label) > len(classes) or classes[int(label) - 1] != name):
-                raise UserError(f"{file} line {line}: class {label} is not {name} in {folder / 'classInd.txt'}")
-            entries.append(_entry(files, f"{name}/{match[2]}", name, split=split, file=file, line=line))
-    return entries, classes
+                raise UserError(f"{file} line {line}: class {label} is not {name} in {class_file}")
+            entries.append(_find_video(files, f"{name}/{match[2]}", name, split=split, file=file, line=line))
+    return Annotations(entries, classes)
 
 
-def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> list[Entry]:
-    """The rows of all `<class>_test_splitN.txt` that are used in split N. Lines are `<video>.avi <0, 1 or 2>`.
+def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> Annotations:
+    """Read the videos that the files `<class>_test_splitN.txt` use in split N, the split `number`.
 
-    Videos lie in class folders or flat, with any extension. Raises UserError for lines of another form.
-    """
+    Lines are `<video>.avi <0, 1 or 2>`: 1 for train, 2 for test, 0 for videos that the split does not use. The videos
+    are in class folders or in one folder, with any extension.
+    Raises UserError for a split that does not exist and lines of a different form."""
     entries = []
     for file in sorted(folder.iterdir()):
         match = HMDB51_FILE.fullmatch(file.name)
         if not match or int(match[2]) != number:
             continue
-        for line, text in _lines(file):
+        for line, text in read_lines(file):
             parts = text.rsplit(maxsplit=1)
             if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
-                raise UserError(f"{file} line {line}: {text!r} is not a video and 0, 1 or 2")
+                raise UserError(f"{file} line {line}: expected the name of a video and 0, 1 or 2, not {text!r}")
             if parts[1] != "0":
-                path = f"{match[1]}/{parts[0]}"
-                entries.append(_entry(files, path, match[1], split=HMDB51_SPLITS[parts[1]], file=file, line=line))
+                path, split = f"{match[1]}/{parts[0]}", HMDB51_SPLITS[parts[1]]
+                entries.append(_find_video(files, path, match[1], split=split, file=file, line=line))
     if not entries:
-        raise UserError(f"{folder} has no split {number}: there are no *_test_split{number}.txt")
-    return entries
+        raise UserError(f"{folder} has no split {number}: it contains no videos in *_test_split{number}.txt")
+    return Annotations(entries)
 
 
-def read_classes(file: Path) -> tuple[str, ...]:
-    """Class names, one a line, in the order of their labels; lines may be numbered (`1 ApplyEyeMakeup`).
-
-    Raises UserError for a file that cannot be read, is empty, or names a class twice.
-    """
-    names = [text for _, text in _lines(file)]
-    numbered = [re.fullmatch(r"(\d+)\s+(.+)", name) for name in names]
-    numbers = [int(match[1]) for match in numbered if match]
-    if numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
-        names = [match[2] for match in numbered if match]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated or not names:
-        raise UserError(f"{file} {f'names the class {repeated[0]} twice' if repeated else 'names no classes'}")
-    return tuple(names)
-
-
-def _entry(files: VideoFiles, path: str, class_name: str, *, split: str, file: Path, line: int) -> Entry:
+def _find_video(files: VideoFiles, path: str, class_name: str, *, split: str, file: Path, line: int) -> Entry:
+    """Return the entry of a listed video, with the path of its file if it exists."""
     stem = stem_of(path)
     found = files.find(stem, class_name, split)
     return Entry(found or path, class_name, file, line, split, safe_key(stem), missing=found is None)
-
-
-def _lines(file: Path) -> list[tuple[int, str]]:
-    """(line number, text) of the lines that are not empty."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): save it as UTF-8") from error
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]

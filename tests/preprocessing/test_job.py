@@ -39,11 +39,11 @@ def test_a_job_that_was_killed_resumed_and_extended_by_a_stream_writes_the_bytes
     done = run_lgd(*command(videos, out, "--streams", "rgb", "--num-workers", 1))
     assert done.returncode == 0, done.stderr
     assert "shards already exist" in done.stderr
-    assert open_dataset(out).streams == ["rgb"]
+    assert open_dataset(out).streams == ("rgb",)
     before = files(rgb)
 
     run_lgd_until(lambda: len(list(flow.glob(".parts/train-*.arrow"))) >= 1, *command(videos, out, "--streams", "flow"))
-    assert open_dataset(out).streams == ["rgb"]
+    assert open_dataset(out).streams == ("rgb",)
     done = run_lgd(*command(videos, out, "--num-workers", 1))
     assert done.returncode == 0, done.stderr
     assert files(rgb) == before
@@ -186,10 +186,18 @@ def test_the_summary_accounts_for_every_video_and_names_the_classes_and_the_file
 
 def test_the_summary_of_many_classes_names_the_first_and_that_of_a_retry_counts_the_recovered():
     names = [f"class{number:03d}" for number in range(400)]
-    changes = {"rejected": 0, "reasons": {}, "rejected_file": None, "made": 0, "tried_again": 3, "recovered": 3}
+    changes: dict[str, Any] = {
+        "manifest": 72,
+        "rejected": 0,
+        "reasons": {},
+        "rejected_file": None,
+        "made": 0,
+        "tried_again": 3,
+        "recovered": 3,
+    }
     lines = replace(RESULT, classes=400, class_names=names, **changes).lines()
     assert lines == [
         "data: 72 videos in 400 classes (class000, class001, class002, class003, ... and 396 more); streams: rgb, flow",
-        "75 listed videos = 72 in the dataset + 0 rejected",
+        "72 listed videos = 72 in the dataset + 0 rejected",
         "rejected videos retried: 3; now in the dataset: 3",
     ]
