@@ -46,7 +46,7 @@ def encode_video(
     Raises Rejected if the file is missing or cannot be decoded within `limits`."""
     with counters.timed("decode"):
         if video.missing:
-            raise Rejected("missing", f"there is no file {video.path}")
+            raise Rejected("missing", f"the file {video.path} does not exist")
         with local_file(videos, video.path) as path:
             frames = decode(
                 path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits

@@ -98,7 +98,7 @@ def test_different_videos_for_the_same_dataset_are_refused_by_name(videos: Path,
 def test_a_full_disk_is_a_one_line_error(videos: Path, full_disk: Path):
     done = run_lgd(*command(videos, full_disk / "data"))
     assert done.returncode == 1, done.stderr
-    assert "no space is left on the device: free some, and run the same command again" in done.stderr
+    assert "no space is left on the device: free some, and rerun the same command" in done.stderr
     assert "Traceback" not in done.stderr
 
 
