@@ -1,4 +1,5 @@
-"""A small dataset of rendered videos, made once by the commands that a user runs."""
+"""Fixtures that many tests share: a small dataset of rendered videos, S3 servers, Ray clusters. And the markers of the
+tests that need servers and clusters."""
 
 import os
 import shutil
@@ -12,24 +13,45 @@ from pathlib import Path
 
 import pytest
 
-from lgd.clusters.testbed.processes import free_port, run_lgd
+from lgd.clusters.testbed.processes import free_port
 from lgd.clusters.testbed.ray_nodes import RayNodes, ray_nodes
 from lgd.clusters.testbed.s3_server import client_environment, s3_server
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
-from lgd.pipeline.storage import retries as store_faults
+from lgd.pipeline.storage import retries
 from lgd.pipeline.storage import storage as storage_module
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.demo_videos import render_set
 from tests.support.flaky_s3 import FlakyEndpoint, FlakyS3, s3_url
+from tests.support.in_process import preprocess_in_process
+
+CLUSTER_FIXTURES = {"nodes", "running_cluster", "joined", "head"}
+S3_FIXTURES = {"s3_endpoint"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, also indirectly."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & CLUSTER_FIXTURES:
+            item.add_marker("cluster")
+        if fixtures & S3_FIXTURES:
+            item.add_marker("s3")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_without_the_marker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command of a test without the marker `cluster` cannot start a cluster, so that no marker is forgotten."""
+    if not any(request.node.get_closest_marker(name) for name in ("cluster", "chaos")):
+        monkeypatch.setenv("RAY_ADDRESS", "this-test-needs-the-marker-cluster")
 
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
+    """The root of a file system of 1 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
     if os.geteuid() or not shutil.which("mount"):
-        pytest.skip("mounting a small file system takes root")
+        pytest.skip("mounting a small file system requires root")
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"a small file system cannot be mounted here: {done.stderr.decode().strip()}")
@@ -63,7 +85,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits a tenth as long, and always between two attempts."""
     monkeypatch.setattr(storage_module, "QUICK_ATTEMPTS", 1)
-    monkeypatch.setattr(store_faults, "FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.1)
     monkeypatch.setattr(storage_module, "SILENCE_S", 1.0)
     monkeypatch.setattr(storage_module, "CONNECT_S", 0.5)
 
@@ -90,10 +112,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset_folder(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rendered videos at short side 64, both streams. Tests must not change it."""
+    """The rendered videos at short side 64, both streams. Tests must not change it.
+
+    tests/preprocessing/test_job.py checks that `lgd preprocess` creates the same bytes on a cluster."""
     out = tmp_path_factory.mktemp("dataset") / "data"
-    done = run_lgd("preprocess", videos, "--out", out, "--short-side", 64, "--val-fraction", 0.34)
-    assert done.returncode == 0, done.stderr
+    preprocess_in_process(videos, out, short_side=64, val_fraction=0.34)
     return out
 
 
@@ -114,7 +137,7 @@ def remote(dataset_folder: Path, s3: str, flaky_s3: FlakyEndpoint) -> Dataset:
 
 @pytest.fixture
 def nodes() -> Iterator[RayNodes]:
-    """A cluster of a head and two nodes of one CPU."""
+    """A cluster of a head and two nodes with one CPU each."""
     with ray_nodes() as nodes:
         for _ in range(2):
             nodes.add(cpus=1)
@@ -124,6 +147,7 @@ def nodes() -> Iterator[RayNodes]:
 
 @pytest.fixture(scope="session")
 def running_cluster() -> Iterator[RayNodes]:
+    """A cluster of one node with 3 CPUs."""
     with ray_nodes(cpus=3) as nodes:
         nodes.wait_for(cpus=3)
         yield nodes
@@ -131,9 +155,9 @@ def running_cluster() -> Iterator[RayNodes]:
 
 @pytest.fixture
 def joined(running_cluster: RayNodes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands of this test join a cluster of 3 CPUs, which is there already, instead of starting one each."""
+    """The commands of this test join a running cluster with 3 CPUs instead of each starting an embedded one."""
     for name, value in running_cluster.env.items():
         if name.startswith("RAY_"):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_ADDRESS", running_cluster.address)
-    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # an actor less to start
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one actor fewer to start

@@ -71,6 +71,7 @@ def test_a_sample_leaves_out_what_cannot_be_decoded(videos: Path, tmp_path: Path
         resize_seconds(broken, 25, 32)
 
 
+@pytest.mark.cluster
 def test_the_verb_runs_the_job_and_prints_one_document(videos: Path):
     done = run_lgd("bench", "preprocess", videos, "--short-side", 32, "--limit", 6, "--rounds", 1, "--json")
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from lgd.clusters.testbed.processes import ProcessTree, free_port, run_lgd
 from tests.support.sockets import listening
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -32,6 +33,7 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(videos: Path, tmp_path: Pat
     assert done.stdout == ""
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -53,6 +55,7 @@ def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tup
     assert message is None or message in done.stderr
 
 
+@pytest.mark.cluster
 def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp_path: Path):
     """Every process of it, while two workers train."""
     words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--num-workers", 2, 2, "--epochs", 200)

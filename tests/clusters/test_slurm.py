@@ -24,6 +24,7 @@ def test_the_script_is_valid_bash():
     subprocess.run(["bash", "-n", SCRIPT], check=True)
 
 
+@pytest.mark.cluster
 @needs_slurm
 def test_verbs_run_on_both_tasks_and_nothing_is_left(videos: Path, tmp_path: Path):
     """The job's folder and token, while it runs, are the user's alone."""
@@ -38,7 +39,7 @@ def test_verbs_run_on_both_tasks_and_nothing_is_left(videos: Path, tmp_path: Pat
     assert state == "FAILED 1:0", log
     assert ": 2 nodes" in log
     assert "18 listed videos = 18 in the dataset + 0 rejected" in log
-    assert "lgd: there is no dataset" in log
+    assert f"lgd: dataset {tmp_path / 'no'} does not exist" in log
     assert modes == {".lgd": 0o700, "token": 0o600}
     assert list(tmp_path.glob(".lgd-*")) == []
     assert list(Path("/tmp").glob(f"lgd-{job}-*")) == []

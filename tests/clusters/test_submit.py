@@ -50,7 +50,7 @@ def test_words_reach_the_verb_as_they_are_and_its_exit_code_comes_back(head: Hea
     folder, proof = "/it's; not > there", tmp_path / "proof"
     done = submit(head, "--", "inspect", f"{folder} $(touch {proof})")
     assert done.returncode == 1
-    assert f"lgd: there is no dataset {folder} $(touch {proof})" in done.stderr
+    assert f"lgd: dataset {folder} $(touch {proof}) does not exist" in done.stderr
     assert done.stdout == ""
     assert not proof.exists()
 

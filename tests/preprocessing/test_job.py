@@ -29,6 +29,7 @@ def assert_same_files(one: Path, other: Path) -> None:
     assert [name for name in contents if contents[name] != expected[name]] == []
 
 
+@pytest.mark.cluster
 def test_a_job_that_was_killed_resumed_and_extended_by_a_stream_writes_the_bytes_of_an_undisturbed_run(
     videos: Path, dataset_folder: Path, tmp_path: Path
 ):

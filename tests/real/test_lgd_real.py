@@ -10,6 +10,7 @@ import pytest
 from lgd.clusters.testbed.processes import run_lgd
 
 
+@pytest.mark.cluster
 def test_every_labelled_video_and_clip_is_in_the_dataset_or_rejected_with_a_reason(data: Path, tmp_path: Path):
     """And what webdataset, the index and the table say of them agrees."""
     folders = ("labelled", "clips", "broken")
@@ -55,6 +56,7 @@ def weizmann(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.cluster
 def test_the_demo_runs_on_real_videos_and_tells_two_actions_of_a_new_person_apart(weizmann: Path, tmp_path: Path):
     out = tmp_path / "demo"
     words = ("--videos", weizmann, "--group", r"s\d+", "--out", out, "--json")

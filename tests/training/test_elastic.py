@@ -71,6 +71,7 @@ def run(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.cluster
 def test_a_killed_run_continues_from_its_last_checkpoint_to_its_last_step(run: Path):
     lines = metrics(run)
     resumed = [line["step"] for line in lines if "resumed" in line]
@@ -84,6 +85,7 @@ def test_a_killed_run_continues_from_its_last_checkpoint_to_its_last_step(run: P
     assert json.loads((run / "result.json").read_text())["steps"] == 90
 
 
+@pytest.mark.cluster
 def test_metrics_say_what_a_person_wants_to_know(run: Path):
     line = next(line for line in reversed(metrics(run)) if "loss" in line)
     assert line["loss"] == pytest.approx(line["loss_local"] + line["loss_global"], abs=1e-5)
@@ -97,11 +99,13 @@ def test_metrics_say_what_a_person_wants_to_know(run: Path):
     assert list((run / "tensorboard").iterdir())
 
 
+@pytest.mark.cluster
 def test_the_last_checkpoint_loads_without_running_code(run: Path):
     content = torch.load(run / "checkpoints" / "step-00000090.pt", weights_only=True)
     assert (content["step"], content["position"]) == (90, 360)
 
 
+@pytest.mark.cluster
 def test_a_finished_run_says_so_and_does_nothing(run: Path, dataset_folder: Path):
     before = (run / "metrics.jsonl").read_bytes()
     done = run_lgd(*train(dataset_folder, run))
@@ -122,6 +126,7 @@ def test_a_run_that_was_killed_in_its_last_validation_validates_again(run: Path,
     assert result["val_videos"] == 6
 
 
+@pytest.mark.cluster
 def test_another_configuration_is_refused(run: Path, dataset_folder: Path):
     done = run_lgd(*train(dataset_folder, run, "--optimizer.lr", 0.5))
     assert done.returncode == 1
@@ -222,7 +227,7 @@ def test_a_flipped_bit_stops_the_run_by_name_or_on_demand_costs_its_clips(datase
     few = ("--epochs", 4, "--num-workers", 1, 1)
     done = run_lgd(*train(data, tmp_path / "run", *few))
     assert done.returncode == 1
-    assert f"frame 20 of {index.key(row)} is damaged: {shard} from byte {where.start[0]} on" in done.stderr
+    assert f"frame 20 of {index.key(row)} is damaged ({shard}, from byte {where.start[0]})" in done.stderr
     assert "Traceback" not in done.stderr
     done = run_lgd(*train(data, tmp_path / "skipping", *few, "--skip-damaged"))
     assert done.returncode == 0, done.stderr

@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.storage.storage import Storage
 from tests.training.test_elastic import counted, positions, train
 
 
+@pytest.mark.cluster
 def test_a_run_in_an_object_store_is_killed_continued_and_scored(s3: str, dataset_folder: Path, tmp_path: Path):
     run = Storage(f"{s3}/run")
     words = train(dataset_folder, f"{s3}/run", "--num-workers", 1, 1)

@@ -1,4 +1,4 @@
-"""The cache of shards: whatever is in it, is done to it or happens beside it, clips have the bytes of the store."""
+"""The shard cache: with any content, damage or other processes, clips have the bytes of the object store."""
 
 import os
 import subprocess
@@ -22,11 +22,11 @@ from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from tests.support.flaky_s3 import FlakyEndpoint
 from tests.training.test_elastic import SMALL
 
-PLENTY = 1 << 40
+LARGE = 1 << 40
 NAME = f"rgb-train-000000-{'0' * 32}.tar"
 
 
-def names(number: int) -> str:
+def name_of(number: int) -> str:
     return NAME.replace("0" * 32, f"{number:032x}")
 
 
@@ -37,8 +37,8 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def kept(folder: Path) -> list[str]:
-    """The whole files of a cache; nothing else may be in it."""
+def cached_files(folder: Path) -> list[str]:
+    """The complete files of a cache; checks that it contains no others."""
     found = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     assert not [name for name in found if name.startswith(TEMPORARY)]
     return found
@@ -55,9 +55,9 @@ def read_all(dataset: Dataset, cache: ShardCache | None) -> list[bytes]:
     return [b"".join(frame.tobytes() for frame in reader.read(row, np.arange(5, 21))) for row in rows]
 
 
-def filled(dataset: Dataset, folder: Path) -> None:
-    """All five shards and the index are put into the cache."""
-    with ShardCache(folder, PLENTY) as cache:
+def fill_cache(dataset: Dataset, folder: Path) -> None:
+    """Put all five shards and the index into the cache."""
+    with ShardCache(folder, LARGE) as cache:
         read_all(dataset, cache)
         wait_until(lambda: len([path for path in folder.iterdir() if path.name[0] != "."]) == 6)
 
@@ -66,22 +66,22 @@ def test_shards_are_fetched_once_and_later_runs_read_none(
     dataset: Dataset, remote: Dataset, flaky_s3: FlakyEndpoint, tmp_path: Path
 ):
     expected = read_all(dataset, None)
-    with ShardCache(tmp_path, PLENTY) as cache:
+    with ShardCache(tmp_path, LARGE) as cache:
         assert read_all(remote, cache) == expected
         wait_until(lambda: len([path for path in tmp_path.iterdir() if path.name[0] != "."]) == 6)
         flaky_s3[0].seen.clear()
         assert read_all(remote, cache) == expected
-    assert len(kept(tmp_path)) == 6
-    with ShardCache(tmp_path, PLENTY) as cache:  # a later run
+    assert len(cached_files(tmp_path)) == 6
+    with ShardCache(tmp_path, LARGE) as cache:  # a later run
         assert read_all(remote, cache) == expected
     assert shard_bytes(flaky_s3) == []
     assert not [request for request in flaky_s3[0].seen if request.startswith("GET") and "index" in request]
 
 
-def test_a_local_dataset_is_read_where_it_is(dataset: Dataset, tmp_path: Path):
-    with ShardCache(tmp_path, PLENTY) as cache:
+def test_a_local_dataset_is_not_cached(dataset: Dataset, tmp_path: Path):
+    with ShardCache(tmp_path, LARGE) as cache:
         read_all(dataset, cache)
-    assert kept(tmp_path) == []
+    assert cached_files(tmp_path) == []
 
 
 WORKER = """
@@ -103,7 +103,7 @@ def test_two_processes_at_once_fetch_each_shard_once(remote: Dataset, flaky_s3: 
     digests = {worker.communicate()[0] for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0]
     assert len(digests) == 1
-    assert len(kept(tmp_path)) == 6
+    assert len(cached_files(tmp_path)) == 6
     sizes = [remote.storage.size(f"rgb/{name}") for name in remote.storage.names("rgb") if name.endswith(".tar")]
     whole = [r for r in shard_bytes(flaky_s3) if r.endswith(tuple(f"bytes=0-{size - 1}" for size in sizes if size))]
     assert len(whole) == len(sizes) == 5
@@ -114,80 +114,78 @@ import sys
 from lgd.pipeline.storage.cache import CacheFolder, put
 def blocks():
     yield bytes(1000)
-    print("half", flush=True)
+    print("written", flush=True)
     sys.stdin.read()
 put(CacheFolder(sys.argv[1], 10000), sys.argv[2], 5000, blocks=blocks(), wait=False)
 """
 
 
-def test_a_killed_process_leaves_no_half_shard_and_nothing_to_wait_for(tmp_path: Path):
+def test_a_killed_process_leaves_no_incomplete_shard_and_no_lock(tmp_path: Path):
     words = [sys.executable, "-c", KILLED, str(tmp_path), NAME]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
-        assert process.stdout.readline() == b"half\n"
+        assert process.stdout.readline() == b"written\n"
         folder = CacheFolder(str(tmp_path), 10000)
         assert put(folder, NAME, 3, blocks=iter([b"abc"]), wait=False)  # left to that process
         assert sorted(os.listdir(tmp_path)) == [LOCK, TEMPORARY + NAME]
-        with ShardCache(tmp_path, 10000):  # which is alive: nothing is cleaned
+        with ShardCache(tmp_path, 10000):  # the process is alive: its file is kept
             assert sorted(os.listdir(tmp_path)) == [LOCK, TEMPORARY + NAME]
-        assert not put(
-            folder, names(1), 5001, blocks=iter([bytes(5001)]), wait=False
-        )  # the room it will take is counted
+        assert not put(folder, name_of(1), 5001, blocks=iter([bytes(5001)]), wait=False)  # its full size is counted
         kill(process.pid)
         process.wait()
     with ShardCache(tmp_path, 10000) as cache:
         assert cache.open(NAME) is None
-        assert kept(tmp_path) == []
+        assert cached_files(tmp_path) == []
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         kill(process.pid)
-    assert put(folder, NAME, 3, blocks=iter([b"abc"]), wait=True)  # without cleaning first
+    assert put(folder, NAME, 3, blocks=iter([b"abc"]), wait=True)  # without opening the cache first
     assert (tmp_path / NAME).read_bytes() == b"abc"
-    assert kept(tmp_path) == [NAME]
+    assert cached_files(tmp_path) == [NAME]
 
 
-def test_the_least_recently_used_make_room_and_the_bound_holds(tmp_path: Path):
-    (tmp_path / "notes.tar").write_bytes(bytes(5000))  # somebody else's
+def test_the_least_recently_used_files_are_removed_to_keep_the_size(tmp_path: Path):
+    (tmp_path / "notes.tar").write_bytes(bytes(5000))  # not a file of the cache
     folder = CacheFolder(str(tmp_path), 3000, keep_s=100)
     for number in range(3):
-        assert put(folder, names(number), 1000, blocks=iter([bytes(1000)]), wait=False)
-        os.utime(tmp_path / names(number), (0, time.time() - 1000 + number))
-    os.utime(tmp_path / names(0))  # used again
-    assert put(folder, names(3), 1500, blocks=iter([bytes(1000), bytes(500)]), wait=False)
-    assert kept(tmp_path) == ["notes.tar", names(0), names(3)]
-    # Those that are left are in use: they are not exchanged for another ...
-    assert not put(folder, names(4), 1000, blocks=iter([bytes(1000)]), wait=False)
-    assert not put(folder, names(5), 3001, blocks=iter([bytes(3001)]), wait=False)
-    assert kept(tmp_path) == ["notes.tar", names(0), names(3)]
-    with ShardCache(tmp_path, 2000):  # ... but a smaller bound holds all the same
-        assert kept(tmp_path) == ["notes.tar", names(3)]
+        assert put(folder, name_of(number), 1000, blocks=iter([bytes(1000)]), wait=False)
+        os.utime(tmp_path / name_of(number), (0, time.time() - 1000 + number))
+    os.utime(tmp_path / name_of(0))  # used again
+    assert put(folder, name_of(3), 1500, blocks=iter([bytes(1000), bytes(500)]), wait=False)
+    assert cached_files(tmp_path) == ["notes.tar", name_of(0), name_of(3)]
+    # The other files are in use: they are not replaced ...
+    assert not put(folder, name_of(4), 1000, blocks=iter([bytes(1000)]), wait=False)
+    assert not put(folder, name_of(5), 3001, blocks=iter([bytes(3001)]), wait=False)
+    assert cached_files(tmp_path) == ["notes.tar", name_of(0), name_of(3)]
+    with ShardCache(tmp_path, 2000):  # ... but a smaller maximum size is kept
+        assert cached_files(tmp_path) == ["notes.tar", name_of(3)]
 
 
-def test_what_could_not_be_fetched_whole_is_not_there(tmp_path: Path):
+def test_an_incomplete_fetch_leaves_no_file(tmp_path: Path):
     folder = CacheFolder(str(tmp_path), 3000)
 
-    def faltering() -> Iterator[bytes]:
+    def failing() -> Iterator[bytes]:
         yield bytes(100)
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        put(folder, NAME, 200, blocks=faltering(), wait=False)
+        put(folder, NAME, 200, blocks=failing(), wait=False)
     with pytest.raises(UserError, match="changed while it was fetched"):
         put(folder, NAME, 200, blocks=iter([bytes(100)]), wait=False)
-    assert kept(tmp_path) == []
+    assert cached_files(tmp_path) == []
 
 
 def test_shards_larger_than_the_cache_are_read_from_the_store(
     dataset: Dataset, remote: Dataset, flaky_s3: FlakyEndpoint, tmp_path: Path
 ):
-    with ShardCache(tmp_path, 160_000) as cache:  # room for the smallest of the five, or for the index
+    with ShardCache(tmp_path, 160_000) as cache:  # space for the smallest of the five, or for the index
         for _ in range(3):
             assert read_all(remote, cache) == read_all(dataset, None)
-            wait_until(lambda: not cache._waiting)
-            assert sum((tmp_path / name).stat().st_size for name in kept(tmp_path)) <= 160_000
+            wait_until(lambda: not cache._queue)
+            assert sum((tmp_path / name).stat().st_size for name in cached_files(tmp_path)) <= 160_000
     large = {"rgb-train-000000", "rgb-train-000001", "rgb-train-000002", "rgb-val-000000"}
-    assert not {name.rpartition("-")[0] for name in kept(tmp_path)} & large
+    assert not {name.rpartition("-")[0] for name in cached_files(tmp_path)} & large
     assert not [r for r in shard_bytes(flaky_s3) if "bytes=0-276479" in r]
 
 
@@ -197,38 +195,40 @@ def flip(path: Path, byte: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_damaged_copy_is_dropped_and_the_store_read_again(
+def test_a_damaged_copy_is_removed_and_the_store_is_read(
     dataset: Dataset, remote: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    filled(remote, tmp_path)
+    fill_cache(remote, tmp_path)
     index = Index(dataset, "rgb")
     (copy,) = tmp_path.glob("rgb-train-000000-*.tar")
     flip(copy, int(index.frames(0, np.array([7])).start[0]) + 50)
-    with ShardCache(tmp_path, PLENTY) as cache:
+    with ShardCache(tmp_path, LARGE) as cache:
         assert read_all(remote, cache) == read_all(dataset, None)
-        wait_until(lambda: not cache._waiting)
+        wait_until(lambda: not cache._queue)
     assert f"{copy} was damaged; it is fetched again" in capsys.readouterr().err.replace("\n", "")
     assert copy.read_bytes() == remote.storage.read("rgb/train-000000.tar")
 
 
-def test_a_shard_that_is_damaged_in_the_store_is_damaged(dataset: Dataset, remote: Dataset, tmp_path: Path):
+def test_a_shard_that_is_damaged_in_the_store_is_reported(dataset: Dataset, remote: Dataset, tmp_path: Path):
     name = "rgb/train-000000.tar"
     byte = int(Index(dataset, "rgb").frames(0, np.array([7])).start[0])
     content = bytearray(remote.storage.read(name))
     content[byte + 50] ^= 4
     remote.storage.write(name, bytes(content))
-    for cache in (None, ShardCache(tmp_path, PLENTY)):
+    for cache in (None, ShardCache(tmp_path, LARGE)):
         reader = ClipReader(Index(replace(remote, cache=cache), "rgb"))
         for _ in range(2):
-            with pytest.raises(CorruptFrame, match=rf"frame 7 of .*{name}.* from byte {byte} on"):
+            with pytest.raises(CorruptFrame, match=rf"frame 7 of .*{name}.* from byte {byte}"):
                 reader.read(0, np.arange(16))
             if cache:
-                wait_until(lambda: bool(list(tmp_path.glob("*.tar"))))  # a faithful copy, which stays
+                wait_until(
+                    lambda: bool(list(tmp_path.glob("*.tar")))
+                )  # a correct copy of the damaged shard: it is kept
         if cache:
             cache.close()
 
 
-def test_a_shard_that_was_made_anew_has_another_name(remote: Dataset, dataset: Dataset):
+def test_a_recreated_shard_has_a_different_name(remote: Dataset, dataset: Dataset):
     index, same = Index(remote, "rgb"), Index(dataset, "rgb")
     assert [index.shard_identity(row) for row in range(18)] == [same.shard_identity(row) for row in range(18)]
     assert len({index.shard_identity(row) for row in range(18)}) == 5
@@ -238,37 +238,37 @@ def test_a_shard_that_was_made_anew_has_another_name(remote: Dataset, dataset: D
     assert index.shard_identity(0) != before
 
 
-def test_a_full_disk_is_said_once_and_the_store_read(
+def test_a_full_disk_is_reported_once_and_the_store_is_read(
     dataset: Dataset, remote: Dataset, full_disk: Path, capsys: pytest.CaptureFixture[str]
 ):
     (full_disk / "other").write_bytes(bytes(900 << 10))
-    with ShardCache(full_disk, PLENTY) as cache:
+    with ShardCache(full_disk, LARGE) as cache:
         for _ in range(2):
             assert read_all(remote, cache) == read_all(dataset, None)
-            wait_until(lambda: not cache._waiting)
-    said = capsys.readouterr().err
-    assert said.count("cannot write to the cache") == said.count("\n") == 1
-    assert "No space left on device" in said
-    assert not [name for name in kept(full_disk) if name.endswith(".tar")]
+            wait_until(lambda: not cache._queue)
+    printed = capsys.readouterr().err
+    assert printed.count("cannot write to the cache") == printed.count("\n") == 1
+    assert "No space left on device" in printed
+    assert not [name for name in cached_files(full_disk) if name.endswith(".tar")]
 
 
-def test_closing_gives_up_what_is_being_fetched(remote: Dataset, tmp_path: Path):
+def test_closing_cancels_what_is_being_fetched(remote: Dataset, tmp_path: Path):
     storage = Storage(remote.storage.root)
-    cache = ShardCache(tmp_path, PLENTY)
+    cache = ShardCache(tmp_path, LARGE)
     storage.write("large", bytes(64 << 20))
     for number in range(20):
-        cache.request(storage, "large", names(number))
-    wait_until(lambda: (tmp_path / (TEMPORARY + names(0))).exists())
+        cache.request(storage, "large", name_of(number))
+    wait_until(lambda: (tmp_path / (TEMPORARY + name_of(0))).exists())
     started = time.monotonic()
     cache.close()
     assert time.monotonic() - started < 5
     assert not [thread for thread in threading.enumerate() if thread.name == "shard-cache"]
-    assert len(kept(tmp_path)) < 20
+    assert len(cached_files(tmp_path)) < 20
     cache.request(storage, "large", NAME)
     assert not [thread for thread in threading.enumerate() if thread.name == "shard-cache"]
 
 
-def test_a_process_that_forgets_to_close_ends_at_once(remote: Dataset, tmp_path: Path):
+def test_a_process_that_does_not_close_the_cache_ends_at_once(remote: Dataset, tmp_path: Path):
     script = """
 import sys, time
 from lgd.pipeline.storage.cache import ShardCache
@@ -283,27 +283,26 @@ print(time.time())
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert time.time() - float(done.stdout) < 5
-    assert len(kept(tmp_path)) < 40
+    assert len(cached_files(tmp_path)) < 40
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path):
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="a part of the path is a file"):
-        ShardCache(tmp_path / "file" / "cache", PLENTY)
+        ShardCache(tmp_path / "file" / "cache", LARGE)
 
 
-def test_a_replaced_index_is_fetched_anew(remote: Dataset, tmp_path: Path):
-    filled(remote, tmp_path)
+def test_a_replaced_index_is_fetched_again(remote: Dataset, tmp_path: Path):
+    fill_cache(remote, tmp_path)
     time.sleep(1.1)  # the resolution of a store's times
     remote.storage.write("rgb/index.arrow", remote.storage.read("rgb/index.arrow"))
-    with ShardCache(tmp_path, PLENTY) as cache:
+    with ShardCache(tmp_path, LARGE) as cache:
         Index(replace(remote, cache=cache), "rgb")
     assert len(list(tmp_path.glob("rgb-index-*.arrow"))) == 2
 
 
-def test_training_and_evaluating_from_a_store_by_way_of_the_cache(
-    dataset_folder: Path, remote: Dataset, tmp_path: Path
-):
+@pytest.mark.cluster
+def test_training_and_evaluation_read_a_store_through_the_cache(dataset_folder: Path, remote: Dataset, tmp_path: Path):
     address, cache = remote.storage.address, ("--cache", tmp_path / "cache", "--cache-gb", 0.1)
     short = (*SMALL, "--epochs", 0.5, "--num-workers", 1, 1)
     run = tmp_path / "run"
@@ -314,4 +313,4 @@ def test_training_and_evaluating_from_a_store_by_way_of_the_cache(
     scores = tmp_path / "scores.parquet"
     done = run_lgd("evaluate", run, "--data", address, "--out", scores, *cache)
     assert done.returncode == 0, done.stderr
-    assert [name for name in kept(tmp_path / "cache") if "index" in name]
+    assert [name for name in cached_files(tmp_path / "cache") if "index" in name]

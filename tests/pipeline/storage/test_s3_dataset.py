@@ -114,6 +114,7 @@ def test_a_local_video_is_not_copied(tmp_path: Path):
         assert file == tmp_path / "run/a.mp4"
 
 
+@pytest.mark.cluster
 def test_a_killed_and_resumed_job_between_stores_creates_the_bytes_of_a_local_job(
     videos: Path, dataset_folder: Path, s3: str
 ):

@@ -28,7 +28,7 @@ from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.run import Run, begin_run, open_run
 from lgd.training.scoring.evaluate import count_chunks
-from lgd.training.scoring.inference import VideoScores, load_checkpoint, score_rows, load_network
+from lgd.training.scoring.inference import VideoScores, load_checkpoint, load_network, score_rows
 from lgd.training.scoring.protocol import ScoringResources, TestProtocol
 from lgd.training.scoring.scores import read_scores, scores_writer, write_scores
 
@@ -125,6 +125,7 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
+@pytest.mark.cluster
 def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_the_table_is_the_same(
     run: Run, dataset: Dataset, undisturbed: np.ndarray, tmp_path: Path
 ):
@@ -269,6 +270,7 @@ def without_labels(dataset: Dataset, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.cluster
 def test_an_unlabelled_split_is_scored_into_a_store_without_metrics(
     run: Run, dataset: Dataset, tmp_path: Path, s3: str
 ):
@@ -300,7 +302,7 @@ def test_a_damaged_frame_is_named(run: Run, dataset: Dataset, tmp_path: Path):
     done = run_lgd(*command(run, data, tmp_path / "x.parquet", "--clips", 2, "--workers", 1))
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("lgd: ")]
-    assert f"frame 0 of {index.key(row)} is damaged: {shard} from byte {first} on" in line
+    assert f"frame 0 of {index.key(row)} is damaged ({shard}, from byte {first})" in line
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "x.parquet").exists()
 
@@ -350,7 +352,7 @@ def test_checkpoints_that_are_missing_foreign_or_damaged_are_said_by_name(
     copy = tmp_path / "run"
     shutil.copytree(run.storage.root, copy)
     opened = open_run(str(copy))
-    best, last = (copy / checkpoint.name_of(step) for step in (1, 2))
+    best, last = (copy / checkpoint.checkpoint_name(step) for step in (1, 2))
     assert load_checkpoint(opened, "best")["step"] == 1
     assert load_checkpoint(opened)["step"] == 2
     whole = last.read_bytes()

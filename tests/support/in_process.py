@@ -1,0 +1,36 @@
+"""Tasks without Ray, for tests that need a dataset but not a cluster."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lgd.pipeline.storage.storage import Storage
+from lgd.pipeline.tasks import Task
+from lgd.preprocessing import job
+from lgd.preprocessing.annotations.read import read_manifest
+from lgd.preprocessing.settings import PreprocessResources, Settings
+
+
+def preprocess_in_process(videos: Path, out: Path, *, short_side: int, val_fraction: float) -> None:
+    """Create a dataset of both streams as `lgd preprocess` does, with the same code except that this process runs the
+    tasks of the job, one after another."""
+
+    def run_tasks(what: str, tasks: Sequence[Task], needs: Any, *, workers: int | None, total: Any) -> Any:
+        for task in tasks:
+            for counters in task.make(**task.arguments):
+                total.add(counters)
+        return total
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job, "run_tasks", run_tasks)
+        job.preprocess(
+            Storage(videos),
+            str(out),
+            read_manifest(Storage(videos), val_fraction=val_fraction),
+            streams=("rgb", "flow"),
+            settings=Settings(short_side=short_side),
+            resources=PreprocessResources(),
+            start_cluster=lambda: None,
+        )
