@@ -1,5 +1,7 @@
-"""Decode a video to upright RGB frames at a constant rate, in an ffmpeg child process that broken and hostile files
-cannot misuse."""
+"""Decode a video to upright RGB frames at a constant rate with ffmpeg.
+
+A broken or hostile file can only be rejected: ffmpeg_child sets the limits, and probe the formats that are opened.
+"""
 
 import re
 import time
@@ -102,8 +104,8 @@ def decode(
     elif start_s is None:
         _check_complete(source, seconds)
     if len(rgb) < min_frames:
-        detail = f"{len(rgb)} frames at {float(rate):g} frames per second; the minimum is {min_frames}"
-        raise Rejected("too-short", detail)
+        required = f"the required {min_frames} frames at {float(rate):g} frames per second"
+        raise Rejected("too-short", f"the video has {len(rgb)} of {required}")
     return Frames(rgb, float(rate), source.width, source.height, source.rotation, source.fps, source.codec, damaged)
 
 

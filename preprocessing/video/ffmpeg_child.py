@@ -1,9 +1,8 @@
-"""Run ffmpeg as a child process with limits: a video is untrusted input, and no video may block a worker or exhaust
-its memory or disk.
+"""Run ffmpeg as a child process with limits on time, memory and output.
 
-The child reads the video from an open file descriptor. A file name can therefore not be interpreted as an option, a
-protocol or an image pattern, nor appear in the log that `decode` parses; and the file that was checked is the file that
-is decoded.
+A video is untrusted input: no video may block a worker or exhaust its memory or disk. The child reads the video from an
+open file descriptor. A file name can therefore not be interpreted as an option, a protocol or an image pattern, nor
+appear in the log that `decode` parses; and the file that was checked is the file that is decoded.
 """
 
 import errno
@@ -48,10 +47,10 @@ def ffmpeg_version() -> str:
 @lru_cache
 def _version_of(binary: Path) -> str:
     printed = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=60, check=True).stdout
-    found = re.match(r"ffmpeg version (\S+)", printed)
-    if not found:
+    match = re.match(r"ffmpeg version (\S+)", printed)
+    if not match:
         raise RuntimeError(f"{binary} -version prints no version: {printed[:100]!r}")
-    return found[1]
+    return match[1]
 
 
 @contextmanager
