@@ -1,4 +1,4 @@
-"""A module of this package run in a process of its own: it starts with little memory, and on the cores it is given."""
+"""Run a module of this package in a child process, which starts with little memory and on given cores."""
 
 import json
 import os
@@ -11,26 +11,27 @@ import lgd
 from lgd.pipeline.console.errors import UserError
 
 
-def run_isolated(module: str, *words: str, what: str, cores: set[int] | None = None) -> Any:
-    """The JSON document that `python -m module words` prints. cores: that it has from its start; by default all.
+def run_isolated(module: str, *arguments: str, name: str, cores: set[int] | None = None) -> Any:
+    """Run `python -m module arguments` and return the JSON document that it prints.
 
-    Raises UserError with what it said last where it fails. what: is measured, in words."""
-    mine = os.sched_getaffinity(0)
+    cores: CPU cores of the process from its start; default: all. name: of what it measures, for the error message.
+    Raises UserError with the last line of the process's errors if it fails."""
+    own_cores = os.sched_getaffinity(0)
     root = str(Path(lgd.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
-    os.sched_setaffinity(0, cores or mine)
+    os.sched_setaffinity(0, cores or own_cores)
     try:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, *words],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
         )
     finally:
-        os.sched_setaffinity(0, mine)
-    answer, said = child.communicate()
+        os.sched_setaffinity(0, own_cores)
+    document, errors = child.communicate()
     if child.returncode:
-        last = said.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
-        raise UserError(f"{what} could not be measured: {last[0]}")
-    return json.loads(answer)
+        last = errors.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+        raise UserError(f"{name} could not be measured: {last[0]}")
+    return json.loads(document)

@@ -1,49 +1,144 @@
-"""A recipe's training step on this machine: clips and multiply-accumulates a second, wait for data, memory.
+"""A recipe's training step on this machine: clips and multiply-accumulates per second, waiting for data, memory.
 
-ours     the recipe's way: channels last, its precision and micro-batch, compiled where it says so; on random clips
-plain    what a first script would do: float32, contiguous, eager, the whole batch at once; on the same clips
-data     the recipe's way on the clips of a dataset, by the loader
+ours     the recipe as configured: channels last, its precision and micro-batch size, `compile`; random clips
+plain    what a first script would do: float32, contiguous, eager, the complete batch at once; the same clips
+data     the recipe as configured, on the clips of a dataset, with the loader
 
-All run the step of `lgd train`, as one worker, on random weights. Each runs in a process of its own, started anew every
-round; they take turns, in the opposite order every second round, and a ratio is the median of the rounds' ratios. A
-training step is counted as three forward passes; the wait for data is part of the step's time. Memory is the GPU's, or
-all that the process has.
+All run the training step of `lgd train` as one worker on random weights. Each runs in a child process, which is started
+again in every round; they run in turn, in the opposite order every second round, and a ratio is the median of the
+rounds' ratios. A training step counts as three forward passes; waiting for data is part of the step's time. The memory
+is the peak of the GPU's, or of the process's on a CPU.
 
-Claimed are no less than the plain way's speed, and at most 5 % of the time spent waiting for data.
+Claims: at least as fast as plain, and at most 5% of the time spent waiting for data.
 """
 
+import itertools
 import os
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from rich.table import Column, Table
 
+from lgd.benchmarks.claims import ClaimsResult
 from lgd.benchmarks.isolated import run_isolated
-from lgd.benchmarks.train_child import StepJob, encoded
+from lgd.benchmarks.train_child import StepJob, encode_job
+from lgd.pipeline.console.command_line import Line
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig
 
-WAYS = ("ours", "plain", "data")
-CLASSES = 400  # of random clips
-PASSES = 3  # forward passes that a training step costs
-BF16_PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}  # dense, from the data sheets
+VARIANTS = ("ours", "plain", "data")
+CLASSES = 400  # of the random clips
+PASSES = 3  # a training step costs as much as this many forward passes
+BF16_PEAK_TFLOPS = {
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+}  # without sparsity, from the data sheets
 
 MIN_OVER_PLAIN = 1.0
 MAX_DATA_WAIT = 0.05
 
-Round = dict[str, dict[str, Any]]  # by way
+Round = dict[str, dict[str, Any]]  # variant -> numbers of `train_child.measure`
+
+
+@dataclass(frozen=True)
+class VariantNumbers:
+    """Numbers of one variant, medians over the rounds.
+
+    step_s: seconds per step. gmac_per_s: 10^9 multiply-accumulates per second. data_wait: fraction of the time spent
+    waiting for data. memory_mb: peak, MB."""
+
+    step_s: float
+    clips_per_s: float
+    gmac_per_s: float
+    data_wait: float
+    memory_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """What is measured: the recipe and its fields, the size of the network, the device.
+
+    frames, crop: of a clip; crop in pixels. batch, micro_batch: clips. threads: for computation on a CPU. steps: per
+    round."""
+
+    recipe: str
+    model: str
+    frames: int
+    crop: int
+    batch: int
+    micro_batch: int | None
+    precision: str
+    compile: bool
+    parameters: int
+    forward_gmac_per_clip: float
+    device: str
+    threads: int
+    rounds: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBenchmark(StepSettings, ClaimsResult):
+    """The result of `lgd bench train`.
+
+    data: None without a dataset. ratios: of speed and memory, ours over plain; of speed, the dataset's clips over
+    random clips. ours_of_bf16_peak: fraction of the GPU's peak; None for an unknown device."""
+
+    ours: VariantNumbers
+    plain: VariantNumbers
+    data: VariantNumbers | None
+    ratios: dict[str, float]
+    ours_of_bf16_peak: float | None
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("data", "ours_of_bf16_peak")
+
+    def lines(self) -> list[Line]:
+        names = ("s/step", "clips/s", "GMAC/s", "data wait", "memory, MB")
+        table = Table("variant", *(Column(name, justify="right") for name in names))
+        variants = {
+            "ours, random clips": self.ours,
+            "plain, random clips": self.plain,
+            "ours, clips of the dataset": self.data,
+        }
+        for title, numbers in variants.items():
+            if numbers is not None:
+                speeds = (f"{value:.3g}" for value in (numbers.step_s, numbers.clips_per_s, numbers.gmac_per_s))
+                table.add_row(title, *speeds, f"{numbers.data_wait:.1%}", f"{numbers.memory_mb:.0f}")
+        comparison = (
+            f"ours is {self.ratios['ours_over_plain']:.2f} times as fast as plain and uses "
+            f"{self.ratios['memory_ours_over_plain']:.2f} times the memory"
+        )
+        if "data_over_random" in self.ratios:
+            comparison += (
+                f"; clips of the dataset: {self.ratios['data_over_random']:.2f} times the speed of random clips"
+            )
+        if self.ours_of_bf16_peak is not None:
+            comparison += f"; {self.ours_of_bf16_peak:.1%} of the GPU's bfloat16 peak"
+        device = self.device if self.device != "cpu" else f"CPU, threads: {self.threads}"
+        return [
+            f"{self.recipe}: {self.batch} clips per step, {self.frames} frames of {self.crop} x {self.crop}, on "
+            f"{device}; {self.forward_gmac_per_clip:.3g} GMAC per clip and forward pass, {PASSES} passes per training "
+            "step",
+            f"ours: {self.precision}, channels last, {'compiled' if self.compile else 'eager'}; "
+            "plain: float32, contiguous, eager",
+            table,
+            comparison,
+        ]
 
 
 def run(
     recipe: str, config: TrainConfig, data: str | None, *, steps: int, rounds: int, threads: int = 1
-) -> dict[str, Any]:
-    """Measures everything; returns it as one JSON document.
+) -> TrainBenchmark:
+    """Run the benchmark.
 
-    data: folder of a dataset, or None for random clips alone. steps: of each way and round. threads: on a CPU.
-    Raises UserError for what is no dataset or does not fit it, UsageError for an impossible configuration."""
+    data: folder of a dataset; None for random clips only. steps: per variant and round. threads: for computation on a
+    CPU. Raises UserError for a missing or unsuitable dataset, UsageError for an invalid configuration."""
     classes = len(open_dataset(data).classes) if data else CLASSES
     channels = STREAMS[config.stream].channels
     check_model_config(config.model, classes, channels)
@@ -57,97 +152,82 @@ def run(
         )
     measured: list[Round] = []
     for number in range(rounds):
-        done: Round = {}
-        for way in list(jobs) if number % 2 == 0 else reversed(jobs):
-            done[way] = measure_apart(jobs[way], way)
-            speed = config.batch_size / statistics.median(done[way]["step_s"])
-            say(f"round {number + 1} of {rounds}, {way}: {speed:.2f} clips/s")
-        measured.append(done)
+        by_variant: Round = {}
+        for variant in list(jobs) if number % 2 == 0 else reversed(jobs):
+            by_variant[variant] = run_isolated(
+                "lgd.benchmarks.train_child", encode_job(jobs[variant]), name=f"a training step ({variant})"
+            )
+            speed = config.batch_size / statistics.median(by_variant[variant]["step_s"])
+            say(f"round {number + 1} of {rounds}, {variant}: {speed:.2f} clips/s")
+        measured.append(by_variant)
     size = count(config.model, classes, channels, size=config.transform.crop)
-    about = {
-        "recipe": recipe,
-        "model": config.model.name,
-        "frames": config.model.clip_frames,
-        "crop": config.transform.crop,
-        "batch": config.batch_size,
-        "micro_batch": config.micro_batch_size,
-        "precision": config.precision,
-        "compile": config.compile,
-        "parameters": size.parameters,
-        "forward_gmac_per_clip": size.gmac,
-        "device": measured[0]["ours"]["device"],
-        "threads": threads,
-        "rounds": rounds,
-        "steps": steps,
-    }
-    return document(about, measured)
-
-
-def measure_apart(job: StepJob, way: str) -> dict[str, Any]:
-    """What `train_child.measure` says of a job, from a process of its own."""
-    return run_isolated("lgd.benchmarks.train_child", encoded(job), what=f"a step ({way})")
-
-
-def document(about: dict[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
-    """All numbers, medians over the rounds. about: of the recipe and the measurement."""
-    batch, gmac = about["batch"], about["forward_gmac_per_clip"]
-    ways = [way for way in WAYS if way in rounds[0]]
-    speeds = {way: [batch * len(done[way]["step_s"]) / sum(done[way]["step_s"]) for done in rounds] for way in ways}
-    result = dict(about)
-    for way in ways:
-        clips_per_s = statistics.median(speeds[way])
-        result[way] = {
-            "step_s": statistics.median(seconds for done in rounds for seconds in done[way]["step_s"]),
-            "clips_per_s": clips_per_s,
-            "gmac_per_s": PASSES * gmac * clips_per_s,
-            "data_wait": statistics.median(done[way]["data_wait"] for done in rounds),
-            "memory_mb": max(done[way]["memory_mb"] for done in rounds),
-        }
-    over = {way: [mine / other for mine, other in zip(speeds["ours"], speeds[way], strict=True)] for way in ways}
-    result["ratios"] = {
-        "ours_over_plain": statistics.median(over["plain"]),
-        "memory_ours_over_plain": result["ours"]["memory_mb"] / result["plain"]["memory_mb"],
-    }
-    if "data" in ways:
-        result["ratios"]["data_over_random"] = 1 / statistics.median(over["data"])
-    peak = next((tflops for name, tflops in BF16_PEAK_TFLOPS.items() if name in about["device"]), None)
-    if peak:
-        result["ours_of_bf16_peak"] = 2 * result["ours"]["gmac_per_s"] / 1e3 / peak
-    result["failed"] = broken_claims(result)
-    return result
-
-
-def broken_claims(result: dict[str, Any]) -> list[str]:
-    """What of the claims does not hold."""
-    broken, ratio = [], result["ratios"]["ours_over_plain"]
-    if ratio < MIN_OVER_PLAIN:
-        broken.append(f"{ratio:.2f} times the plain way's speed, not {MIN_OVER_PLAIN:g}")
-    if "data" in result and (wait := result["data"]["data_wait"]) > MAX_DATA_WAIT:
-        broken.append(f"{wait:.1%} of the time spent waiting for data, not at most {MAX_DATA_WAIT:.0%}")
-    return broken
-
-
-def report(result: dict[str, Any]) -> list[Any]:
-    """The result of run() for people: lines and tables."""
-    names = ("s/step", "clips/s", "GMAC/s", "data wait", "memory, MB")
-    table = Table("way", *(Column(name, justify="right") for name in names))
-    titles = {"ours": "ours, random clips", "plain": "plain, random clips", "data": "ours, the dataset's clips"}
-    for way in (way for way in WAYS if way in result):
-        numbers = result[way]
-        speeds = (f"{numbers[name]:.3g}" for name in ("step_s", "clips_per_s", "gmac_per_s"))
-        table.add_row(titles[way], *speeds, f"{numbers['data_wait']:.1%}", f"{numbers['memory_mb']:.0f}")
-    ratios = result["ratios"]
-    line = f"ours over plain: {ratios['ours_over_plain']:.2f} times the speed, "
-    line += f"{ratios['memory_ours_over_plain']:.2f} times the memory"
-    if "data_over_random" in ratios:
-        line += f"; the dataset's clips at {ratios['data_over_random']:.2f} times the speed of random ones"
-    if "ours_of_bf16_peak" in result:
-        line += f"; {result['ours_of_bf16_peak']:.1%} of the card's bfloat16 peak"
-    on = result["device"] if result["device"] != "cpu" else f"CPU, {result['threads']} threads"
-    clip = f"{result['frames']} frames of {result['crop']} x {result['crop']}"
-    about = f"{result['recipe']}: {result['batch']} clips a step of {clip}, on {on}; "
-    about += (
-        f"{result['forward_gmac_per_clip']:.3g} GMAC a clip forward, a training step is counted as {PASSES} of them"
+    settings = StepSettings(
+        recipe=recipe,
+        model=config.model.name,
+        frames=config.model.clip_frames,
+        crop=config.transform.crop,
+        batch=config.batch_size,
+        micro_batch=config.micro_batch_size,
+        precision=config.precision,
+        compile=config.compile,
+        parameters=size.parameters,
+        forward_gmac_per_clip=size.gmac,
+        device=measured[0]["ours"]["device"],
+        threads=threads,
+        rounds=rounds,
+        steps=steps,
     )
-    mine = f"{result['precision']}, channels last, {'compiled' if result['compile'] else 'eager'}"
-    return [about, f"ours: {mine}; plain: float32, contiguous, eager", table, line]
+    return summarize(settings, measured)
+
+
+def summarize(settings: StepSettings, rounds: Sequence[Round]) -> TrainBenchmark:
+    """Compute all numbers, medians over the rounds."""
+    variants = [variant for variant in VARIANTS if variant in rounds[0]]
+    speeds = {
+        variant: [settings.batch * len(step_s) / sum(step_s) for step_s in _values(rounds, variant, "step_s")]
+        for variant in variants
+    }
+    numbers = {}
+    for variant in variants:
+        clips_per_s = statistics.median(speeds[variant])
+        numbers[variant] = VariantNumbers(
+            step_s=statistics.median(itertools.chain.from_iterable(_values(rounds, variant, "step_s"))),
+            clips_per_s=clips_per_s,
+            gmac_per_s=PASSES * settings.forward_gmac_per_clip * clips_per_s,
+            data_wait=statistics.median(_values(rounds, variant, "data_wait")),
+            memory_mb=max(_values(rounds, variant, "memory_mb")),
+        )
+    ours, plain, data = numbers["ours"], numbers["plain"], numbers.get("data")
+    over = {
+        variant: statistics.median(
+            ours_speed / other for ours_speed, other in zip(speeds["ours"], speeds[variant], strict=True)
+        )
+        for variant in variants
+    }
+    ratios = {"ours_over_plain": over["plain"], "memory_ours_over_plain": ours.memory_mb / plain.memory_mb}
+    if data is not None:
+        ratios["data_over_random"] = 1 / over["data"]
+    peak = next((tflops for name, tflops in BF16_PEAK_TFLOPS.items() if name in settings.device), None)
+    return TrainBenchmark(
+        **vars(settings),
+        ours=ours,
+        plain=plain,
+        data=data,
+        ratios=ratios,
+        ours_of_bf16_peak=2 * ours.gmac_per_s / 1e3 / peak if peak else None,
+        claims_not_met=claims_not_met(over["plain"], data),
+    )
+
+
+def _values(rounds: Sequence[Round], variant: str, name: str) -> list[Any]:
+    return [by_variant[variant][name] for by_variant in rounds]
+
+
+def claims_not_met(ours_over_plain: float, data: VariantNumbers | None) -> list[str]:
+    """Return the claims that the measurements do not support."""
+    broken = []
+    if ours_over_plain < MIN_OVER_PLAIN:
+        broken.append(f"{ours_over_plain:.2f} times as fast as plain (required: {MIN_OVER_PLAIN:g})")
+    if data is not None and data.data_wait > MAX_DATA_WAIT:
+        broken.append(f"{data.data_wait:.1%} of the time spent waiting for data (maximum: {MAX_DATA_WAIT:.0%})")
+    return broken

@@ -1,17 +1,16 @@
-r"""What each part of the block is worth: variants none, v1, v2 and lgd, and the combination classifier on top of lgd.
+r"""The effect of each part of the block: variants none, v1, v2 and lgd, and the combination classifier on top of lgd.
 
-The paper's Table 2 (accuracy) and Figure 4 (training loss of both paths) at the scale of lgd3d_nano, from scratch:
+It repeats the paper's Table 2 (accuracy) and Figure 4 (training loss of both paths) with lgd3d_nano, from scratch:
 
     lgd preprocess ../shared/data/labelled/weizmann4 --out weizmann4 --group 's\d+' --short-side 64
-    lgd demo --out lgd-demo                            # renders and preprocesses lgd-demo/data; trains on it as well
+    lgd demo --out lgd-demo                            # creates lgd-demo/data, and trains on it
     python -m lgd.benchmarks.dev.ablation --data weizmann4 lgd-demo/data --json ablation.json
 
-Everything but the variant is held equal. For one seed, all variants start from the same weights wherever they have
-the same tensors, and see the same clips in the same order for the same steps; the rest is the recipe `nano-rgb` (or
-`nano-flow`), its schedule stretched to the steps. The combination classifier (stage 2, the recipe `nano-rgb-com`)
-starts from the weights of its seed's trained lgd network and goes on in the clip order for as many steps again:
-compare it with lgd knowing that it has been trained for twice as long. Every training has one thread, so that --jobs
-changes no result.
+Only the variant differs. With the same seed, all variants start from the same weights in the tensors that they share,
+and train on the same clips in the same order for the same number of steps. Everything else is the recipe `nano-rgb` (or
+`nano-flow`), with its schedule stretched to the number of steps. The combination classifier (stage 2, the recipe
+`nano-rgb-com`) starts from the trained lgd network of its seed and continues in the clip order for as many steps again,
+so it has been trained for twice as long as lgd. Every training uses one thread, so --jobs does not change the results.
 """
 
 import argparse
@@ -38,11 +37,11 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset, stream_named
 from lgd.pipeline.loading.loader import train_loader, uniform_loader
+from lgd.training.config_file import to_flat_dict
 from lgd.training.models.config import Variant
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import transfer
 from lgd.training.models.zoo import build
-from lgd.training.config_file import to_flat_dict
 from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.scoring.metrics import top_k
@@ -52,14 +51,14 @@ COMBINATION = "lgd + Com"  # the name in the paper's ablation
 NETWORKS = (*VARIANTS, COMBINATION)
 PATHS = ("local", "global", "combined")
 
-CURVE_POINTS = 5  # equal parts of the steps; a part's mean loss is a point, the last one the final loss
+CURVE_POINTS = 5  # equal parts of the steps; a point is the mean loss of a part, the last one is the final loss
 
 
 @dataclass(frozen=True)
 class AblationJob:
-    """One variant trained by one process; lgd goes on with stage 2, the combination.
+    """The training of one variant in one process; for lgd followed by stage 2, the combination classifier.
 
-    config.seed: of initial weights and clip order. steps: of each stage."""
+    config.seed: of the initial weights and the clip order. steps: per stage."""
 
     data: str
     variant: Variant
@@ -70,7 +69,7 @@ class AblationJob:
 
 @dataclass(frozen=True)
 class AblationResult:
-    """What one training came to. top1: on the split val, a fraction of 1. losses: of each path, one a step."""
+    """The result of one training. top1: on the split val, a fraction of 1. losses: path -> loss of each step."""
 
     data: str
     network: str
@@ -80,13 +79,13 @@ class AblationResult:
     seconds: float
 
     def curve(self, path: str) -> list[float]:
-        """The mean loss of each of CURVE_POINTS equal parts of the steps. KeyError for a path that there is not."""
+        """Return the mean loss of each of CURVE_POINTS equal parts of the steps. Raises KeyError for a missing path."""
         losses = self.losses[path]
         return [float(part.mean()) for part in np.array_split(losses, min(CURVE_POINTS, len(losses)))]
 
 
 def configuration(name: str, videos: int, steps: int, *, seed: int) -> TrainConfig:
-    """A recipe by name, its schedule stretched to the steps. videos: to train on."""
+    """Return a recipe with its schedule stretched to the number of steps. videos: number of training videos."""
     recipe = recipe_named(name)
     epochs = steps * recipe.batch_size / videos
     stretch = epochs / recipe.epochs
@@ -97,30 +96,32 @@ def configuration(name: str, videos: int, steps: int, *, seed: int) -> TrainConf
 
 
 def initial_network(config: TrainConfig, variant: Variant, classes: int, *, channels: int) -> Network:
-    """A fresh network. For one seed the variants are equal in every tensor that they share, heads included."""
+    """Return an untrained network. With the same seed all variants have equal values in the tensors that they share."""
     torch.manual_seed(config.seed)
     complete = build(replace(config.model, variant="lgd"), classes, channels)
     network = build(replace(config.model, variant=variant), classes, channels)
-    transfer(network, complete.state_dict())  # lgd has every part that another variant has
+    transfer(network, complete.state_dict())  # lgd has all parts of the other variants
     return network
 
 
 def run_job(job: AblationJob) -> list[AblationResult]:
-    """Trains and tests. One outcome, for lgd two: stages 1 and 2. Raises UserError for data that do not fit."""
+    """Train and test a variant; return one result, or two for lgd (stages 1 and 2).
+
+    Raises UserError for unsuitable data."""
     torch.set_num_threads(1)
     dataset = open_dataset(job.data)
     classes, channels = len(dataset.classes), stream_named(job.config.stream).channels
     network = initial_network(job.config, job.variant, classes, channels=channels)
-    outcomes = [_train_and_test(job, job.variant, network, dataset=dataset, config=job.config, steps=range(job.steps))]
+    results = [_train_and_test(job, job.variant, network, dataset=dataset, config=job.config, steps=range(job.steps))]
     if job.variant == "lgd":
         torch.manual_seed(job.combination.seed)
         combined = build(job.combination.model, classes, channels)
         transfer(combined, network.state_dict())
         steps = range(job.steps, 2 * job.steps)
-        outcomes.append(
+        results.append(
             _train_and_test(job, COMBINATION, combined, dataset=dataset, config=job.combination, steps=steps)
         )
-    return outcomes
+    return results
 
 
 def _train_and_test(
@@ -133,7 +134,7 @@ def _train_and_test(
 
 
 def train(network: Network, dataset: Dataset, config: TrainConfig, *, steps: range) -> dict[str, list[float]]:
-    """Trains on the clips of these steps of the clip order; the rate follows the steps done here.
+    """Train on the clips of these steps of the clip order; the learning rate depends on the steps since this call.
 
     Returns the loss of each path at every step."""
     videos = dataset.summary["splits"]["train"]
@@ -158,7 +159,7 @@ def train(network: Network, dataset: Dataset, config: TrainConfig, *, steps: ran
             output = network(batch.video)
         losses = network.loss(output, batch.label)
         optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
+        losses.total.backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         optimizer.step()
         for path, loss in losses.paths.items():
             curves.setdefault(path, []).append(float(loss))
@@ -166,7 +167,7 @@ def train(network: Network, dataset: Dataset, config: TrainConfig, *, steps: ran
 
 
 def top1(network: Network, dataset: Dataset, config: TrainConfig) -> float:
-    """Top-1 on the split val: uniform clips of whole frames."""
+    """Return top-1 on the split val, with uniform clips of full frames."""
     loader = uniform_loader(
         dataset,
         config.stream,
@@ -181,40 +182,46 @@ def top1(network: Network, dataset: Dataset, config: TrainConfig) -> float:
 
 
 def run_jobs(jobs: Sequence[AblationJob], processes: int) -> list[AblationResult]:
-    """All outcomes, in the order of the jobs. Raises UserError if data do not fit or a process is killed."""
-    # The longest first, so that no process is left with one at the end.
+    """Run jobs in processes; return all results in the order of the jobs.
+
+    Raises UserError for unsuitable data, and if a process is killed."""
+    # Longest first, so that all processes end at about the same time.
     order = sorted(range(len(jobs)), key=lambda number: jobs[number].variant != "lgd")
-    # A forked process would share the threads of its parent's libraries, which may hold locks.
+    # No fork: threads of libraries in this process may hold locks.
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         numbers = {pool.submit(run_job, jobs[number]): number for number in order}
-        outcomes: dict[int, list[AblationResult]] = {}
+        results: dict[int, list[AblationResult]] = {}
         try:
             for future in as_completed(numbers):
-                outcomes[numbers[future]] = future.result()
-                for outcome in future.result():
-                    say(f"{outcome.data}, {outcome.network}, seed {outcome.seed}: {outcome.top1:.1%}")
+                results[numbers[future]] = future.result()
+                for result in future.result():
+                    say(f"{result.data}, {result.network}, seed {result.seed}: top-1 {result.top1:.1%}")
         except BrokenProcessPool as error:
-            raise UserError("a training process was killed (out of memory?): try again with fewer --jobs") from error
+            raise UserError(
+                "a training process was killed, probably because memory ran out: rerun with a smaller --jobs"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-    return [outcome for number in range(len(jobs)) for outcome in outcomes[number]]
+    return [result for number in range(len(jobs)) for result in results[number]]
 
 
 def run(data: Sequence[str], stream: str, steps: int, *, seeds: int, processes: int) -> dict[str, Any]:
-    """The whole ablation as one JSON document. seeds: how many, from 0 on.
+    """Run the ablation; return the JSON document. seeds: number of seeds, starting from 0.
 
-    Raises UsageError for numbers below 1, UserError for datasets that lack the stream or one of the splits."""
+    Raises UsageError for numbers below 1, UserError for datasets without the stream or without one of the splits."""
     for option, number in (("--steps", steps), ("--seeds", seeds), ("--jobs", processes)):
         if number < 1:
             raise UsageError(f"{option} must be 1 or more, not {number}")
     jobs, datasets = [], []
     for folder in dict.fromkeys(data):
         dataset = open_dataset(folder)
-        dataset.spec(stream)  # before hours of training on another
+        dataset.spec(stream)  # raises UserError before hours of training on another dataset
         splits = dataset.summary["splits"]
         for split in ("train", "val"):
             if not splits.get(split):
-                raise UserError(f"{folder} has no videos in the split {split}: preprocess it with splits train and val")
+                raise UserError(
+                    f"{folder} has no videos in the split {split}: create a dataset with the splits train and val"
+                )
         configs, combinations = (
             [configuration(name, splits["train"], steps, seed=seed) for seed in range(seeds)]
             for name in (f"nano-{stream}", f"nano-{stream}-com")
@@ -231,23 +238,24 @@ def run(data: Sequence[str], stream: str, steps: int, *, seeds: int, processes: 
                 "combination_config": to_flat_dict(combinations[0]),
             }
         )
-    outcomes = run_jobs(jobs, processes)
-    for about in datasets:
-        mine = [outcome for outcome in outcomes if outcome.data == about["data"]]
-        about["table"] = [summary(name, [outcome for outcome in mine if outcome.network == name]) for name in NETWORKS]
-        about["outcomes"] = [dataclasses.asdict(outcome) for outcome in mine]
+    results = run_jobs(jobs, processes)
+    for entry in datasets:
+        of_dataset = [result for result in results if result.data == entry["data"]]
+        entry["table"] = [summary(name, [each for each in of_dataset if each.network == name]) for name in NETWORKS]
+        entry["outcomes"] = [dataclasses.asdict(result) for result in of_dataset]
     return {"stream": stream, "steps": steps, "seeds": seeds, "datasets": datasets}
 
 
-def summary(network: str, outcomes: Sequence[AblationResult]) -> dict[str, Any]:
-    """A network's row over its seeds: mean and sample deviation (None of one seed) of top-1, and for each path that
-    it has, of the final loss and the mean of the curves."""
+def summary(network: str, results: Sequence[AblationResult]) -> dict[str, Any]:
+    """Return the row of a network: mean and sample standard deviation over its seeds (None for a single seed).
+
+    They are given for top-1 and for the final loss of each path, with the mean curve of the loss."""
     losses = {}
     for path in PATHS:
-        curves = [outcome.curve(path) for outcome in outcomes if path in outcome.losses]
+        curves = [result.curve(path) for result in results if path in result.losses]
         if curves:
             losses[path] = {**_mean_deviation([c[-1] for c in curves]), "curve": np.mean(curves, axis=0).tolist()}
-    return {"network": network, "top1": _mean_deviation([outcome.top1 for outcome in outcomes]), "losses": losses}
+    return {"network": network, "top1": _mean_deviation([result.top1 for result in results]), "losses": losses}
 
 
 def _mean_deviation(values: Sequence[float]) -> dict[str, float | None]:
@@ -255,15 +263,15 @@ def _mean_deviation(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def print_tables(result: dict[str, Any], console: Console) -> None:
-    """The result of run() for people."""
+    """Print the result of `run` for people."""
     steps = result["steps"]
     ends = [int(part[-1]) + 1 for part in np.array_split(range(steps), min(CURVE_POINTS, steps))]
-    for about in result["datasets"]:
-        splits = about["splits"]
-        title = f"{about['data']}, {result['stream']}: {splits['train']} videos to train, {splits['val']} to test"
+    for entry in result["datasets"]:
+        splits = entry["splits"]
+        title = f"{entry['data']}, {result['stream']}: {splits['train']} training videos, {splits['val']} test videos"
         accuracy = Table("network", "top-1 %", *(f"{path} loss" for path in PATHS), title=title)
         curves = Table("network", "path", *map(str, ends), title="mean training loss up to step")
-        for row in about["table"]:
+        for row in entry["table"]:
             losses = row["losses"]
             finals = [_number(losses[path], "{:.3f}") if path in losses else "" for path in PATHS]
             accuracy.add_row(row["network"], _number(row["top1"], "{:.1f}", 100), *finals)
@@ -271,8 +279,9 @@ def print_tables(result: dict[str, Any], console: Console) -> None:
                 curves.add_row(row["network"], path, *(f"{point:.3f}" for point in loss["curve"]))
         console.print(accuracy, curves)
     console.print(
-        f"Mean ± sample deviation; seeds: {result['seeds']}, steps: {steps}. A loss is the mean over the steps since "
-        f"the point before, the final loss that at the last point. {COMBINATION} goes on from lgd for as many steps."
+        f"Mean ± sample standard deviation; seeds: {result['seeds']}, steps: {steps}. Each loss is the mean over the "
+        f"steps since the previous column; the final loss is that of the last column. {COMBINATION} continues from lgd "
+        "for as many steps again."
     )
 
 
@@ -281,21 +290,24 @@ def _number(value: dict[str, float | None], form: str, scale: float = 1) -> str:
 
 
 def main(words: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, metavar="DATASET", help="folders made by `lgd preprocess`")
-    parser.add_argument("--stream", choices=("rgb", "flow"), default="rgb", help="what is seen (default: rgb)")
-    parser.add_argument("--steps", type=int, default=200, help="steps of a training (default: 200)")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network (default: 3)")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="trainings at once (default: one a CPU: %(default)s)"
+        "--data", nargs="+", required=True, metavar="DATASET", help="folders of datasets, created by `lgd preprocess`"
+    )
+    parser.add_argument("--stream", choices=("rgb", "flow"), default="rgb", help="stream to train on (default: rgb)")
+    parser.add_argument("--steps", type=int, default=200, help="steps per training and stage (default: 200)")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per network, one per seed (default: 3)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="parallel trainings (default: one per CPU, %(default)s)"
     )
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="where everything is written, every step's losses too"
+        "--json", type=Path, metavar="FILE", help="where to write all results, including the losses of every step"
     )
     options = parser.parse_args(words)
     try:
         if options.json and not options.json.parent.is_dir():
-            raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
+            raise UserError(f"--json {options.json}: the folder {options.json.parent} does not exist")
         result = run(options.data, options.stream, options.steps, seeds=options.seeds, processes=options.jobs)
     except UserError as error:
         parser.exit(error.exit_code, f"{error}\n")

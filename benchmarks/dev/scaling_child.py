@@ -1,9 +1,10 @@
-"""What `lgd.benchmarks.dev.scaling` measures in processes of their own: a whole run of `lgd train`, and an all-reduce.
+"""Child process of `lgd.benchmarks.dev.scaling`: a complete training run, or an all-reduce.
 
-python -m lgd.benchmarks.dev.scaling_child fit RUN DATASET WORKERS CPUS
+python -m lgd.benchmarks.dev.scaling_child train RUN DATASET WORKERS CPUS
 python -m lgd.benchmarks.dev.scaling_child ring BYTES ROUNDS
 """
 
+import functools
 import json
 import os
 import statistics
@@ -11,17 +12,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from lgd.pipeline.console.command_line import stdout_for_result
 
-RING = 2  # processes
+RING_PROCESSES = 2
 
 
-def fit(folder: str, data: str, workers: int, *, cpus: int) -> dict[str, float]:
-    """Does the run. cluster_s: until the embedded cluster was there; fit_at: when the fitting began, Unix time.
+def train(folder: str, data: str, workers: int, *, cpus: int) -> dict[str, float]:
+    """Train the run in a folder. cpus: of the embedded cluster; 0 for all CPUs.
 
-    cpus: of the cluster; 0 for all that there are."""
+    Returns cluster_s (seconds to start the cluster) and train_at (when the training started, Unix time)."""
     from lgd.clusters.embedded import ensure_cluster
     from lgd.pipeline.dataset.dataset import open_dataset
     from lgd.training import elastic
@@ -31,18 +31,21 @@ def fit(folder: str, data: str, workers: int, *, cpus: int) -> dict[str, float]:
     ensure_cluster(cpus or None)
     ready = time.time()
     elastic.run_training(open_run(folder), open_dataset(data), (workers, workers), start_cluster=lambda: None)
-    return {"cluster_s": ready - start, "fit_at": ready}
+    return {"cluster_s": ready - start, "train_at": ready}
 
 
 def ring(size: int, rounds: int) -> dict[str, float]:
-    """Seconds of an all-reduce of two processes over loopback by gloo: large_s of `size` bytes, small_s of one number;
-    medians."""
-    import torch.multiprocessing
+    """Measure an all-reduce of two processes with gloo over loopback.
+
+    Returns the medians of the seconds: large_s for `size` bytes, small_s for a single number."""
+    from torch.multiprocessing.spawn import spawn
 
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     with tempfile.TemporaryDirectory(prefix="lgd-ring-") as folder:
-        torch.multiprocessing.spawn(_ring_process, args=(folder, size, rounds), nprocs=RING)
-        return json.loads((Path(folder) / "seconds.json").read_text())
+        process = functools.partial(_ring_process, rounds=rounds)
+        spawn(process, args=(folder, size), nprocs=RING_PROCESSES)  # type: ignore[no-untyped-call]  # torch's
+        seconds: dict[str, float] = json.loads((Path(folder) / "seconds.json").read_text())
+        return seconds
 
 
 def _ring_process(rank: int, folder: str, size: int, *, rounds: int) -> None:
@@ -50,7 +53,7 @@ def _ring_process(rank: int, folder: str, size: int, *, rounds: int) -> None:
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RING)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RING_PROCESSES)
     seconds = {}
     for name, numbers in {"large_s": max(size // 4, 1), "small_s": 1}.items():
         gradient, times = torch.zeros(numbers), []
@@ -66,12 +69,13 @@ def _ring_process(rank: int, folder: str, size: int, *, rounds: int) -> None:
     dist.destroy_process_group()
 
 
-def main(words: list[str]) -> Any:
-    if words[0] == "fit":
-        return fit(words[1], words[2], int(words[3]), cpus=int(words[4]))
-    return ring(int(words[1]), int(words[2]))
+def main(arguments: list[str]) -> dict[str, float]:
+    """Run one of the two measurements."""
+    if arguments[0] == "train":
+        return train(arguments[1], arguments[2], int(arguments[3]), cpus=int(arguments[4]))
+    return ring(int(arguments[1]), int(arguments[2]))
 
 
 if __name__ == "__main__":
-    with stdout_for_result(alone=True) as answer:
-        json.dump(main(sys.argv[1:]), answer)
+    with stdout_for_result(alone=True) as output:
+        json.dump(main(sys.argv[1:]), output)

@@ -30,7 +30,7 @@ def one_thread():
 
 
 def gray_frames(video: Path, size: tuple[int, int], count: int) -> np.ndarray:
-    return benchmark.resized(benchmark.gray_frames(video, count), size)
+    return benchmark.resize(benchmark.gray_frames(video, count), size)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,3 +1,5 @@
+"""The index: positions of frames, checksums, damage, and its memory."""
+
 import gc
 import shutil
 import tempfile
@@ -10,18 +12,18 @@ import pyarrow as pa
 import pytest
 import webdataset
 
-from lgd.benchmarks.dev.index import Options, make_up, run
+from lgd.benchmarks.dev.index import Options, run, write_synthetic_dataset
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, index_name, open_dataset, shard_name
 from lgd.pipeline.dataset.index import Index, rebuild_index
-from lgd.pipeline.inspection.describe import verify
+from lgd.pipeline.inspection.verify import verify
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import TEMPORARY
 
 
 @pytest.fixture
 def copy(dataset_folder: Path, tmp_path: Path) -> Dataset:
-    """A dataset that a test may spoil."""
+    """A dataset that a test may damage."""
     shutil.copytree(dataset_folder, tmp_path / "data")
     return open_dataset(tmp_path / "data")
 
@@ -44,40 +46,40 @@ def test_the_index_can_be_rebuilt_from_the_tars_alone(copy: Dataset, stream: str
 def test_webdataset_reads_every_shard_and_the_frames_decode_to_the_counts_in_the_table(dataset: Dataset, stream: str):
     frames = dict(zip(*(dataset.videos().column(c).to_pylist() for c in ("key", "frames")), strict=True))
     paths = [dataset.storage.path(shard_name(stream, shard)) for shard in shards(dataset, stream)]
-    seen = 0
+    videos = 0
     for sample in webdataset.WebDataset(paths, shardshuffle=False).decode():
-        about = sample["json"]
-        sizes = np.cumsum([0, *about["bytes"]])
+        metadata = sample["json"]
+        sizes = np.cumsum([0, *metadata["bytes"]])
         pictures = [
             np.asarray(cv2.imdecode(np.frombuffer(sample["mjpeg"][a:b], np.uint8), cv2.IMREAD_UNCHANGED))
             for a, b in pairwise(sizes)
         ]
-        assert len(pictures) == about["frames"] == frames[sample["__key__"]] - (stream == "flow")
+        assert len(pictures) == metadata["frames"] == frames[sample["__key__"]] - (stream == "flow")
         assert {picture.shape for picture in pictures} == {(64, 80, 3) if stream == "rgb" else (64, 160)}
-        assert sample["__key__"].startswith(about["class"])
-        assert dataset.classes[about["label"]] == about["class"]
-        seen += 1
-    assert seen == len(frames)
+        assert sample["__key__"].startswith(metadata["class"])
+        assert dataset.classes[metadata["label"]] == metadata["class"]
+        videos += 1
+    assert videos == len(frames)
 
 
-def test_flow_has_one_frame_less_than_rgb(dataset: Dataset):
+def test_flow_has_one_frame_fewer_than_rgb(dataset: Dataset):
     rgb, flow = Index(dataset, "rgb"), Index(dataset, "flow")
-    everything = range(len(rgb))
-    assert rgb.keys(everything) == flow.keys(everything)
+    rows = range(len(rgb))
+    assert rgb.keys(rows) == flow.keys(rows)
     assert (rgb.lengths == flow.lengths + 1).all()
 
 
-def test_frames_are_read_by_their_bytes(dataset: Dataset):
+def test_the_positions_are_those_of_complete_jpegs(dataset: Dataset):
     index = Index(dataset, "rgb")
     for row in (0, len(index) - 1):
-        whole = dataset.storage.read(index.frames(row, np.array([0])).shard)
+        content = dataset.storage.read(index.frames(row, np.array([0])).shard)
         where = index.frames(row, np.arange(index.lengths[row]))
         for start, end in zip(where.start, where.end, strict=True):
-            assert whole[start : start + 2] == b"\xff\xd8"
-            assert whole[end - 2 : end] == b"\xff\xd9"
+            assert content[start : start + 2] == b"\xff\xd8"
+            assert content[end - 2 : end] == b"\xff\xd9"
 
 
-def test_a_clip_costs_no_more_bytes_than_it_has(dataset: Dataset):
+def test_a_clip_reads_only_its_own_bytes(dataset: Dataset):
     reader = ClipReader(Index(dataset, "rgb"))
     reader.read(3, np.arange(7, 23))
     assert reader.bytes_read == reader.bytes_used > 0
@@ -85,8 +87,8 @@ def test_a_clip_costs_no_more_bytes_than_it_has(dataset: Dataset):
     assert (looped[2] == looped[4]).all()
 
 
-def spoil(dataset: Dataset, stream: str, row: int, frame: int) -> str:
-    """Flips one bit in the middle of a frame; returns the path of its shard."""
+def flip_bit(dataset: Dataset, stream: str, row: int, frame: int) -> str:
+    """Flip one bit in the middle of a frame; return the path of its shard."""
     where = Index(dataset, stream).frames(row, np.array([frame]))
     path = Path(dataset.storage.path(where.shard))
     content = bytearray(path.read_bytes())
@@ -96,17 +98,17 @@ def spoil(dataset: Dataset, stream: str, row: int, frame: int) -> str:
 
 
 def test_one_flipped_bit_is_found_and_named(copy: Dataset):
-    shard = spoil(copy, "flow", 5, 17)
+    shard = flip_bit(copy, "flow", 5, 17)
     index = Index(copy, "flow")
     key, byte = index.key(5), int(index.frames(5, np.array([17])).start[0])
-    ClipReader(index).read(5, np.arange(16))  # the frames before it are sound
-    with pytest.raises(UserError, match=rf"frame 17 of {key} .*{shard} from byte {byte} on"):
+    ClipReader(index).read(5, np.arange(16))  # the frames before it are valid
+    with pytest.raises(UserError, match=rf"frame 17 of {key} .*{shard}, from byte {byte}"):
         ClipReader(index).read(5, np.arange(10, 26))
     assert verify(copy, ["rgb"]) == []
-    assert verify(copy, ["flow"]) == [f"{shard}: {key} is damaged in frame 17, from byte {byte} on"]
+    assert verify(copy, ["flow"]) == [f"{shard}: frame 17 of {key} is damaged (from byte {byte})"]
 
 
-def test_verify_names_what_is_missing_or_cut(copy: Dataset):
+def test_verify_names_missing_and_truncated_shards(copy: Dataset):
     assert verify(copy, copy.streams) == []
     first, second = shards(copy, "rgb")[:2]
     Path(copy.storage.path(shard_name("rgb", first))).unlink()
@@ -115,29 +117,31 @@ def test_verify_names_what_is_missing_or_cut(copy: Dataset):
     problems = verify(copy, ["rgb"])
     assert any(first in problem for problem in problems)
     assert any(second in problem and "damaged" in problem for problem in problems)
-    with pytest.raises(UserError, match=f"{first}.tar is gone"):
+    with pytest.raises(UserError, match=f"{first}.tar is missing"):
         ClipReader(Index(copy, "rgb")).read(0, np.arange(3))
 
 
-def test_an_index_of_another_recipe_or_a_damaged_one_is_refused(copy: Dataset):
+def test_a_damaged_index_or_one_of_a_different_spec_is_refused(copy: Dataset):
     name = index_name("rgb")
     content = copy.storage.read(name)
     copy.storage.write(name, content[: len(content) // 2])
     with pytest.raises(UserError, match="damaged"):
         Index(copy, "rgb")
     copy.storage.write(name, content.replace(copy.specs["rgb"].hash.encode(), b"0" * 16))
-    with pytest.raises(UserError, match="another recipe"):
+    with pytest.raises(UserError, match=r"different settings than those in dataset\.json"):
         Index(copy, "rgb")
 
 
-def test_a_split_that_is_not_there_is_named_with_those_that_are(dataset: Dataset):
-    with pytest.raises(UserError, match=r"no split 'test' in rgb: it has train, val"):
+def test_a_missing_split_is_named_with_the_existing_ones(dataset: Dataset):
+    with pytest.raises(UserError, match=r"no split 'test' in rgb: choose from train, val"):
         Index(dataset, "rgb").rows("test")
 
 
 def test_every_row_is_found_in_batches_of_any_length(tmp_path: Path):
     for videos, per_shard in ((1, 1), (13, 5), (64, 3)):
-        dataset = make_up(tmp_path / f"{videos}", Options(videos=videos, frames=7, videos_per_shard=per_shard))
+        dataset = write_synthetic_dataset(
+            tmp_path / f"{videos}", Options(videos=videos, frames=7, videos_per_shard=per_shard)
+        )
         index = Index(dataset, "rgb")
         with pa.memory_map(dataset.storage.path(index_name("rgb"))) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -148,18 +152,18 @@ def test_every_row_is_found_in_batches_of_any_length(tmp_path: Path):
         splits = table.column("split").to_pylist()
         for split in set(splits):
             assert index.rows(split).tolist() == [row for row in range(videos) if splits[row] == split]
-        for row, about in enumerate(table.to_pylist()):
+        for row, expected in enumerate(table.to_pylist()):
             where = index.frames(row, np.arange(7))
-            assert where.shard == shard_name("rgb", about["shard"])
-            assert where.end.tolist() == [about["offset"] + end for end in about["ends"]]
-            assert where.start.tolist() == [about["offset"], *where.end[:-1].tolist()]
-            assert where.crc32.tolist() == about["crc32"]
+            assert where.shard == shard_name("rgb", expected["shard"])
+            assert where.end.tolist() == [expected["offset"] + end for end in expected["ends"]]
+            assert where.start.tolist() == [expected["offset"], *where.end[:-1].tolist()]
+            assert where.crc32.tolist() == expected["crc32"]
         assert {key: row for keys in index.shards().values() for key, row in keys.items()} == {
             key: row for row, key in enumerate(index.keys(range(videos)))
         }
 
 
-def test_the_size_of_the_index_does_not_become_memory_of_the_process():
+def test_a_large_index_takes_no_private_memory():
     result = run(Options(videos=20_000, videos_per_shard=100))
     assert result["index_mb"] > 40
     assert result["private_mb"] < 20
