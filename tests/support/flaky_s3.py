@@ -1,4 +1,4 @@
-"""An S3 server that stands before a real one and does badly what a test wants to be done badly."""
+"""An S3 server that forwards requests to a real one and fails those that a test chooses."""
 
 import http.client
 import re
@@ -8,39 +8,42 @@ from urllib.parse import quote
 
 
 def s3_url(endpoint: str, folder: str = "lgd/folder") -> str:
+    """Return the address of a folder (bucket/path) of the S3 server at `endpoint`."""
     return f"s3://{folder}?endpoint_override={quote(endpoint, safe='')}&scheme=http&region=us-east-1"
 
 
 class FlakyS3(BaseHTTPRequestHandler):
-    """Stands before a real S3 server. Of every request like `faulty` it fails the first `faults` attempts: it answers
-    503, ends the connection without an answer, or, of an object's content, in the middle. With a `refusal` it only
-    gives that."""
+    """Forwards requests to a real S3 server. Tests set its class variables.
+
+    upstream: address of the real server. failing: regular expression of the requests that fail. failures: how many
+    times each of them fails: with the status 503, without a response, or with half of the content of an object.
+    rejection: status and error code for all requests. received: how many times each request came."""
 
     protocol_version = "HTTP/1.1"
-    behind = ""
-    faults = 0
-    faulty = ""
-    refusal: tuple[int, str] | None = None
-    seen: Counter[str]
+    upstream = ""
+    failing = ""
+    failures = 0
+    rejection: tuple[int, str] | None = None
+    received: Counter[str]
 
     def answer(self) -> None:
         body = self.body()
         request = f"{self.command} {re.sub('uploadId=[^&]+', '', self.path)} {self.headers.get('range')}"
-        self.seen[request] += 1
-        if self.refusal:
-            status, code = self.refusal
-            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>said {code}</Message></Error>"
+        self.received[request] += 1
+        if self.rejection:
+            status, code = self.rejection
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>error {code}</Message></Error>"
             return self.reply(status, {"content-type": "application/xml"}, text.encode())
-        faulty = self.seen[request] <= self.faults and re.match(self.faulty, request) is not None
-        if faulty and self.seen[request] % 2:
+        fails = self.received[request] <= self.failures and re.match(self.failing, request) is not None
+        if fails and self.received[request] % 2:
             return self.reply(503, {}, b"")
-        connection = http.client.HTTPConnection(self.behind.removeprefix("http://"))
+        connection = http.client.HTTPConnection(self.upstream.removeprefix("http://"))
         headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
         connection.request(self.command, self.path, body, headers)
         response = connection.getresponse()
         content = response.read()
         connection.close()
-        self.reply(response.status, dict(response.headers), content, cut=faulty)
+        self.reply(response.status, dict(response.headers), content, cut=fails)
 
     def body(self) -> bytes:
         if self.headers.get("transfer-encoding") != "chunked":
@@ -55,7 +58,7 @@ class FlakyS3(BaseHTTPRequestHandler):
     def reply(self, status: int, headers: dict[str, str], content: bytes, cut: bool = False) -> None:
         self.close_connection = cut
         if cut and self.command != "GET":
-            return  # done, but the answer is lost
+            return  # the request was done, but its response is lost
         self.send_response(status)
         for name, value in headers.items():
             if name.lower() not in ("transfer-encoding", "content-length", "connection", "date", "server"):
@@ -68,7 +71,7 @@ class FlakyS3(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
 
     def log_message(self, *args: object) -> None:
-        """Nothing: the tests count."""
+        """Print nothing."""
 
 
-FlakyEndpoint = tuple[type[FlakyS3], str]  # what a test sets its behavior by, and its address
+FlakyEndpoint = tuple[type[FlakyS3], str]  # the class whose variables a test sets, and the address
