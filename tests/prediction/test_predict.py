@@ -24,8 +24,7 @@ from lgd.prediction.overlay import MIN_WIDTH, drawn_names, fitted, predicted
 from lgd.prediction.predict import ClipScores, most_probable, prediction_line
 from lgd.prediction.temporary import given_files, temporary_datasets
 from lgd.preprocessing.demo_videos import write_video
-from lgd.preprocessing.flow.params import TVL1Params
-from lgd.preprocessing.settings import FlowSettings, Settings, settings_from_specs
+from lgd.preprocessing.settings import Settings, settings_from_specs
 from lgd.preprocessing.video.decode import decode
 from lgd.training.checkpoint import CheckpointWriter
 from lgd.training.fusion.fuse import fuse, make_rule
@@ -33,7 +32,7 @@ from lgd.training.fusion.join import join
 from lgd.training.models.zoo import build
 from lgd.training.recipes import recipe_named
 from lgd.training.run import CONFIG, Run, begin_run, open_run
-from lgd.training.scoring.inference import load_checkpoint, score_rows, load_network
+from lgd.training.scoring.inference import load_checkpoint, load_network, score_rows
 from lgd.training.scoring.protocol import TestProtocol
 from lgd.training.scoring.scores import Scores
 
@@ -301,19 +300,6 @@ def _with_stream(folder: Path, data: Dataset, recipe: StreamSpec) -> Dataset:
     return replace(data, storage=Storage(folder / "data"), specs={recipe.stream: recipe})
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        Settings(),
-        Settings(fps=12.5, short_side=64, jpeg_quality=80, flow=FlowSettings(jpeg_quality=70, bound=3.0)),
-        Settings(flow=FlowSettings(backend="torch", tvl1=TVL1Params(lambda_=0.1, warps=3))),
-    ],
-)
-def test_a_recipe_gives_back_the_settings_that_made_it(settings: Settings):
-    recipes = {stream: settings.spec(stream) for stream in STREAMS}
-    assert {stream: settings_from_specs(recipes).spec(stream) for stream in STREAMS} == recipes
-
-
 def change(recipe: StreamSpec, **settings: Setting) -> dict[str, StreamSpec]:
     return {recipe.stream: replace(recipe, settings={**recipe.settings, **settings})}
 
@@ -322,7 +308,8 @@ def test_other_versions_of_the_programs_are_said_and_other_settings_refused(
     videos: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
 ):
     flow = Settings(short_side=64).spec("flow")
-    assert settings_from_specs(change(flow, opencv="3.4.0", solver="0")).spec("rgb") == Settings(short_side=64).spec("rgb")
+    settings = settings_from_specs(change(flow, opencv="3.4.0", solver="0"))
+    assert settings.spec("rgb") == Settings(short_side=64).spec("rgb")
     for changed in (
         change(flow, order="gray, resize, flow"),
         change(flow, sharpness=2),
