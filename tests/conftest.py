@@ -61,7 +61,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[None]:
-    """What an S3 client takes from the environment."""
+    """Credentials and region of the S3 server, in the environment."""
     with client_environment():
         yield
 
@@ -76,14 +76,14 @@ def s3_endpoint(s3_environment: None) -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An empty folder of a bucket, found by the environment."""
+    """The address of an empty folder of the S3 server, which clients find in the environment."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     return f"s3://lgd/{uuid.uuid4().hex}"
 
 
 @pytest.fixture
 def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits a tenth as long, and always between two attempts."""
+    """Shorten the waits between attempts to a tenth, and the time-outs."""
     monkeypatch.setattr(storage_module, "QUICK_ATTEMPTS", 1)
     monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.1)
     monkeypatch.setattr(storage_module, "SILENCE_S", 1.0)
@@ -92,8 +92,8 @@ def fast_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def flaky_s3(s3_endpoint: str) -> Iterator[FlakyEndpoint]:
-    """The server between, whose behavior a test sets, and its address."""
-    kind = type("FlakyEndpoint", (FlakyS3,), {"behind": s3_endpoint, "seen": Counter()})
+    """A server that forwards requests to the S3 server and fails those that the test chooses."""
+    kind = type("FlakyEndpoint", (FlakyS3,), {"upstream": s3_endpoint, "received": Counter()})
     with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -127,7 +127,7 @@ def dataset(dataset_folder: Path) -> Dataset:
 
 @pytest.fixture
 def remote(dataset_folder: Path, s3: str, flaky_s3: FlakyEndpoint) -> Dataset:
-    """The same dataset in an object store, behind the server that falters."""
+    """The same dataset in an object store, through the server that fails requests of the test's choice."""
     storage = Storage(s3)
     for path in dataset_folder.rglob("*"):
         if path.is_file():

@@ -57,7 +57,7 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("train", "nano-rgb", "--data", "d", "--run", "r", "--batch-size", "0"), "--batch-size must be more than 0"),
         (("train", "nano-rgb", "--data", "d"), "--run"),
         (("preprocess", "v"), "--out"),
-        (("preprocess", "v", "--out", "d", "--streams", "rgb", "sound"), "no stream 'sound'"),
+        (("preprocess", "v", "--out", "d", "--streams", "rgb", "sound"), "unknown stream 'sound'"),
         (("preprocess", "v", "--out", "d", "--short-side", "0"), "--short-side must lie between"),
         (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
         (("evaluate", "r", "--data", "d", "--out", "s.parquet", "--cache-gb", "0"), "--cache-gb must be more than 0"),
@@ -104,13 +104,13 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         (("preprocess", empty, "--out", tmp_path / "d"), "empty folder"),
         (("preprocess", tmp_path, "--out", tmp_path / "d", "--annotations", tmp_path / "columns.csv"), "path"),
         (("preprocess", tmp_path, "--out", tmp_path / "d", "--annotations", tmp_path / "labels.csv"), "label"),
-        (("inspect", tmp_path / "nowhere"), "there is no dataset"),
+        (("inspect", tmp_path / "nowhere"), "nowhere does not exist"),
         (("inspect", empty), "is not a dataset"),
         (("inspect", newer), "version 99"),
-        (("inspect", tmp_path / "nowhere", "--pictures", tmp_path / "d"), "there is no dataset"),
+        (("inspect", tmp_path / "nowhere", "--pictures", tmp_path / "d"), "nowhere does not exist"),
         (("inspect", dataset_folder, "--pictures", tmp_path / "labels.csv"), "a file of that name is in the way"),
         ((*train, newer), "version 99"),
-        ((*train, tmp_path / "nowhere"), "there is no dataset"),
+        ((*train, tmp_path / "nowhere"), "nowhere does not exist"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
         (("bench", "flow", empty), "holds no videos"),
         (("bench", "preprocess", empty), "empty folder"),
@@ -135,7 +135,7 @@ def test_inspect_describes_the_dataset_and_its_json_agrees(call, dataset_folder:
     assert about["streams"]["flow"]["frames"] == 18 * 39
     assert about["problems"] == []
     text = call("inspect", dataset_folder)[1]
-    assert "18 videos of 6 classes" in text
+    assert "18 videos in 6 classes" in text
     assert "720" in text
 
 

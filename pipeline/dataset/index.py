@@ -162,7 +162,7 @@ class Index:
         self.classes = dataset.classes
         self.cache = None if self.storage.local else dataset.cache
         name = index_name(stream)
-        mapped = self.cache and self.cache.mapped(self.storage, name, dataset.fingerprint)
+        mapped = self.cache and self.cache.map(self.storage, name, dataset.fingerprint)
         content = (mapped or self.storage.map(name)).read_buffer()
         try:
             file = pa.ipc.open_file(content)

@@ -1,13 +1,13 @@
-"""A local cache of a remote dataset's shards, which the workers of a machine share and later runs find again.
+"""A local cache of the shards of a remote dataset, shared by the workers of a machine and by later runs.
 
-A clip that is not in the cache yet is read from the store at once; its shard is fetched in the background meanwhile, by
-one thread a process. The clips of a shuffled epoch come from all shards: the first batches would otherwise wait for one
-whole shard a clip. Whatever the cache holds, the bytes of a clip are the same.
+A clip that is not in the cache is read from the object store at once, while one thread per process fetches its shard in
+the background. The clips of a shuffled epoch come from all shards: otherwise each clip of the first batches would wait
+for a complete shard. The bytes of a clip do not depend on what is in the cache.
 
-A file of the cache is named after what must be in it, so that datasets, recipes and shards that were made anew never
-meet. While it is being fetched it has another name, all the room it will take, and a lock that ends with the process
-that fetches it: a file whose lock can be taken was left behind by a kill. A file that is removed stays readable for
-those who have it open.
+The name of a file in the cache contains a hash of its content or origin, so that different datasets, specs and
+recreated shards never share a file. While a file is fetched it has a temporary name, its full size is reserved, and it
+is locked until the process that fetches it ends: a temporary file that is not locked belongs to a killed process. A
+file that is removed stays readable for processes that have it open.
 """
 
 import atexit
@@ -32,117 +32,123 @@ from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.retries import reason
 from lgd.pipeline.storage.storage import BLOCK_BYTES, TEMPORARY, Storage, disk_errors
 
-# A shard used this recently is not removed to make room for another. When a dataset is larger than its cache all of
-# its shards are equally likely to be needed next: to exchange them would cost a whole shard for every clip.
+# A shard used this recently is not removed to free space for another one. When a dataset is larger than its cache, all
+# of its shards are equally likely to be needed next: replacing them would fetch a complete shard for every clip.
 KEEP_S = 600.0
-TOUCH_S = 60.0  # how exactly it is known when a file was last used
-WAITING = 64  # shards that wait to be fetched, at most; what is asked for beyond them will be asked for again
+TOUCH_S = 60.0  # precision of the time when a file was last used
+MAX_QUEUED = 64  # shards that wait to be fetched; requests beyond them are dropped, and repeated by later clips
 LOCK = ".lock"  # held while files are counted and removed
-OURS = re.compile(rf"({re.escape(TEMPORARY)})?[\w.-]+-[0-9a-f]{{32}}\.(tar|arrow)")  # others' files are left alone
+# Names of files of a cache; other files in its folder are not touched.
+CACHE_FILE = re.compile(rf"({re.escape(TEMPORARY)})?[\w.-]+-[0-9a-f]{{32}}\.(tar|arrow)")
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """A folder of whole files, at most `most_bytes` in all. keep_s: see KEEP_S."""
+    """A folder of complete files.
+
+    max_bytes: their maximum total size. keep_s: see KEEP_S."""
 
     path: str
     max_bytes: int
     keep_s: float = KEEP_S
 
     def file(self, name: str) -> str:
+        """Return the path of a file in the folder."""
         return f"{self.path}/{name}"
 
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where a machine keeps shards of remote datasets."""
+    """The shard cache of each machine."""
 
     cache: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder on each worker's machine that keeps shards of a dataset on an object store, for this and later runs.
-    Without one every clip is read from the store."""
+    """Local folder on each machine that keeps shards of a dataset in an object store, for this and later runs.
+    Default: no cache; every clip is read from the object store."""
     cache_gb: float = 100.0
-    """Size of that folder, GB. What has not been used for longest is removed."""
+    """Maximum size of that folder, GB. The least recently used shards are removed."""
 
     def __post_init__(self) -> None:
         if self.cache_gb <= 0:
             raise UsageError(f"--cache-gb must be more than 0, not {self.cache_gb:g}")
-        if self.cache is not None:  # the workers run in other folders
-            object.__setattr__(self, "cache", os.path.abspath(self.cache))
+        if self.cache is not None:  # the workers run in different folders
+            object.__setattr__(self, "cache", os.path.abspath(os.path.expanduser(self.cache)))
 
 
 class ShardCache:
-    """The cache as one process uses it. Thread-safe. To be closed, at the latest at the end of the process."""
+    """The cache as one process uses it. Thread-safe. Close it after use; it is also closed when the process ends."""
 
     def __init__(self, folder: str | Path, max_bytes: int, keep_s: float = KEEP_S):
-        """Makes the folder, removes what killed processes left in it, and what is more than `most_bytes`.
+        """Create the folder, and remove temporary files of killed processes and files beyond `max_bytes`.
 
-        Raises UserError for a folder that cannot be made."""
-        self.folder = CacheFolder(os.path.abspath(folder), max_bytes, keep_s)
+        Raises UserError if the folder cannot be created."""
+        self.folder = CacheFolder(os.path.abspath(os.path.expanduser(folder)), max_bytes, keep_s)
         self._lock = threading.Lock()
-        self._waiting: dict[str, tuple[Storage, str]] = {}  # by name in the cache; the first one is being fetched
+        self._queue: dict[str, tuple[Storage, str]] = {}  # by name in the cache; the first one is being fetched
         self._too_large: set[str] = set()
         self._full_until = 0.0  # on the monotonic clock
-        self._failed = False  # the disk did; files that are there are still used
+        self._disk_failed = False  # files in the cache are still used
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         with disk_errors(self.folder.path):
             os.makedirs(self.folder.path, exist_ok=True)
-        with self._disk_faults(), _locked(self.folder.file(LOCK), wait=True):
-            make_room(self.folder, 0)
+        with self._disk_errors(), _locked(self.folder.file(LOCK), wait=True):
+            free_space(self.folder, 0)
 
     def open(self, name: str) -> int | None:
-        """A handle for reading a file of the cache, which the caller closes; None if it is not there."""
+        """Open a file of the cache for reading: a file descriptor, which the caller closes, or None if the file is
+        missing."""
         try:
             return os.open(self.folder.file(name), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
 
     def touch(self, handle: int) -> None:
-        """Notes that a file is in use."""
-        with contextlib.suppress(PermissionError):  # another user's, whose own workers note it
+        """Record that an open file is in use. handle: its file descriptor."""
+        with contextlib.suppress(PermissionError):  # a file of a different user, whose own workers record it
             os.utime(handle)
 
     def drop(self, name: str) -> None:
-        """Removes a file that turned out to be damaged."""
+        """Remove a damaged file."""
         say(f"{self.folder.file(name)} was damaged; it is fetched again")
-        with contextlib.suppress(FileNotFoundError):  # another worker found it out too
+        with contextlib.suppress(FileNotFoundError):  # another worker removed it
             os.unlink(self.folder.file(name))
 
     def request(self, storage: Storage, shard: str, name: str) -> None:
-        """Has a shard fetched in the background, to be `name` in the cache, unless there is no room for it. Returns at
-        once."""
+        """Fetch a shard in the background under `name` in the cache, unless there is no space for it. Returns at once.
+
+        shard: path in `storage`."""
         with self._lock:
             if (
-                self._failed
+                self._disk_failed
                 or self._closing.is_set()
-                or name in self._waiting
+                or name in self._queue
                 or name in self._too_large
-                or len(self._waiting) >= WAITING
+                or len(self._queue) >= MAX_QUEUED
                 or time.monotonic() < self._full_until
             ):
                 return
-            self._waiting[name] = storage, shard
+            self._queue[name] = storage, shard
             if self._thread is None:
-                atexit.register(self.close)  # Python would end a daemon thread in the middle of a system call
+                atexit.register(self.close)  # Python would stop a daemon thread in the middle of a system call
                 self._thread = threading.Thread(target=self._fetch_all, name="shard-cache", daemon=True)
                 self._thread.start()
 
-    def mapped(self, storage: Storage, name: str, fingerprint: str) -> pa.NativeFile | None:
-        """A remote file of a dataset as a memory-mapped copy in the cache, fetched now if it is not there; None if
-        there is no room for it. fingerprint: of the dataset.
+    def map(self, storage: Storage, name: str, fingerprint: str) -> pa.NativeFile | None:
+        """Return a memory-mapped copy of a remote file of a dataset, fetched first if it is not in the cache; None if
+        there is no space for it. fingerprint: of the dataset.
 
-        Raises StoreError when the store does not answer or refuses."""
+        Raises StoreError if the object store is unreachable or rejects the request."""
         stamp = f"{storage.display(name)} {fingerprint} {storage.stamp(name)}"
         stem, _, suffix = name.replace("/", "-").rpartition(".")
         copy = f"{stem}-{hashlib.sha256(stamp.encode()).hexdigest()[:32]}.{suffix}"
         file = self.folder.file(copy)
-        if not os.path.exists(file) and not self._failed:
+        if not os.path.exists(file) and not self._disk_failed:
             size = storage.size(name)
             if size is None:
                 raise FileNotFoundError(storage.display(name))
-            with self._disk_faults():
+            with self._disk_errors():
                 put(self.folder, copy, size, blocks=storage.blocks(name), wait=True)
         try:
             os.utime(file)
@@ -151,7 +157,7 @@ class ShardCache:
             return None
 
     def close(self) -> None:
-        """Ends the background thread, which gives up what it is fetching."""
+        """Stop the background thread, and cancel what it is fetching."""
         with self._lock:
             self._closing.set()
             thread = self._thread
@@ -168,17 +174,17 @@ class ShardCache:
     def _fetch_all(self) -> None:
         while True:
             with self._lock:
-                if self._closing.is_set() or self._failed or not self._waiting:
-                    self._waiting.clear()
+                if self._closing.is_set() or self._disk_failed or not self._queue:
+                    self._queue.clear()
                     self._thread = None
                     return
-                name, (storage, shard) = next(iter(self._waiting.items()))
-            # A store that falters: whoever needs the shard meets the same fault, waits for it or says so, and asks for
-            # the shard again. Waiting here as well would only keep `close` from ending.
-            with contextlib.suppress(StoreError, _Closed), self._disk_faults():
+                name, (storage, shard) = next(iter(self._queue.items()))
+            # Errors of the store are not retried here: the reader of the shard meets the same error, retries, reports
+            # it, and requests the shard again. Waiting here would only delay `close`.
+            with contextlib.suppress(StoreError, _Closed), self._disk_errors():
                 self._fetch(storage, shard, name)
             with self._lock:
-                del self._waiting[name]
+                del self._queue[name]
 
     def _fetch(self, storage: Storage, shard: str, name: str) -> None:
         with _once(lambda: storage.fs.open_input_file(storage.path(shard))) as file:
@@ -195,23 +201,23 @@ class ShardCache:
             yield _once(lambda start=start: file.read_at(BLOCK_BYTES, start))  # type: ignore[misc]
 
     @contextmanager
-    def _disk_faults(self) -> Iterator[None]:
-        """A disk that is full or fails: one line, said once; from then on this process puts nothing into the cache."""
+    def _disk_errors(self) -> Iterator[None]:
+        """Report an error of the disk in one line, once; from then on this process writes nothing to the cache."""
         try:
             yield
         except OSError as error:
             with self._lock:
-                failed, self._failed = self._failed, True
-            if not failed:
+                reported, self._disk_failed = self._disk_failed, True
+            if not reported:
                 say(
-                    f"cannot write to the cache {self.folder.path} ({error.strerror}): what is not in it is read from "
-                    "the store; free some space, or give a smaller --cache-gb"
+                    f"cannot write to the cache {self.folder.path} ({error.strerror}): shards that are not in it are "
+                    "read from the object store; free some space, or set a smaller --cache-gb"
                 )
 
 
 @contextmanager
 def opened_cache(cache_config: CacheConfig) -> Iterator[ShardCache | None]:
-    """The cache that is asked for, closed in the end; None if none is."""
+    """Yield the cache of this configuration, or None if it has none; closed at the end of the block."""
     if cache_config.cache is None:
         yield None
         return
@@ -220,11 +226,11 @@ def opened_cache(cache_config: CacheConfig) -> Iterator[ShardCache | None]:
 
 
 class _Closed(Exception):
-    """The cache is being closed."""
+    """Raised in the background thread when the cache is closed."""
 
 
 def _once(do: Callable[[], Result]) -> Result:
-    """A request to a store, which is not repeated. Raises StoreError for whatever becomes of it."""
+    """Return the result of a request to an object store without retries. Raises StoreError for all its errors."""
     try:
         return do()
     except OSError as error:
@@ -232,71 +238,72 @@ def _once(do: Callable[[], Result]) -> Result:
 
 
 def put(folder: CacheFolder, name: str, size: int, *, blocks: Iterator[bytes], wait: bool) -> bool:
-    """Writes a file of `size` bytes; the least recently used ones make room for it. It appears whole or not at all.
+    """Write a file of `size` bytes atomically, after removing least recently used files if there is no space for it.
 
-    wait: for another process that is writing it, instead of leaving it to that one. Returns whether there was room
-    (or another process is at it). Raises OSError for faults of the disk, and what `blocks` raises."""
+    wait: wait for a process that is already writing it, instead of leaving the file to that process. Returns whether
+    there was space (or another process is writing it). Raises OSError for errors of the disk, and errors of
+    `blocks`."""
     if size > folder.max_bytes:
         return False
-    final, aside = folder.file(name), folder.file(TEMPORARY + name)
-    with _locked(aside, wait) as handle:
+    final, temporary = folder.file(name), folder.file(TEMPORARY + name)
+    with _locked(temporary, wait) as handle:
         if handle is None:
             return True
         try:
-            there = os.path.exists(final)
-            if not there and _reserve(folder, handle, size):
+            exists = os.path.exists(final)
+            if not exists and _reserve(folder, handle, size):
                 written = 0
                 for block in blocks:
                     written += os.pwrite(handle, block, written)
                 if written != size:
                     raise StoreError(f"{name} changed while it was fetched")
                 os.fsync(handle)
-                os.rename(aside, final)
+                os.rename(temporary, final)
                 return True
-            os.unlink(aside)
-            return there
+            os.unlink(temporary)
+            return exists
         except BaseException:
-            os.unlink(aside)
+            os.unlink(temporary)
             raise
 
 
 def _reserve(folder: CacheFolder, handle: int, size: int) -> bool:
-    """Gives a file all the bytes it will have, so that others count them and a full disk is known before the bytes
-    are fetched; False if there is no room for them."""
-    os.ftruncate(handle, 0)  # what a killed process left
+    """Allocate all bytes of a file, so that other processes count them and a full disk is detected before the bytes are
+    fetched. Returns False if there is no space for them."""
+    os.ftruncate(handle, 0)  # bytes that a killed process wrote
     with _locked(folder.file(LOCK), wait=True):
-        room = make_room(folder, size)
-        if room and size:
+        fits = free_space(folder, size)
+        if fits and size:
             os.posix_fallocate(handle, 0, size)
-    return room
+    return fits
 
 
-def make_room(folder: CacheFolder, size: int) -> bool:
-    """Removes what killed processes left, and the least recently used files until `size` more bytes fit; returns
-    whether they do. To be called under the folder's lock."""
+def free_space(folder: CacheFolder, size: int) -> bool:
+    """Remove temporary files of killed processes, and least recently used files until `size` more bytes fit. Returns
+    whether they fit. The caller holds the lock of the folder."""
     now, total = time.time(), 0
-    whole: list[tuple[float, str, int]] = []
+    complete: list[tuple[float, str, int]] = []
     for entry in os.scandir(folder.path):
-        if not OURS.fullmatch(entry.name):
+        if not CACHE_FILE.fullmatch(entry.name):
             continue
-        with contextlib.suppress(FileNotFoundError):  # renamed or dropped since it was listed
+        with contextlib.suppress(FileNotFoundError):  # renamed or removed since it was listed
             stat = entry.stat()
             if not entry.name.startswith(TEMPORARY):
-                whole.append((stat.st_mtime, entry.path, stat.st_size))
-            elif _abandoned(entry.path):
+                complete.append((stat.st_mtime, entry.path, stat.st_size))
+            elif _remove_abandoned(entry.path):
                 continue
             total += stat.st_size
-    for used, path, freed in sorted(whole):
-        if total + size <= folder.max_bytes or (total <= folder.max_bytes and now - used < folder.keep_s):
+    for last_used, path, file_size in sorted(complete):
+        if total + size <= folder.max_bytes or (total <= folder.max_bytes and now - last_used < folder.keep_s):
             break
-        with contextlib.suppress(FileNotFoundError):  # dropped
+        with contextlib.suppress(FileNotFoundError):  # removed by `drop`
             os.unlink(path)
-        total -= freed
+        total -= file_size
     return total + size <= folder.max_bytes
 
 
-def _abandoned(path: str) -> bool:
-    """Whether nobody was writing a file any more; then it is removed."""
+def _remove_abandoned(path: str) -> bool:
+    """Remove a temporary file unless a process is writing it. Returns whether it was removed."""
     with _locked(path, wait=False) as handle:
         if handle is not None:
             os.unlink(path)
@@ -305,14 +312,14 @@ def _abandoned(path: str) -> bool:
 
 @contextmanager
 def _locked(path: str, wait: bool) -> Iterator[int | None]:
-    """A handle of a file, made if it is not there, that nobody else has locked; None where somebody has and `wait` is
-    False."""
+    """Yield the descriptor of a file that this process has locked; the file is created if it is missing. Yields None if
+    another process has locked it and `wait` is False."""
     handle = _open_locked(path, wait)
     try:
         yield handle
     finally:
         if handle is not None:
-            os.close(handle)  # and with it the lock
+            os.close(handle)  # releases the lock
 
 
 def _open_locked(path: str, wait: bool) -> int | None:
@@ -323,7 +330,7 @@ def _open_locked(path: str, wait: bool) -> int | None:
         except BlockingIOError:
             os.close(handle)
             return None
-        # Whoever had it locked may have removed or renamed it meanwhile.
+        # The process that held the lock may have removed or renamed the file.
         if os.path.exists(path) and os.path.samestat(os.fstat(handle), os.stat(path)):
             return handle
         os.close(handle)

@@ -1,7 +1,7 @@
-"""Where bytes live: one interface to a local folder or an object store (s3://, gs://), through pyarrow.fs.
+"""Files: one interface to a local folder or an object store (s3://, gs://), through pyarrow.fs.
 
-Every write appears whole or not at all: local files are written aside, flushed to the disk and renamed; objects are
-put in one piece from a local temporary file. What a faltering store refuses is tried again, see `store_faults`.
+Every write is atomic: local files are written under a temporary name, flushed to the disk and renamed; objects are sent
+in one request from a local temporary file. Requests that an object store fails are repeated, see `retries`.
 """
 
 import contextlib
@@ -21,28 +21,31 @@ import pyarrow.fs as pafs
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.storage.retries import MISSING_BUCKET, with_retries
 
-TEMPORARY = ".tmp-"  # prefix of files that are being written; left behind only by a kill, removed by the next run
-BLOCK_BYTES = 8 << 20  # of a remote file that is read block by block
+TEMPORARY = (
+    ".tmp-"  # prefix of files that are being written; only killed processes leave them, the next run removes them
+)
+BLOCK_BYTES = 8 << 20  # size of the blocks in which a remote file is read
 OBJECT_STORES = ("s3", "gcs")  # they have buckets and objects, and no folders
-CONNECT_S = 3.0
-SILENCE_S = 5.0  # without a byte from the store
-QUICK_ATTEMPTS = 2  # that pyarrow makes by itself of each request; `persist` repeats them with time between
+CONNECT_S = 3.0  # time-out of a connection
+SILENCE_S = 5.0  # time-out of a request during which no byte arrives
+QUICK_ATTEMPTS = 2  # attempts that pyarrow makes of each request; `with_retries` repeats these after a wait
 
 Result = TypeVar("Result")
 
 
 class Storage:
-    """A folder, local or remote. Paths given to its methods are relative to it, with forward slashes.
+    """A folder, local or remote. Its methods take paths relative to it, with forward slashes.
 
-    Thread-safe. Every method raises StoreError for a remote store that does not answer or refuses; reading a file that
-    is not there raises FileNotFoundError."""
+    Thread-safe. Every method raises StoreError if an object store is unreachable or rejects a request, and
+    FileNotFoundError if a file to read is missing."""
 
     def __init__(self, root: str | Path):
-        """root: a path, or an address as pyarrow takes it, such as s3://bucket/folder?region=eu-west-1.
+        """root: a path, in which `~` at the start is the home folder, or an address for pyarrow, such as
+        s3://bucket/folder?region=eu-west-1.
 
-        Raises UserError for an address that is none."""
-        self.root = str(root)
-        # As in messages: without the password that an address may hold.
+        Raises UserError if the address is not valid."""
+        self.root = os.path.expanduser(root)
+        # For messages: without the password that an address may contain.
         self._shown, self._query = re.sub(r"://[^/?]*@", "://", self.root), ""
         if "://" in self.root:
             self._shown, mark, query = self._shown.partition("?")
@@ -56,29 +59,31 @@ class Storage:
         else:
             self.fs, self.base = pafs.LocalFileSystem(), os.path.abspath(self.root)
         if not self.base:
-            raise UserError(f"{self.display()} names no bucket: give one, such as s3://bucket/folder")
+            raise UserError(f"{self.display()} does not name a bucket: give one, such as s3://bucket/folder")
         self.local = isinstance(self.fs, pafs.LocalFileSystem)
 
     def __reduce__(self) -> tuple[type, tuple[str]]:
-        # Rebuilt on the other side, so that a cluster task opens its own connections.
+        # Created again where it is unpickled, so that a task of the cluster opens its own connections.
         return Storage, (self.address,)
 
     @property
     def address(self) -> str:
-        """What opens this storage again, whatever the working folder."""
+        """The root with which `Storage` opens this folder again, from any working folder."""
         return self.root if "://" in self.root else self.base
 
     def path(self, name: str = "") -> str:
-        """The path of `name` as `self.fs` takes it."""
+        """Return the path of `name` for `self.fs`."""
         return f"{self.base}/{name}" if name else self.base
 
     def display(self, name: str = "") -> str:
-        """The path or address of `name` as a user writes it."""
+        """Return the path or address of `name` for messages, as a user writes it."""
         return (f"{self._shown.rstrip('/')}/{name}" if name else self._shown) + self._query
 
     def exists(self, name: str = "") -> bool:
-        """Raises StoreError when the storage itself is asked for and not even its bucket is there."""
-        found = self._info(self.path(name), name).type != pafs.FileType.NotFound
+        """Return whether a file or folder exists; by default, this folder itself.
+
+        Raises StoreError if this folder is asked for and its bucket does not exist."""
+        found = bool(self._info(self.path(name), name).type != pafs.FileType.NotFound)
         if not found and not name and self.fs.type_name in OBJECT_STORES:
             bucket = self._info(self.base.partition("/")[0])
             if bucket.type == pafs.FileType.NotFound:
@@ -86,102 +91,103 @@ class Storage:
         return found
 
     def size(self, name: str) -> int | None:
-        """Size of a file in bytes; None if there is no such file."""
+        """Return the size of a file in bytes, or None if it does not exist."""
         info = self._info(self.path(name), name)
         return info.size if info.type == pafs.FileType.File else None
 
     def stamp(self, name: str) -> str:
-        """Size and time of a file as text that is another one when the file has been replaced."""
+        """Return size and modification time of a file as text, which changes when the file is replaced."""
         info = self._info(self.path(name), name)
         return f"{info.size} {info.mtime_ns}"
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of the files in a folder, sorted; empty if there is no such folder."""
+        """Return the names of the files in a folder, sorted; empty if the folder does not exist."""
         return sorted(info.base_name for info in self._list(folder, recursive=False))
 
     def list_all(self) -> list[str]:
-        """Paths of all files at any depth, sorted: one listing."""
+        """Return the paths of all files at any depth, sorted, from one listing."""
         above = len(self.base) + 1
         return sorted(info.path[above:] for info in self._list("", recursive=True))
 
     def open(self, name: str) -> pa.NativeFile:
-        """A random-access file for reading. A read of it may still fault: see `read_range`."""
+        """Open a file for random-access reading. Reads of a remote file are not repeated: see `read_range`."""
         return self._with_retries(name, lambda: self.fs.open_input_file(self.path(name)))
 
     def open_whole(self, name: str) -> pa.NativeFile:
-        """A file for reading all of: a remote one is in memory already, so that no read of it faults."""
+        """Open a file to read all of it: a remote one is read into memory first, so that no later read fails."""
         return self.open(name) if self.local else pa.BufferReader(self.read(name))
 
     def map(self, name: str) -> pa.NativeFile:
-        """A file for reading, memory-mapped; a remote one is copied to the temporary folder first, where it has no name
-        and is gone with the last reader.
+        """Open a memory-mapped file for reading. A remote one is copied to the temporary folder first, without a name
+        there, so that the copy disappears when it is closed.
 
-        Raises UserError when the temporary folder is full."""
+        Raises UserError if the temporary folder is full."""
         if self.local:
             return pa.memory_map(self.path(name))
-        folder = tempfile.gettempdir()
-        what = f"in {folder} (set TMPDIR for another folder), where a copy of {self.display(name)} is kept while it is open"
-        with disk_errors(what), tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
+        target = f"{_temporary_folder()}, where a copy of {self.display(name)} is kept while it is open"
+        with disk_errors(target), tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
             for block in self.blocks(name):
                 file.write(block)
             file.flush()
             return pa.memory_map(file.name)
 
     def read(self, name: str) -> bytes:
+        """Return the content of a file."""
+
         def read() -> bytes:
             with self.fs.open_input_file(self.path(name)) as file:
-                return file.read()
+                return bytes(file.read())
 
         return self._with_retries(name, read)
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes of a file from byte `start` on; fewer where it ends before."""
+        """Return `length` bytes of a file from byte `start` on, or fewer if the file ends before."""
 
         def read() -> bytes:
             with self.fs.open_input_file(self.path(name)) as file:
-                return file.read_at(length, start)
+                return bytes(file.read_at(length, start))
 
         return self._with_retries(name, read)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """A file in blocks of at most BLOCK_BYTES."""
+        """Yield the content of a file in blocks of at most BLOCK_BYTES."""
         with self.open(name) as file:
             for start in range(0, file.size(), BLOCK_BYTES):
                 yield self._with_retries(name, lambda start=start: file.read_at(BLOCK_BYTES, start))  # type: ignore[misc]
 
     def make_folder(self, folder: str = "") -> None:
-        """Makes a folder and those above it. Object stores need none: they would only hold marks of it."""
+        """Create a folder and those above it; nothing in object stores, which have no folders."""
         if self.fs.type_name not in OBJECT_STORES:
             try:
                 with disk_errors(self.display(folder)):
                     self._with_retries(folder, lambda: self.fs.create_dir(self.path(folder), recursive=True))
             except FileNotFoundError as error:
-                raise UserError(f"cannot make the folder {self.display(folder)}: choose another one") from error
+                raise UserError(f"cannot create the folder {self.display(folder)}: choose a different one") from error
 
     def delete(self, name: str) -> None:
-        """Raises FileNotFoundError for a local file that is not there. A remote one may be gone: a deletion whose
-        answer was lost is tried again."""
+        """Delete a file. Raises FileNotFoundError if a local file is missing. A missing remote file is not an error,
+        because a deletion is repeated when its response was lost."""
         with contextlib.nullcontext() if self.local else contextlib.suppress(FileNotFoundError):
             self._with_retries(name, lambda: self.fs.delete_file(self.path(name)))
 
     def clean(self, folder: str = "") -> None:
-        """Removes what killed writers left behind in a folder."""
+        """Remove the temporary files of killed processes from a folder."""
         for name in self.names(folder):
             if name.startswith(TEMPORARY):
                 self.delete(f"{folder}/{name}" if folder else name)
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
-        """A binary file that appears under `name` when the block ends without an error, and not at all otherwise.
+        """Open a binary file that appears under `name` when the block ends without an error, and otherwise not at all.
 
-        Raises UserError when the disk is full or the folder cannot be written."""
+        Raises UserError if the disk is full or the folder is not writable."""
         folder, _, base = name.rpartition("/")
-        aside, what = self.path(folder), self.display(name)
+        temporary_folder, target = self.path(folder), self.display(name)
         if not self.local:
-            aside = tempfile.gettempdir()
-            what = f"in {aside} (set TMPDIR for another folder), where {what} is written before it is sent"
-        with disk_errors(what):
-            handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{base}", dir=aside)
+            temporary_folder = tempfile.gettempdir()
+            target = f"{_temporary_folder()}, where {target} is written before it is sent"
+        with disk_errors(target):
+            handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{base}", dir=temporary_folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     yield file
@@ -198,13 +204,13 @@ class Storage:
                     os.unlink(temporary)
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a whole file atomically."""
+        """Write a file atomically."""
         with self.writer(name) as file:
             file.write(content)
 
     def _put(self, file: str, name: str) -> None:
-        # pyarrow.fs.copy_files says nothing when a part of a large object could not be sent (pyarrow 26). And in one
-        # write: a stream that an error leaves half written is still closed in the end, and half an object put.
+        # Not pyarrow.fs.copy_files: it raises no error when a part of a large object could not be sent (pyarrow 26).
+        # In one write, because a stream is closed even after an error, which would create an incomplete object.
         with pa.memory_map(file) as source:
             content = source.read_buffer()
             stream = self.fs.open_output_stream(self.path(name))
@@ -218,16 +224,16 @@ class Storage:
         return self._with_retries(name, lambda: self.fs.get_file_info(path))
 
     def _list(self, folder: str, recursive: bool) -> list[pafs.FileInfo]:
-        """The files in a folder; what marks a folder in an object store is none."""
+        """Return the files in a folder, without the objects that mark folders in an object store."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         infos = self._with_retries(folder, lambda: self.fs.get_file_info(selector))
         return [info for info in infos if info.type == pafs.FileType.File]
 
 
 def _connect(address: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of an address, which fails within seconds, and the path in it.
+    """Return the file system of an address, with time-outs of seconds, and the path in it.
 
-    pyarrow takes no time-outs in an address; but what it pickles a file system as are the arguments to build it."""
+    pyarrow accepts no time-outs in an address; but a pickled file system is its arguments, which can be changed."""
     fs, path = pafs.FileSystem.from_uri(address)
     if fs.type_name == "s3":
         build, (options,) = fs.__reduce__()
@@ -240,26 +246,30 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
 
 
 def folder_and_name(path: str) -> tuple[Storage, str]:
-    """A file's folder and its name there. path: local, or an address such as s3://bucket/folder/name."""
-    path, options = _options_apart(path)
+    """Return the folder of a file, and its name there. path: local, or an address such as s3://bucket/folder/name."""
+    path, options = _split_options(path)
     folder, _, name = path.rpartition("/")
     return Storage((folder or ("/" if path.startswith("/") else ".")) + options), name
 
 
 def folder_beside(path: str, suffix: str) -> Storage:
-    """The folder that has a file's name with a suffix."""
-    path, options = _options_apart(path)
+    """Return the folder next to a file that has its name with a suffix."""
+    path, options = _split_options(path)
     return Storage(path + suffix + options)
 
 
-def _options_apart(path: str) -> tuple[str, str]:
-    """An address, and the ?options after it."""
+def _split_options(path: str) -> tuple[str, str]:
+    """Return an address without the ?options at its end, and these."""
     path, mark, options = path.partition("?") if "://" in path else (path, "", "")
     return path, mark + options
 
 
+def _temporary_folder() -> str:
+    return f"in {tempfile.gettempdir()} (set TMPDIR for a different folder)"
+
+
 def sync_folder(folder: str) -> None:
-    """Makes a rename in a local folder durable."""
+    """Flush a local folder to the disk, so that a rename in it survives a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -268,21 +278,23 @@ def sync_folder(folder: str) -> None:
 
 
 @contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turns the file-system faults that a user can mend into one line that says what to do."""
+def disk_errors(target: str) -> Iterator[None]:
+    """Turn the errors of a file system that a user can fix into a UserError of one line that says what to do.
+
+    target: what was written, after the words "cannot write"."""
     advice: dict[Any, str] = {
-        errno.ENOSPC: "no space is left on the device: free some, and run the same command again to go on",
-        errno.EDQUOT: "the disk quota is used up: free some space, and run the same command again to go on",
-        errno.EACCES: "permission denied: choose another folder, or change its permissions",
-        errno.EROFS: "the file system is read-only: choose another folder",
-        errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
-        errno.EEXIST: "a file of that name is in the way: choose another folder",
-        errno.EISDIR: "a folder of that name is in the way: choose another name",
+        errno.ENOSPC: "no space is left on the device: free some, and rerun the same command to resume",
+        errno.EDQUOT: "the disk quota is used up: free some space, and rerun the same command to resume",
+        errno.EACCES: "permission denied: choose a different folder, or change its permissions",
+        errno.EROFS: "the file system is read-only: choose a different folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder: choose a different folder",
+        errno.EEXIST: "a file with this name already exists: choose a different folder",
+        errno.EISDIR: "a folder with this name already exists: choose a different name",
         errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     }
     try:
         yield
     except OSError as error:
         if error.errno in advice:
-            raise UserError(f"cannot write {what}: {advice[error.errno]}") from error
+            raise UserError(f"cannot write {target}: {advice[error.errno]}") from error
         raise

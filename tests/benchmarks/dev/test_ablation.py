@@ -163,7 +163,7 @@ def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_tra
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--data", "nowhere"], 1, "there is no dataset nowhere"),
+        (["--data", "nowhere"], 1, "dataset nowhere does not exist"),
         (["--data", "nowhere", "--steps", "0"], 2, "--steps must be 1 or more"),
         (["--data", "nowhere", "--jobs", "0"], 2, "--jobs must be 1 or more"),
         (["--data", "nowhere", "--json", "no/such/file.json"], 1, "there is no folder no/such"),

@@ -1,3 +1,5 @@
+"""Opening a dataset: its description, its complete streams, and what is refused."""
+
 import json
 from pathlib import Path
 
@@ -6,22 +8,23 @@ import pytest
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import DESCRIPTION, Dataset, StreamSpec, index_name, open_dataset
 from lgd.pipeline.storage.storage import Storage
+from tests.support.flaky_s3 import FlakyEndpoint
 
 
-def make(folder: Path) -> Dataset:
+def create_dataset(folder: Path) -> Dataset:
     dataset = Dataset(Storage(folder), "f" * 16, ("a", "b"), 4, {"rgb": StreamSpec("rgb", {"fps": 25.0, "side": 120})})
     dataset.storage.make_folder("rgb")
     dataset.save()
     return dataset
 
 
-def test_a_dataset_is_opened_as_it_was_saved(tmp_path: Path):
-    saved, opened = make(tmp_path), open_dataset(tmp_path)
-    for name in ("fingerprint", "classes", "videos_per_shard", "recipes", "summary"):
+def test_a_saved_dataset_is_opened_with_the_same_fields(tmp_path: Path):
+    saved, opened = create_dataset(tmp_path), open_dataset(tmp_path)
+    for name in ("fingerprint", "classes", "videos_per_shard", "specs", "summary"):
         assert getattr(saved, name) == getattr(opened, name)
 
 
-def test_a_recipes_hash_changes_with_every_setting_and_with_nothing_else():
+def test_the_hash_of_a_spec_changes_with_every_setting_and_with_nothing_else():
     spec = StreamSpec("rgb", {"fps": 25.0, "side": 120})
     assert StreamSpec("rgb", {"side": 120, "fps": 25.0}).hash == spec.hash
     assert (
@@ -35,17 +38,33 @@ def test_a_recipes_hash_changes_with_every_setting_and_with_nothing_else():
     ]
 
 
-def test_a_stream_without_an_index_is_not_finished(tmp_path: Path):
-    dataset = make(tmp_path)
-    assert dataset.streams == []
-    with pytest.raises(UserError, match="not finished"):
+def test_a_stream_without_an_index_is_incomplete(tmp_path: Path):
+    create_dataset(tmp_path)
+    dataset = open_dataset(tmp_path)
+    assert dataset.streams == ()
+    with pytest.raises(UserError, match="is incomplete: rerun"):
         dataset.spec("rgb")
     with pytest.raises(UserError, match="has no flow stream"):
         dataset.spec("flow")
-    with pytest.raises(UsageError, match="no stream 'audio'"):
+    with pytest.raises(UsageError, match="unknown stream 'audio'"):
         dataset.spec("audio")
     dataset.storage.write(index_name("rgb"), b"")
+    assert dataset.streams == ()  # as it was when the dataset was opened
+    dataset = open_dataset(tmp_path)
+    assert dataset.streams == ("rgb",)
     assert dataset.spec("rgb") == dataset.specs["rgb"]
+
+
+def test_an_opened_dataset_does_not_ask_the_store_for_its_streams(remote: Dataset, flaky_s3: FlakyEndpoint):
+    flaky_s3[0].received.clear()
+    dataset = open_dataset(remote.storage)
+    requests = [request for request in flaky_s3[0].received.elements() if "index" in request]
+    assert len(requests) <= len(dataset.specs) == 2
+    flaky_s3[0].received.clear()
+    for _ in range(3):
+        assert dataset.streams == ("rgb", "flow")
+        assert dataset.spec("rgb") == dataset.specs["rgb"]
+    assert not flaky_s3[0].received
 
 
 def change(folder: Path, **fields: object) -> None:
@@ -53,22 +72,22 @@ def change(folder: Path, **fields: object) -> None:
     (folder / DESCRIPTION).write_text(json.dumps({**description, **fields}))
 
 
-def test_another_version_is_refused(tmp_path: Path):
-    make(tmp_path)
+def test_a_different_version_is_refused(tmp_path: Path):
+    create_dataset(tmp_path)
     change(tmp_path, version=2)
     with pytest.raises(UserError, match=r"version 2, and this program reads version 1: preprocess it again"):
         open_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "other", "version": 1}', '{"format": "lgd-dataset"}'])
-def test_a_damaged_or_foreign_description_is_refused(tmp_path: Path, content: str):
+def test_an_invalid_description_is_refused(tmp_path: Path, content: str):
     (tmp_path / DESCRIPTION).write_text(content)
-    with pytest.raises(UserError, match="does not describe a dataset"):
+    with pytest.raises(UserError, match="is not a valid description of a dataset"):
         open_dataset(tmp_path)
 
 
-def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path):
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="not a dataset"):
         open_dataset(tmp_path)
-    with pytest.raises(UserError, match="there is no dataset"):
-        open_dataset(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="missing does not exist"):
+        open_dataset(tmp_path / "missing")

@@ -1,3 +1,5 @@
+"""The 8-bit code of flow, and its colors."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,8 +30,8 @@ def test_decoded_flow_is_within_half_a_step_of_the_flow_inside_the_bound(flow, b
 @given(FIELDS, BOUNDS)
 def test_encoding_decoded_codes_gives_the_same_codes(flow, bound):
     codes, _ = encode(flow, bound)
-    again, saturated = encode(decode(codes, bound), bound)
-    np.testing.assert_array_equal(again, codes)
+    recoded, saturated = encode(decode(codes, bound), bound)
+    np.testing.assert_array_equal(recoded, codes)
     assert saturated == 0
 
 
@@ -57,7 +59,7 @@ def test_saturated_fraction_counts_vectors_not_components():
     assert codes.tolist() == [[255, 255, 249, 128, 128, 1, 249, 1]]
 
 
-def test_clips_of_no_pairs_have_an_empty_code():
+def test_no_frames_have_an_empty_code():
     codes, saturated = encode(np.empty((0, 6, 4, 2), np.float32), 20)
     assert codes.shape == (0, 6, 8)
     assert saturated == 0

@@ -21,13 +21,13 @@ from lgd.pipeline.loading.clip_order import Sampling, TrainOrder
 from lgd.pipeline.loading.loader import Batch, train_loader
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.loading.transform import Transform
-from lgd.pipeline.storage import retries as store_faults
+from lgd.pipeline.storage import retries
 from tests.pipeline.storage.test_s3_dataset import uploaded
 from tests.support.flaky_s3 import FlakyEndpoint, s3_url
 
 
 def shard_requests(flaky_s3: FlakyEndpoint) -> list[str]:
-    return [r for r in flaky_s3[0].seen.elements() if r.startswith("GET") and ".tar" in r]
+    return [r for r in flaky_s3[0].received.elements() if r.startswith("GET") and ".tar" in r]
 
 
 def clips(index: Index, sampling: Sampling, count: int) -> list[tuple[int, np.ndarray]]:
@@ -62,7 +62,7 @@ def test_a_remote_clip_is_one_request_for_each_group_of_near_frames_and_the_same
     assert len(shard_requests(flaky_s3)) == 3
     assert far.bytes_read >= far.bytes_used == local.bytes_used
     monkeypatch.setattr(reader_module, "GAP_BYTES", 0)
-    flaky_s3[0].seen.clear()
+    flaky_s3[0].received.clear()
     far = ClipReader(Index(remote, "rgb"))
     row, numbers = wanted[0]
     far.read(row, numbers)
@@ -101,12 +101,14 @@ def test_few_files_are_open_at_once_and_none_in_the_end(
     assert open_shards() == 0
 
 
-def test_faults_that_pass_are_waited_out(remote: Dataset, dataset: Dataset, flaky_s3: FlakyEndpoint, fast_retries: None):
-    flaky_s3[0].faults, flaky_s3[0].faulty = 3, "(GET|HEAD) .*tar"  # 503, half of the bytes, 503
+def test_faults_that_pass_are_waited_out(
+    remote: Dataset, dataset: Dataset, flaky_s3: FlakyEndpoint, fast_retries: None
+):
+    flaky_s3[0].failures, flaky_s3[0].failing = 3, "(GET|HEAD) .*tar"  # 503, half of the bytes, 503
     local, far = ClipReader(Index(dataset, "rgb")), ClipReader(Index(remote, "rgb"))
     for row, numbers in clips(local.index, Sampling(), 2):
         assert all(map(np.array_equal, local.read(row, numbers), far.read(row, numbers)))
-    assert max(flaky_s3[0].seen.values()) == 4
+    assert max(flaky_s3[0].received.values()) == 4
 
 
 def test_a_shard_that_is_gone_from_the_store_is_said(remote: Dataset):
@@ -148,7 +150,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_sample(
                     first.wait()
                     started.start()
             started.join()
-    assert max(kind.seen.values()) > 1
+    assert max(kind.received.values()) > 1
     expected = batches(dataset, 12)
     assert [(batch.position, batch.key) for batch in found] == [(batch.position, batch.key) for batch in expected]
     assert all(torch.equal(a.video, b.video) for a, b in zip(found, expected, strict=True))
@@ -157,7 +159,7 @@ def test_a_server_that_is_killed_and_started_again_costs_no_sample(
 def test_a_server_that_stays_away_is_one_line(
     dataset_folder: Path, s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
+    monkeypatch.setattr(retries, "ATTEMPTS", 2)
     port = free_port()
     with s3_server(port) as server:
         storage = uploaded(dataset_folder, s3_url(f"http://127.0.0.1:{port}"))
@@ -166,7 +168,7 @@ def test_a_server_that_stays_away_is_one_line(
         next(batches)
         server.kill()
         server.wait()
-        with pytest.raises(StoreError, match=r"rgb/train-00000\d.tar.*: the store does not answer") as raised:
+        with pytest.raises(StoreError, match=r"rgb/train-00000\d.tar.*: storage is unreachable") as raised:
             list(batches)
     assert "\n" not in str(raised.value)
     loader.close()

@@ -20,7 +20,6 @@ from lgd.pipeline.loading.reader import ClipReader, CorruptFrame
 from lgd.pipeline.storage.cache import LOCK, CacheFolder, ShardCache, put
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from tests.support.flaky_s3 import FlakyEndpoint
-from tests.training.test_elastic import SMALL
 
 LARGE = 1 << 40
 NAME = f"rgb-train-000000-{'0' * 32}.tar"
@@ -45,7 +44,7 @@ def cached_files(folder: Path) -> list[str]:
 
 
 def shard_bytes(flaky_s3: FlakyEndpoint) -> list[str]:
-    return [r for r in flaky_s3[0].seen.elements() if r.startswith("GET") and ".tar" in r]
+    return [r for r in flaky_s3[0].received.elements() if r.startswith("GET") and ".tar" in r]
 
 
 def read_all(dataset: Dataset, cache: ShardCache | None) -> list[bytes]:
@@ -69,13 +68,13 @@ def test_shards_are_fetched_once_and_later_runs_read_none(
     with ShardCache(tmp_path, LARGE) as cache:
         assert read_all(remote, cache) == expected
         wait_until(lambda: len([path for path in tmp_path.iterdir() if path.name[0] != "."]) == 6)
-        flaky_s3[0].seen.clear()
+        flaky_s3[0].received.clear()
         assert read_all(remote, cache) == expected
     assert len(cached_files(tmp_path)) == 6
     with ShardCache(tmp_path, LARGE) as cache:  # a later run
         assert read_all(remote, cache) == expected
     assert shard_bytes(flaky_s3) == []
-    assert not [request for request in flaky_s3[0].seen if request.startswith("GET") and "index" in request]
+    assert not [request for request in flaky_s3[0].received if request.startswith("GET") and "index" in request]
 
 
 def test_a_local_dataset_is_not_cached(dataset: Dataset, tmp_path: Path):
@@ -304,7 +303,7 @@ def test_a_replaced_index_is_fetched_again(remote: Dataset, tmp_path: Path):
 @pytest.mark.cluster
 def test_training_and_evaluation_read_a_store_through_the_cache(dataset_folder: Path, remote: Dataset, tmp_path: Path):
     address, cache = remote.storage.address, ("--cache", tmp_path / "cache", "--cache-gb", 0.1)
-    short = (*SMALL, "--epochs", 0.5, "--num-workers", 1, 1)
+    short = ("--transform.crop", 48, "--batch-size", 4, "--epochs", 0.5, "--num-workers", 1)
     run = tmp_path / "run"
     done = run_lgd("train", "nano-rgb", "--data", address, "--run", run, *short, *cache)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The storage on a real S3 server, and on one that falters, refuses or is not there."""
+"""Object stores: a real S3 server, and servers that fail for a while, reject requests or are unreachable."""
 
 import pickle
 import signal
@@ -13,14 +13,14 @@ import pytest
 from lgd.clusters.testbed.processes import free_port
 from lgd.clusters.testbed.s3_server import s3_server
 from lgd.pipeline.console.errors import StoreError, UserError
-from lgd.pipeline.storage import retries as store_faults
+from lgd.pipeline.storage import retries
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from tests.support.flaky_s3 import FlakyEndpoint, s3_url
 
 LARGE = bytes(range(256)) * (12 << 12)  # 12 MiB: sent in more than one part
 
 
-def test_what_is_written_is_read_back_whole_in_ranges_and_in_blocks(s3: str):
+def test_a_written_file_is_read_back_completely_in_ranges_and_in_blocks(s3: str):
     storage = Storage(s3)
     assert not storage.local
     assert not storage.exists()
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back_whole_in_ranges_and_in_blocks(s3: str):
         storage.read("inside/large")
 
 
-def test_an_object_appears_only_when_it_is_whole_and_leaves_no_temporary_file(
+def test_an_object_appears_only_when_it_is_complete_and_leaves_no_temporary_file(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -73,14 +73,14 @@ def test_an_object_appears_only_when_it_is_whole_and_leaves_no_temporary_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_marks_of_folders_are_no_files(s3: str):
+def test_objects_that_mark_folders_are_not_files(s3: str):
     storage = Storage(s3)
     storage.fs.create_dir(storage.path("rgb/.parts"), recursive=True)  # as the AWS console and others leave them
     assert storage.names() == storage.names("rgb") == storage.list_all() == []
     assert storage.size("rgb") is None
     assert not storage.exists("dataset.json")
     storage.make_folder("flow")
-    assert not storage.exists("flow")  # nothing to make: an object store has no folders
+    assert not storage.exists("flow")  # an object store has no folders
 
 
 def test_an_address_with_a_query_names_its_files_and_is_rebuilt_in_another_process(s3_endpoint: str):
@@ -101,7 +101,7 @@ def test_a_password_in_an_address_is_used_and_not_shown(s3_endpoint: str):
 
 
 @pytest.mark.parametrize("address", ["s4://bucket/folder", "s3://", "s3://bucket/folder?regio=us-east-1"])
-def test_an_address_that_is_none_is_one_line(s3_environment: None, address: str):
+def test_an_invalid_address_is_one_line(s3_environment: None, address: str):
     with pytest.raises(UserError) as raised:
         Storage(address)
     assert "\n" not in str(raised.value)
@@ -117,9 +117,9 @@ def test_many_threads_share_a_storage(s3: str):
     assert len(storage.names()) == 32
 
 
-def test_every_operation_goes_on_when_the_store_falters(flaky_s3: FlakyEndpoint, fast_retries: None):
+def test_every_operation_is_retried_when_the_store_fails_for_a_while(flaky_s3: FlakyEndpoint, fast_retries: None):
     kind, endpoint = flaky_s3
-    kind.faults = 2
+    kind.failures = 2
     storage = Storage(s3_url(endpoint, "lgd/faltering"))
     storage.write("inside/large", LARGE)
     assert storage.read("inside/large") == LARGE
@@ -129,24 +129,27 @@ def test_every_operation_goes_on_when_the_store_falters(flaky_s3: FlakyEndpoint,
     assert storage.names("inside") == ["large"]
     assert storage.size("inside/large") == len(LARGE)
     storage.delete("inside/large")
-    kind.faults = 0
+    kind.failures = 0
     assert storage.list_all() == []
-    assert max(kind.seen.values()) > 2
+    assert max(kind.received.values()) > 2
 
 
-def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_not_there(
+def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_does_not_exist(
     flaky_s3: FlakyEndpoint, fast_retries: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
+    monkeypatch.setattr(retries, "ATTEMPTS", 2)
     kind, endpoint = flaky_s3
-    kind.faults, kind.faulty = 100, "PUT .*partNumber=2"
+    kind.failures, kind.failing = 100, "PUT .*partNumber=2"
     storage = Storage(s3_url(endpoint, "lgd/parts"))
-    with pytest.raises(StoreError, match="the store does not answer"):
+    with pytest.raises(StoreError, match="storage is unreachable"):
         storage.write("large", LARGE)
     assert storage.list_all() == []
 
 
-def test_a_store_that_is_stopped_and_started_again_is_waited_for(s3_environment: None, fast_retries: None):
+def test_requests_wait_for_a_store_that_restarts(
+    s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retries, "ATTEMPTS", 8)  # on a busy machine the server takes seconds to start
     port = free_port()
     storage = Storage(s3_url(f"http://127.0.0.1:{port}"))
     with s3_server(port):
@@ -155,13 +158,13 @@ def test_a_store_that_is_stopped_and_started_again_is_waited_for(s3_environment:
         found = pool.submit(storage.exists, "a")
         time.sleep(0.3)
         assert not found.done()
-        with s3_server(port):  # another one, with nothing in it
+        with s3_server(port):  # a new, empty one
             assert found.result() is False
             storage.write("a", b"after")
             assert storage.read("a") == b"after"
 
 
-def test_a_store_that_hangs_for_a_while_is_waited_for(s3_environment: None, fast_retries: None):
+def test_requests_wait_for_a_store_that_hangs_for_a_while(s3_environment: None, fast_retries: None):
     port = free_port()
     storage = Storage(s3_url(f"http://127.0.0.1:{port}"))
     with s3_server(port) as server, ThreadPoolExecutor(1) as pool:
@@ -174,18 +177,18 @@ def test_a_store_that_hangs_for_a_while_is_waited_for(s3_environment: None, fast
         assert storage.read("a") == LARGE
 
 
-@pytest.mark.parametrize("how", ["refuses connections", "takes connections and says nothing"])
-def test_a_store_that_is_not_there_is_one_line_within_seconds(
+@pytest.mark.parametrize("how", ["refuses connections", "accepts connections and sends nothing"])
+def test_an_unreachable_store_is_one_line_within_seconds(
     s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch, how: str
 ):
-    monkeypatch.setattr(store_faults, "ATTEMPTS", 2)
+    monkeypatch.setattr(retries, "ATTEMPTS", 2)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if how != "refuses connections":
             listening.listen(50)
         storage = Storage(s3_url(f"http://127.0.0.1:{listening.getsockname()[1]}"))
         started = time.monotonic()
-        with pytest.raises(StoreError, match=r"the store does not answer \(.+\): nothing is lost: run") as raised:
+        with pytest.raises(StoreError, match=r"storage is unreachable \(.+\); progress is saved; rerun") as raised:
             storage.read("a")
         assert time.monotonic() - started < 20
     assert storage.display("a") in str(raised.value)
@@ -196,34 +199,38 @@ def test_a_store_that_is_not_there_is_one_line_within_seconds(
 @pytest.mark.parametrize(
     ("status", "code", "advice"),
     [
-        (404, "NoSuchBucket", "there is no such bucket"),
+        (404, "NoSuchBucket", "the bucket does not exist"),
         (403, "AccessDenied", "access denied: check the credentials"),
-        (403, "InvalidAccessKeyId", "refuses the credentials"),
-        (403, "SignatureDoesNotMatch", "refuses the credentials"),
-        (400, "ExpiredToken", "refuses the credentials"),
+        (403, "InvalidAccessKeyId", "rejects the credentials"),
+        (403, "SignatureDoesNotMatch", "rejects the credentials"),
+        (400, "ExpiredToken", "rejects the credentials"),
         (301, "PermanentRedirect", r"another region: add \?region="),
-        (400, "InvalidArgument", "refuses the request"),
+        (400, "InvalidArgument", "rejects the request"),
     ],
 )
-def test_what_the_user_must_mend_is_one_line_at_once(flaky_s3: FlakyEndpoint, status: int, code: str, advice: str):
+def test_errors_that_the_user_can_fix_are_one_line_at_once(
+    flaky_s3: FlakyEndpoint, status: int, code: str, advice: str
+):
     kind, endpoint = flaky_s3
-    kind.refusal = status, code
+    kind.rejection = status, code
     storage = Storage(s3_url(endpoint))
     with pytest.raises(StoreError, match=advice) as raised:
         storage.write("a", b"1")
     assert "\n" not in str(raised.value)
-    assert set(kind.seen.values()) == {1}
+    assert set(kind.received.values()) == {1}
     if status != 404:
         with pytest.raises(StoreError):
             storage.names()
 
 
 def test_a_missing_bucket_is_not_a_missing_dataset(s3: str):
-    with pytest.raises(StoreError, match=r"s3://nowhere/data: there is no such bucket"):
-        Storage("s3://nowhere/data").exists()
+    with pytest.raises(StoreError, match=r"s3://missing/data: the bucket does not exist"):
+        Storage("s3://missing/data").exists()
 
 
-def test_a_full_temporary_folder_is_named_and_not_the_store(s3: str, full_disk: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_temporary_folder_is_named_instead_of_the_store(
+    s3: str, full_disk: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(tempfile, "tempdir", str(full_disk))
     with pytest.raises(UserError, match=rf"cannot write in {full_disk} .*TMPDIR.* no space is left"):
         Storage(s3).write("big", bytes(4 << 20))
@@ -251,5 +258,5 @@ def test_a_full_temporary_folder_is_named_and_not_the_store(s3: str, full_disk: 
         ),
     ],
 )
-def test_the_reason_is_the_end_of_what_pyarrow_says(text: str, short: str):
-    assert store_faults.reason(OSError(text)) == short
+def test_the_reason_is_the_end_of_the_message_of_pyarrow(text: str, short: str):
+    assert retries.reason(OSError(text)) == short

@@ -12,7 +12,8 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.models.zoo import count
-from lgd.training.recipes import flatten, recipe_named
+from lgd.training.config_file import to_flat_dict
+from lgd.training.recipes import recipe_named
 from lgd.training.report.examples import choose_examples
 from lgd.training.report.inputs import short_names
 from lgd.training.report.page import write_report
@@ -128,7 +129,7 @@ def test_names_from_files_are_only_text(tmp_path: Path):
     data = Dataset(Storage(tmp_path), HOSTILE_NAMES[0], HOSTILE_NAMES, 1, {})
     description = {"format": "lgd-run", "version": VERSION, "recipe": HOSTILE_NAMES[1]}
     spec = StreamSpec(config.stream, {HOSTILE_NAMES[2]: HOSTILE_NAMES[0]})
-    settings = flatten(dataclasses.replace(config, init_from=HOSTILE_NAMES[2]))
+    settings = to_flat_dict(dataclasses.replace(config, init_from=HOSTILE_NAMES[2]))
     folder.mkdir()
     data_fields = {"hash": spec.hash, "recipe": spec.settings, "fingerprint": HOSTILE_NAMES[0], "classes": data.classes}
     description |= {"config": settings, "data": data_fields}
@@ -243,5 +244,5 @@ def test_user_errors_are_one_line(arguments: tuple[str, ...], kind: type, messag
 
 
 def test_the_dataset_of_the_option_data_must_exist(tmp_path: Path):
-    with pytest.raises(UserError, match="there is no dataset"):
+    with pytest.raises(UserError, match="does not exist"):
         write_report(str(tmp_path / "r.html"), [write_plain_scores(tmp_path)], data=str(tmp_path / "missing"))
