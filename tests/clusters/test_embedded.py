@@ -1,4 +1,4 @@
-"""Which cluster a command works on, and who can reach it."""
+"""The cluster that a command uses, and who can reach it."""
 
 import ipaddress
 import os
@@ -10,8 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from lgd.clusters.embedded import embedded_cpus
 from lgd.clusters.testbed.processes import ProcessTree, free_port, run_lgd
 from tests.support.sockets import listening
+
+
+def test_the_embedded_cluster_has_room_for_the_requested_workers_and_at_least_the_cpus_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert embedded_cpus() == 4
+    assert embedded_cpus(num_workers=3) == 4
+    assert embedded_cpus(num_workers=7) == 7
+    assert embedded_cpus(num_workers=3, cpus_per_worker=1.5) == 5
+    assert embedded_cpus(cpus_per_worker=6) == 6
+    assert embedded_cpus(num_workers=100, cpus_per_worker=0.01) == 4
 
 
 @pytest.mark.cluster
@@ -20,10 +33,10 @@ from tests.support.sockets import listening
     [
         ("127.0.0.1:{port}", "cannot join the cluster at 127.0.0.1:{port} ([Errno 111] Connection refused)"),
         ("nonsense", "cannot join the cluster at nonsense (Invalid address format: nonsense)"),
-        ("ray://127.0.0.1:{port}", "run the command on a node of the cluster"),
+        ("ray://127.0.0.1:{port}", "ray:// addresses are not supported; run the command on a node of the cluster"),
     ],
 )
-def test_a_cluster_that_cannot_be_joined_is_one_line(videos: Path, tmp_path: Path, address: str, message: str):
+def test_a_cluster_that_cannot_be_joined_is_a_one_line_error(videos: Path, tmp_path: Path, address: str, message: str):
     port = free_port()
     words = ("--out", tmp_path / "data", "--short-side", 32, "--address", address.format(port=port))
     done = run_lgd("preprocess", videos, *words, timeout_s=60)
@@ -48,8 +61,8 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(videos: Path, tmp_path: Pat
         (("--flow.device", "cuda"), "--flow.device cuda requires --flow.backend torch"),
     ],
 )
-def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tuple[object, ...], message: str | None):
-    """A worker may take more CPUs than the machine has: the embedded cluster then offers as many."""
+def test_resources_per_task_are_checked(videos: Path, tmp_path: Path, options: tuple[object, ...], message: str | None):
+    """A task may request more CPUs than the machine has: the embedded cluster then offers as many."""
     done = run_lgd("preprocess", videos, "--out", tmp_path / "data", "--streams", "rgb", "--short-side", 32, *options)
     assert done.returncode == (2 if message else 0), done.stderr
     assert message is None or message in done.stderr
@@ -57,7 +70,7 @@ def test_what_a_task_takes_is_checked(videos: Path, tmp_path: Path, options: tup
 
 @pytest.mark.cluster
 def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp_path: Path):
-    """Every process of it, while two workers train."""
+    """All its processes, while two workers train."""
     words = ("nano-rgb", "--data", dataset_folder, "--run", tmp_path / "run", "--num-workers", 2, 2, "--epochs", 200)
     command = ProcessTree(sys.executable, "-m", "lgd", "train", *words, log=tmp_path / "log")
     seen: set[str] = set()
@@ -75,10 +88,10 @@ def test_the_embedded_cluster_listens_on_loopback_only(dataset_folder: Path, tmp
 
 
 def beyond_loopback(sockets: set[str]) -> list[str]:
-    return [at for at in sockets if not ipaddress.ip_address(at.rpartition(":")[0]).is_loopback]
+    return [socket for socket in sockets if not ipaddress.ip_address(socket.rpartition(":")[0]).is_loopback]
 
 
-def test_sockets_that_listen_elsewhere_are_seen():
+def test_sockets_that_listen_on_all_addresses_are_found():
     """What the test above relies on."""
     code = "import socket; s = socket.create_server(('0.0.0.0', 0)); print(s.getsockname()[1], flush=True); s.accept()"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -89,5 +102,5 @@ def test_sockets_that_listen_elsewhere_are_seen():
     finally:
         process.kill()
         process.communicate()
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as own:
-        assert f"::1:{own.getsockname()[1]}" in listening([os.getpid()])
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert f"::1:{server.getsockname()[1]}" in listening([os.getpid()])

@@ -1,7 +1,6 @@
-"""What the files under clusters/ for AWS, Kubernetes and Docker promise, as far as that can be read from them."""
+"""The files in clusters/ for AWS, Kubernetes and Docker, as far as they can be checked without a cloud or Docker."""
 
 import copy
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "clusters"
+IGNORE = (FOLDER / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
 MANIFESTS = sorted((FOLDER / "kubernetes").glob("*.yaml"))
 
 
@@ -34,7 +34,7 @@ def test_ray_accepts_the_cloud_configuration():
         validate_config({**prepared, "bogus": 1})
 
 
-def test_the_cloud_cluster_wants_its_token_and_opens_ssh_alone():
+def test_the_cloud_cluster_requires_its_token_and_opens_only_ssh():
     config = yaml.safe_load((FOLDER / "cloud" / "aws.yaml").read_text())
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         start = config[commands][-1]
@@ -46,7 +46,7 @@ def test_the_cloud_cluster_wants_its_token_and_opens_ssh_alone():
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_clusters_on_kubernetes_want_their_token_and_run_unprivileged(path: Path):
+def test_clusters_on_kubernetes_require_their_token_and_run_unprivileged(path: Path):
     assert cluster_of(path)["authOptions"] == {"mode": "token"}
     assert cluster_of(path)["headGroupSpec"]["serviceType"] == "ClusterIP"
     for pod in pods(path):
@@ -57,10 +57,27 @@ def test_clusters_on_kubernetes_want_their_token_and_run_unprivileged(path: Path
             assert "env" not in container
 
 
-def test_the_image_holds_every_package_and_runs_as_a_user():
+def test_the_image_contains_every_package_and_runs_as_a_user():
     lines = (FOLDER / "docker" / "Dockerfile").read_text().splitlines()
-    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())
-    for package in project["tool"]["setuptools"]["packages"]:
-        assert any(line.endswith(f" {package} {package}") for line in lines) or "." in package
+    for path in (FOLDER.parent / "lgd", *(FOLDER.parent / "lgd").iterdir()):
+        if path.is_symlink() or path.name == "lgd":
+            assert f"COPY --chown=lgd:lgd {path.name} {path.name}" in lines
+            assert f"!{path.name}" in IGNORE
     assert [line for line in lines if line.startswith("USER")] == ["USER 1000"]
     assert any("RAY_AUTH_MODE=token" in line for line in lines)
+
+
+def test_the_files_that_the_image_copies_exist_and_are_sent_to_the_builder():
+    copies = [line for line in (FOLDER / "docker" / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+    names = [name for line in copies for name in line.split()[2:-1]]
+    assert "pyproject.toml" in names
+    for name in names:
+        assert (FOLDER.parent / name).exists()
+        assert f"!{name}" in IGNORE
+
+
+def test_the_links_of_the_package_are_relative():
+    """They must also work in the image, in a clone and in a source archive."""
+    links = [path for path in (FOLDER.parent / "lgd").iterdir() if path.is_symlink()]
+    assert len(links) == 6
+    assert all(str(link.readlink()) == f"../{link.name}" for link in links)

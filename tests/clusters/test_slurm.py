@@ -1,4 +1,4 @@
-"""The batch script on a real Slurm, where there is one: `SLURM_CONF` names it. CI has none."""
+"""The batch script on a real Slurm installation, named by `SLURM_CONF`. CI has none: the test is skipped there."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ OPTIONS = ("--nodes=1", "--ntasks-per-node=2", "--cpus-per-task=1")
 
 needs_slurm = pytest.mark.skipif(
     shutil.which("sbatch") is None or subprocess.run(["sinfo"], capture_output=True, check=False).returncode != 0,
-    reason="no Slurm here: sbatch is not installed, or no controller answers (in CI neither)",
+    reason="Slurm is not available: sbatch is not installed, or no controller responds",
 )
 
 
@@ -26,8 +26,8 @@ def test_the_script_is_valid_bash():
 
 @pytest.mark.cluster
 @needs_slurm
-def test_verbs_run_on_both_tasks_and_nothing_is_left(videos: Path, tmp_path: Path):
-    """The job's folder and token, while it runs, are the user's alone."""
+def test_commands_run_on_both_tasks_and_no_files_are_left(videos: Path, tmp_path: Path):
+    """While the job runs, only the user can read its folder and token."""
     modes: dict[str, int] = {}
 
     def look() -> None:
@@ -46,7 +46,7 @@ def test_verbs_run_on_both_tasks_and_nothing_is_left(videos: Path, tmp_path: Pat
 
 
 def run(folder: Path, look: Callable[[], None], *words: object) -> tuple[str, str, str]:
-    """Submits the script, looks while it runs; returns the job's number, state with exit code, and log."""
+    """Submit the script, call `look` while it runs; return the job's number, its state with exit code, and its log."""
     log = folder / "log"
     job = subprocess.run(
         ["sbatch", "--parsable", *OPTIONS, f"--output={log}", SCRIPT, *map(str, words)],
@@ -57,7 +57,7 @@ def run(folder: Path, look: Callable[[], None], *words: object) -> tuple[str, st
         check=True,
     ).stdout.strip()
     deadline = time.monotonic() + 180
-    while "JobState=" in (about := show(job)) and not (state := field(about, "JobState")).startswith(
+    while "JobState=" in (info := show(job)) and not (state := field(info, "JobState")).startswith(
         ("COMPLETED", "FAILED", "CANCELLED")
     ):
         if time.monotonic() > deadline:
@@ -65,12 +65,12 @@ def run(folder: Path, look: Callable[[], None], *words: object) -> tuple[str, st
             raise AssertionError(f"{state}: {log.read_text()}")
         look()
         time.sleep(0.5)
-    return job, f"{state} {field(about, 'ExitCode')}", log.read_text()
+    return job, f"{state} {field(info, 'ExitCode')}", log.read_text()
 
 
 def show(job: str) -> str:
     return subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
 
 
-def field(about: str, name: str) -> str:
-    return about.partition(f"{name}=")[2].split()[0]
+def field(info: str, name: str) -> str:
+    return info.partition(f"{name}=")[2].split()[0]
