@@ -1,4 +1,4 @@
-"""The document of `lgd bench flow`. Times are never looked at: they are the machine's."""
+"""The result of `lgd bench flow`. Times are not tested: they depend on the machine."""
 
 import io
 import shutil
@@ -12,20 +12,29 @@ import pytest
 from rich.console import Console
 
 from lgd.benchmarks import flow
-from lgd.benchmarks.flow import Pair, broken_claims, end_point_errors, middlebury_folders, read_flo, report, summary
+from lgd.benchmarks.flow import (
+    EndPointErrors,
+    Pair,
+    SizeSummary,
+    claims_not_met,
+    end_point_errors,
+    middlebury_folders,
+    read_flo,
+    summarize,
+)
 from lgd.pipeline.console.errors import UserError
 
 SIZES = {"64x48": (64, 48), "80x64": (80, 64)}
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch):
+def _small_sizes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(flow, "SIZES", SIZES)
-    monkeypatch.setattr(flow, "LEAST_RATIO", {})
+    monkeypatch.setattr(flow, "MIN_RATIO", {})
 
 
 def write_pair(folder: Path) -> None:
-    """A Middlebury pair whose motion is 1 pixel to the right; that of the first row is unknown."""
+    """Write a Middlebury pair with a motion of 1 pixel to the right; the motion of the first row is unknown."""
     folder.mkdir(parents=True)
     texture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (12, 16)), (81, 60), interpolation=cv2.INTER_CUBIC)
     picture = np.clip(texture, 0, 255).astype(np.uint8)
@@ -38,7 +47,7 @@ def write_pair(folder: Path) -> None:
 
 @pytest.fixture
 def data(videos: Path, tmp_path: Path) -> Path:
-    """Two videos, one broken, and a pair."""
+    """A folder with two videos, a broken one, and a pair."""
     folder = tmp_path / "data"
     folder.mkdir()
     for name in ("up", "spin"):
@@ -48,8 +57,9 @@ def data(videos: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_document_has_a_row_a_video_and_agrees_with_itself(data: Path):
-    result = flow.run(data, videos=3, pairs=2)
+def test_the_document_has_one_row_per_video_and_consistent_numbers(data: Path):
+    benchmark = flow.run(data, videos=3, pairs=2)
+    result = benchmark.document()
     for size in SIZES:
         rows = result[size]["videos"]
         assert [row["video"] for row in rows] == ["spin_000.mp4", "up_000.mp4"]
@@ -65,55 +75,58 @@ def test_the_document_has_a_row_a_video_and_agrees_with_itself(data: Path):
     assert result["middlebury"]["shift"].keys() == {"opencv_epe", "numba_epe"}
     assert max(result["middlebury"]["shift"].values()) < 0.1
     assert result["failed"] == []
+    assert benchmark.failed == ""
     console = Console(file=io.StringIO(), width=200)
-    for line in report(result):
+    for line in benchmark.lines():
         console.print(line)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for shown in ("spin_000.mp4", "left out: broken.mp4 (unreadable", "64x48", "shift"):
         assert shown in text
 
 
-def test_without_pairs_the_section_is_left_out_and_said(data: Path):
+def test_without_middlebury_pairs_the_document_lacks_their_section(data: Path):
     shutil.rmtree(data / "pairs")
     result = flow.run(data, videos=3, pairs=1)
-    assert "middlebury" not in result
-    assert any(isinstance(line, str) and "no end-point errors" in line for line in report(result))
+    assert "middlebury" not in result.document()
+    assert any(isinstance(line, str) and "no end-point errors" in line for line in result.lines())
 
 
-def test_folders_without_usable_videos_are_one_line(tmp_path: Path):
+def test_a_folder_without_usable_videos_is_a_user_error(tmp_path: Path):
     with pytest.raises(UserError, match="nowhere"):
         flow.run(tmp_path / "nowhere", videos=1, pairs=1)
-    with pytest.raises(UserError, match="holds no videos"):
+    with pytest.raises(UserError, match="contains no videos"):
         flow.run(tmp_path, videos=1, pairs=1)
     (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of 1 videos .* can be used; empty\.mp4: the file is empty"):
+    with pytest.raises(UserError, match=r"none of 1 videos in .* can be used; empty\.mp4: the file is empty"):
         flow.run(tmp_path, videos=1, pairs=1)
 
 
 def test_a_summary_is_the_median_of_ratios_and_the_mean_of_lengths():
     pairs = [Pair(opencv_s=o, numba_s=n, motion_px=o, difference_px=n) for o, n in ((8, 1), (6, 2), (100, 4))]
-    about = summary(pairs)
-    assert about["ratio"] == median([8, 3, 25])
-    assert (about["opencv_ms"], about["numba_ms"]) == (8000, 2000)
-    assert (about["motion_px"], about["mean_difference_px"]) == (38, pytest.approx(7 / 3))
+    summary = summarize(pairs)
+    assert summary.ratio == median([8, 3, 25])
+    assert (summary.opencv_ms, summary.numba_ms) == (8000, 2000)
+    assert (summary.motion_px, summary.mean_difference_px) == (38, pytest.approx(7 / 3))
 
 
-def test_claims_that_do_not_hold_are_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(flow, "LEAST_RATIO", {"64x48": 8})
+def test_claims_that_are_not_met_are_listed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(flow, "MIN_RATIO", {"64x48": 8})
     good = Pair(opencv_s=9, numba_s=1, motion_px=1, difference_px=0.05)
-    epe = {"opencv_epe": 0.5, "numba_epe": 0.509}
-    assert broken_claims({"64x48": summary([good]), "middlebury": {"Venus": epe}}) == []
-    slow = summary([replace(good, opencv_s=7, difference_px=0.2)])
-    broken = broken_claims({"64x48": slow, "middlebury": {"Venus": {**epe, "numba_epe": 0.511}}})
-    assert broken == [
-        "64x48: 7.0 times OpenCV's speed, not 8",
-        "64x48: 0.200 px from OpenCV's flow",
-        "Venus: end-point error 0.511 px, OpenCV's 0.500",
+
+    def at_64x48(pair: Pair) -> dict[str, SizeSummary]:
+        return {"64x48": SizeSummary(**vars(summarize([pair])), videos=[])}
+
+    assert claims_not_met(at_64x48(good), {"Venus": EndPointErrors(0.5, 0.509)}) == []
+    slow = at_64x48(replace(good, opencv_s=7, difference_px=0.2))
+    assert claims_not_met(slow, {"Venus": EndPointErrors(0.5, 0.511)}) == [
+        "64x48: 7.0 times as fast as OpenCV (required: 8)",
+        "64x48: mean difference of 0.200 px from OpenCV's flow (maximum: 0.1)",
+        "Venus: end-point error of 0.511 px (OpenCV: 0.500)",
     ]
-    assert broken_claims({"64x48": summary([good])}) == []
+    assert claims_not_met(at_64x48(good), {}) == []
 
 
-def test_folders_of_pairs_are_named_and_incomplete_ones_left_alone(tmp_path: Path):
+def test_folders_of_pairs_have_unique_names_and_incomplete_ones_are_ignored(tmp_path: Path):
     files = [f"{folder}/{name}" for folder in ("a/Venus", "b/Venus", "c/Urban") for name in flow.PAIR_FILES]
     folders = middlebury_folders(tmp_path, [*files, "d/Grove/flow10.flo"])
     assert {name: folder.relative_to(tmp_path).as_posix() for name, folder in folders.items()} == {
@@ -124,14 +137,14 @@ def test_folders_of_pairs_are_named_and_incomplete_ones_left_alone(tmp_path: Pat
     assert middlebury_folders(tmp_path, list(flow.PAIR_FILES)) == {tmp_path.name: tmp_path}
 
 
-def test_files_that_are_no_pair_are_one_line(data: Path):
+def test_files_that_are_not_a_pair_are_a_user_error(data: Path):
     folder = data / "pairs" / "shift"
     content = (folder / "flow10.flo").read_bytes()
     for damaged in (b"", content[:-1], b"text" + content[4:]):
         (folder / "flow10.flo").write_bytes(damaged)
-        with pytest.raises(UserError, match="not a Middlebury flow file"):
+        with pytest.raises(UserError, match="not a complete Middlebury flow file"):
             read_flo(folder / "flow10.flo")
     (folder / "flow10.flo").write_bytes(content)
     (folder / "frame11.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="of one size"):
+    with pytest.raises(UserError, match="of the same size"):
         end_point_errors(folder)

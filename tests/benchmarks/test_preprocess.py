@@ -1,4 +1,4 @@
-"""The document of `lgd bench preprocess`. Times are never looked at: they are the machine's."""
+"""The result of `lgd bench preprocess`. Times are not tested: they depend on the machine."""
 
 import io
 import json
@@ -7,26 +7,26 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lgd.benchmarks.preprocess import KINETICS, Made, Run, Sample, chosen, document, measure_sample, report
+from lgd.benchmarks.preprocess import KINETICS, JobRun, Output, Sample, measure_sample, select_videos, summarize
+from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UserError
 from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.video.decode import resize_seconds
 from lgd.preprocessing.video.rejections import Rejected
-from tests.conftest import run_lgd
 
 RUNS = [
-    Run(1, 10, {"decode": 2, "flow": 6, "jpeg": 1, "write": 0}),
-    Run(2, 5, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
-    Run(2, 8, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
-    Run(1, 12, {"decode": 2, "flow": 6, "jpeg": 1, "write": 2}),
+    JobRun(1, 10, {"decode": 2, "flow": 6, "jpeg": 1, "write": 0}),
+    JobRun(2, 5, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
+    JobRun(2, 8, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
+    JobRun(1, 12, {"decode": 2, "flow": 6, "jpeg": 1, "write": 2}),
 ]
-MADE = Made(shards=2, videos=4, frames=104, rejected=1)
+OUTPUT = Output(shards=2, videos=4, frames=104, rejected=1)
 SAMPLE = Sample(videos=2, resize_of_decode=0.25, opencv_s=0.5, ours_s=0.1)
 
 
 def test_numbers_follow_from_the_runs():
-    result = document(RUNS, MADE, SAMPLE, settings=Settings(fps=26))
+    result = summarize(RUNS, OUTPUT, SAMPLE, settings=Settings(fps=26)).document()
     assert result["stages"] == {"decode": 3 / 20, "resize": 1 / 20, "flow": 12 / 20, "jpeg": 2 / 20, "write": 2 / 20}
     assert result["decode_and_flow"] == pytest.approx(16 / 20)
     assert result["outside_stages"] == pytest.approx(2 / 22)
@@ -42,37 +42,37 @@ def test_numbers_follow_from_the_runs():
     assert result["core_hours"].keys() == KINETICS.keys()
 
 
-def test_the_report_says_what_the_projection_assumes():
+def test_the_lines_include_the_assumptions_of_the_projection():
     console = Console(file=io.StringIO(), width=200)
-    for line in report(document(RUNS, MADE, SAMPLE, settings=Settings())):
+    for line in summarize(RUNS, OUTPUT, SAMPLE, settings=Settings()).lines():
         console.print(line)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    for shown in ("1 rejected", "resize", "246,245 train + 19,906 val clips", "25 frames a second, short side 120"):
+    for shown in ("1 rejected", "resize", "246,245 train + 19,906 val clips", "25 frames per second, short side 120"):
         assert shown in text
 
 
-def test_videos_are_chosen_evenly_and_fill_one_split(videos: Path):
-    manifest = chosen(read_manifest(videos), 6)
+def test_videos_are_selected_evenly_and_are_in_one_split(videos: Path):
+    manifest = select_videos(read_manifest(videos), 6)
     assert len(manifest.videos) == 6
     assert {video.split for video in manifest.videos} == {"train"}
     assert len({video.key for video in manifest.videos}) == 6
-    assert len(chosen(manifest, 100).videos) == 6
+    assert len(select_videos(manifest, 100).videos) == 6
 
 
-def test_a_sample_leaves_out_what_cannot_be_decoded(videos: Path, tmp_path: Path):
+def test_a_sample_skips_videos_that_cannot_be_decoded(videos: Path, tmp_path: Path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"text, not video" * 50)
     sample = measure_sample([broken, videos / "up" / "up_000.mp4"], Settings(short_side=32))
     assert sample.videos == 1
     assert 0 <= sample.resize_of_decode <= 1
-    with pytest.raises(UserError, match="none of the 1 videos of the sample"):
+    with pytest.raises(UserError, match="none of the 1 sampled videos can be decoded"):
         measure_sample([broken], Settings(short_side=32))
     with pytest.raises(Rejected):
         resize_seconds(broken, 25, 32)
 
 
 @pytest.mark.cluster
-def test_the_verb_runs_the_job_and_prints_one_document(videos: Path):
+def test_the_command_runs_the_job_and_prints_one_document(videos: Path):
     done = run_lgd("bench", "preprocess", videos, "--short-side", 32, "--limit", 6, "--rounds", 1, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

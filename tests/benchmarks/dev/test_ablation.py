@@ -1,4 +1,4 @@
-"""The ablation: what its variants have in common, what depends on nothing but the seed, and its table."""
+"""The ablation: what its variants share, what depends only on the seed, and its tables."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from lgd.training.recipes import TrainConfig, recipe_named
 
 
 def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> AblationJob:
-    def small(name: str) -> TrainConfig:  # for speed: what is tested holds at any size
+    def small(name: str) -> TrainConfig:  # small, for speed: the tests are valid for any size
         config = configuration(name, dataset.summary["splits"]["train"], steps, seed=seed)
         return replace(config, batch_size=2, test_clips=1, transform=replace(config.transform, crop=32))
 
@@ -26,17 +26,17 @@ def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> Ab
 
 
 @pytest.fixture(autouse=True)
-def _same_threads_afterwards():
+def _restore_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
 
 
-def test_variants_of_one_seed_start_from_the_same_weights_wherever_they_share_them():
+def test_variants_with_one_seed_start_from_the_same_weights_in_shared_tensors():
     config = configuration("nano-rgb", videos=50, steps=10, seed=3)
     complete = initial_network(config, "lgd", classes=4, channels=3).state_dict()
-    other_seed = initial_network(replace(config, seed=4), "lgd", classes=4, channels=3).state_dict()
-    assert not torch.equal(other_seed["local_head.weight"], complete["local_head.weight"])
+    different_seed = initial_network(replace(config, seed=4), "lgd", classes=4, channels=3).state_dict()
+    assert not torch.equal(different_seed["local_head.weight"], complete["local_head.weight"])
     for variant in VARIANTS:
         network = initial_network(config, variant, classes=4, channels=3)
         assert network.config.block_variant == variant
@@ -48,16 +48,16 @@ def test_variants_of_one_seed_start_from_the_same_weights_wherever_they_share_th
             assert torch.equal(tensor, complete[name]), name
 
 
-def test_variants_of_one_seed_see_the_same_clips_and_stage_2_the_ones_after_them(
+def test_variants_with_one_seed_train_on_the_same_clips_and_stage_2_on_the_clips_after_them(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[tuple[list[int], list[str], torch.Tensor]] = []
     make_loader = ablation.train_loader
 
-    def watched(*arguments, **named):
+    def recording_loader(*arguments, **named):
         loader = make_loader(*arguments, **named)
 
-        class Watched:
+        class Recording:
             device = loader.device
 
             def __iter__(self):
@@ -65,9 +65,9 @@ def test_variants_of_one_seed_see_the_same_clips_and_stage_2_the_ones_after_them
                     seen.append((batch.position, batch.key, batch.video.clone()))
                     yield batch
 
-        return Watched()
+        return Recording()
 
-    monkeypatch.setattr(ablation, "train_loader", watched)
+    monkeypatch.setattr(ablation, "train_loader", recording_loader)
 
     def trained_on(variant: Variant, seed: int = 0) -> list[tuple[list[int], list[str], torch.Tensor]]:
         seen.clear()
@@ -85,17 +85,17 @@ def test_variants_of_one_seed_see_the_same_clips_and_stage_2_the_ones_after_them
     assert not torch.equal(trained_on("none", seed=1)[0][2], complete[0][2])
 
 
-def test_stage_2_starts_from_the_weights_that_stage_1_ended_with(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
+def test_stage_2_starts_from_the_final_weights_of_stage_1(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
     started, ended = [], []
     train = ablation.train
 
-    def watched(network, *arguments, **named):
+    def recording_train(network, *arguments, **named):
         started.append({name: value.clone() for name, value in network.state_dict().items()})
         losses = train(network, *arguments, **named)
         ended.append({name: value.clone() for name, value in network.state_dict().items()})
         return losses
 
-    monkeypatch.setattr(ablation, "train", watched)
+    monkeypatch.setattr(ablation, "train", recording_train)
     run_job(job(dataset, "lgd"))
     shared = started[1].keys() & ended[0].keys()
     assert shared == {name for name in ended[0] if "head" not in name}
@@ -115,32 +115,32 @@ def test_the_recipes_schedule_is_stretched_to_the_steps():
         assert share == pytest.approx(sum(rate == max(usual) for rate in usual) / len(usual), abs=2 / steps)
 
 
-def test_the_table_shows_mean_and_sample_deviation_over_the_seeds():
-    def outcome(network: str, seed: int, top1: float, losses: dict[str, list[float]]) -> AblationResult:
+def test_the_table_shows_mean_and_sample_standard_deviation_over_the_seeds():
+    def result_of(network: str, seed: int, top1: float, losses: dict[str, list[float]]) -> AblationResult:
         return AblationResult("folder", network, seed, top1, losses, 1.0)
 
     rising = [float(step) for step in range(10)]  # five points: 0.5, 2.5, 4.5, 6.5, 8.5
     lgd = [
-        outcome("lgd", s, t, {"local": [v + s for v in rising], "global": [2.0] * 10}) for s, t in ((0, 0.5), (1, 1))
+        result_of("lgd", s, t, {"local": [v + s for v in rising], "global": [2.0] * 10}) for s, t in ((0, 0.5), (1, 1))
     ]
     row = ablation.summary("lgd", lgd)
     assert row["top1"] == {"mean": 0.75, "deviation": pytest.approx(math.sqrt(0.125))}
     assert row["losses"]["local"]["curve"] == [1.0, 3.0, 5.0, 7.0, 9.0]
     assert row["losses"]["local"]["mean"] == 9.0
     assert row["losses"]["global"]["deviation"] == 0.0
-    none = ablation.summary("none", [outcome("none", 0, 0.25, {"local": [1.0, 3.0]})])
+    none = ablation.summary("none", [result_of("none", 0, 0.25, {"local": [1.0, 3.0]})])
     assert none["top1"] == {"mean": 0.25, "deviation": None}
     assert list(none["losses"]) == ["local"]
 
-    about = {"data": "folder", "splits": {"train": 8, "val": 4}, "table": [row]}
+    entry = {"data": "folder", "splits": {"train": 8, "val": 4}, "table": [row]}
     text = io.StringIO()
-    result = {"stream": "rgb", "steps": 10, "seeds": 2, "datasets": [about]}
+    result = {"stream": "rgb", "steps": 10, "seeds": 2, "datasets": [entry]}
     ablation.print_tables(result, Console(file=text, width=100))
     assert "75.0 ± 35.4" in text.getvalue()
     assert "9.000 ± 0.707" in text.getvalue()
 
 
-def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_train(
+def test_the_file_is_complete_and_does_not_depend_on_the_number_of_processes(
     dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     results = []
@@ -151,12 +151,12 @@ def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_tra
         assert "top-1 %" in capsys.readouterr().out
         results.append(json.loads(file.read_text()))
     for result in results:
-        (about,) = result["datasets"]
-        assert [row["network"] for row in about["table"]] == list(ablation.NETWORKS)
-        assert [outcome["network"] for outcome in about["outcomes"]] == list(ablation.NETWORKS)
-        assert {path for outcome in about["outcomes"] for path in outcome["losses"]} == set(ablation.PATHS)
-        assert about["combination_config"]["optimizer.lr"] < about["config"]["optimizer.lr"]
-        assert all(outcome.pop("seconds") > 0 for outcome in about["outcomes"])
+        (entry,) = result["datasets"]
+        assert [row["network"] for row in entry["table"]] == list(ablation.NETWORKS)
+        assert [outcome["network"] for outcome in entry["outcomes"]] == list(ablation.NETWORKS)
+        assert {path for outcome in entry["outcomes"] for path in outcome["losses"]} == set(ablation.PATHS)
+        assert entry["combination_config"]["optimizer.lr"] < entry["config"]["optimizer.lr"]
+        assert all(outcome.pop("seconds") > 0 for outcome in entry["outcomes"])
     assert results[0] == results[1]
 
 
@@ -166,10 +166,10 @@ def test_the_file_holds_everything_and_does_not_depend_on_how_many_processes_tra
         (["--data", "nowhere"], 1, "dataset nowhere does not exist"),
         (["--data", "nowhere", "--steps", "0"], 2, "--steps must be 1 or more"),
         (["--data", "nowhere", "--jobs", "0"], 2, "--jobs must be 1 or more"),
-        (["--data", "nowhere", "--json", "no/such/file.json"], 1, "there is no folder no/such"),
+        (["--data", "nowhere", "--json", "no/such/file.json"], 1, "the folder no/such does not exist"),
     ],
 )
-def test_a_users_mistake_is_one_line(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture):
+def test_a_user_error_is_one_line(words: list[str], code: int, message: str, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit) as stop:
         ablation.main(words)
     assert stop.value.code == code
