@@ -1,4 +1,4 @@
-"""Every real file: decoded as ffprobe describes it, or rejected for the right reason."""
+"""Every real file is decoded as ffprobe describes it, or rejected with the right reason."""
 
 import csv
 import subprocess
@@ -49,14 +49,14 @@ def probed(data: Path) -> dict[str, dict[str, str]]:
 
 
 def check_against_probe(path: Path, row: dict[str, str]) -> None:
-    """As many frames as the source's time span holds, give or take one of either rate; the displayed shape."""
+    """Check the number of frames for the source's duration, within one frame of either rate, and the short side."""
     frames = decode(path, FPS, SHORT_SIDE)
     top, bottom = map(int, row["average_fps"].split("/"))
-    span_s = int(row["frames"]) * bottom / top
+    duration_s = int(row["frames"]) * bottom / top
     if row["codec"] == "cinepak":
-        span_s = float(row["duration_s"])  # it repeats pictures by empty packets, which ffprobe does not count
-    tolerance = 1 + FPS * span_s / int(row["frames"])
-    assert abs(len(frames.rgb) - span_s * FPS) <= tolerance
+        duration_s = float(row["duration_s"])  # it repeats frames with empty packets, which ffprobe does not count
+    tolerance = 1 + FPS * duration_s / int(row["frames"])
+    assert abs(len(frames.rgb) - duration_s * FPS) <= tolerance
     assert frames.damaged == 0
     assert min(frames.rgb.shape[1:3]) == SHORT_SIDE
 
@@ -70,8 +70,8 @@ def test_every_clip_has_the_frames_that_ffprobe_counts(data: Path, probed: dict,
     check_against_probe(data / "clips" / name, probed[f"clips/{name}"])
 
 
-def test_labelled_videos_have_the_frames_that_ffprobe_counts(data: Path, probed: dict) -> None:
-    """All of varying rate, and one of each other folder."""
+def test_labeled_videos_have_the_frames_that_ffprobe_counts(data: Path, probed: dict) -> None:
+    """All videos of variable frame rate, and one of each remaining folder."""
     names = [name for name in probed if name.startswith("labelled/")]
     chosen = {str(Path(name).parent): name for name in names} | {name: name for name in names if "gmdcsa24" in name}
     for name in sorted(set(chosen.values())):
@@ -81,27 +81,27 @@ def test_labelled_videos_have_the_frames_that_ffprobe_counts(data: Path, probed:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("bitflips300.avi", "decoder-error"),  # 300 flipped bits: over half of the frames are damaged
+        ("bitflips300.avi", "decoder-error"),  # 300 flipped bits damage more than half of the frames
         ("empty.mp4", "unreadable"),
         ("text_as_video.mp4", "unreadable"),
-        ("truncated50.avi", "truncated"),  # ffprobe calls it 1.8 s long
+        ("truncated50.avi", "truncated"),  # ffprobe reports a duration of 1.8 s
         ("truncated50.mp4", "truncated"),
     ],
 )
-def test_broken_files_are_rejected_by_their_reason(data: Path, name: str, reason: str) -> None:
+def test_broken_files_are_rejected_with_their_reason(data: Path, name: str, reason: str) -> None:
     with pytest.raises(Rejected) as rejected:
         decode(data / "broken" / name, FPS, SHORT_SIDE)
     assert rejected.value.reason == reason
 
 
-def test_one_damaged_frame_of_fifty_is_counted_and_not_fatal(data: Path) -> None:
+def test_one_damaged_frame_in_fifty_is_counted_and_accepted(data: Path) -> None:
     frames = decode(data / "broken/corrupted.mp4", FPS, SHORT_SIDE)
     assert len(frames.rgb) == 125
     assert 1 <= frames.damaged <= 3
 
 
 @pytest.mark.parametrize(("name", "quarters"), [("video_90.mov", -1), ("video_180.mov", 2), ("video_270.mov", 1)])
-def test_rotated_recordings_come_out_upright(data: Path, name: str, quarters: int) -> None:
+def test_rotated_recordings_are_decoded_upright(data: Path, name: str, quarters: int) -> None:
     path = data / "clips/decord" / name
     as_stored = f"-v error -noautorotate -i {path} -frames:v 1 -vf scale=568:320 -pix_fmt rgb24 -f rawvideo -"
     stored = subprocess.run([str(ffmpeg_binary()), *as_stored.split()], capture_output=True, check=True).stdout
@@ -120,7 +120,7 @@ def test_the_mirror_image_of_a_clip_decodes_to_its_mirror_image(data: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["mmaction2/test.avi", "decord/flipping_a_pancake.mkv", "torchcodec/av1_video.mkv"])
-def test_a_part_is_cut_from_the_same_frames(data: Path, name: str) -> None:
+def test_an_interval_has_the_frames_of_the_complete_video(data: Path, name: str) -> None:
     path = data / "clips" / name
     assert np.array_equal(decode(path, 25, 64, start_s=2.0, end_s=3.4).rgb, decode(path, 25, 64).rgb[50:85])
 
@@ -149,7 +149,7 @@ def test_a_part_is_cut_from_the_same_frames(data: Path, name: str) -> None:
         ),
     ],
 )
-def test_official_lists_are_read_whole_with_few_files_there(
+def test_official_lists_are_read_completely_with_few_existing_files(
     data: Path,
     tmp_path: Path,
     file: str,
@@ -180,7 +180,7 @@ def test_class_order_is_that_of_the_official_lists(data: Path, tmp_path: Path) -
     )
 
 
-def test_subjects_are_held_out_whole_with_their_mirror_images(data: Path) -> None:
+def test_subjects_are_held_out_with_their_mirrored_videos(data: Path) -> None:
     manifest = read_manifest(data / "labelled/weizmann4", group=r"s\d+")
     subjects = {side: {Path(v.path).name[:3] for v in manifest.videos if v.split == side} for side in ("train", "val")}
     assert not subjects["train"] & subjects["val"]

@@ -1,3 +1,5 @@
+"""TV-L1 on real pairs and clips: the true flow, OpenCV's flow, and mirrored videos."""
+
 from pathlib import Path
 
 import cv2
@@ -38,12 +40,12 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def middlebury(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The middle of a pair, 320 x 240 pixels, and its true flow; the benchmark solves whole pairs."""
+    """Return the center of a pair, 320 x 240 pixels, and its true flow; the benchmark solves the complete pairs."""
     frames = [cv2.imread(str(folder / f"frame{number}.png"), cv2.IMREAD_GRAYSCALE) for number in (10, 11)]
     truth = benchmark.read_flo(folder / "flow10.flo")
     top, left = (truth.shape[0] - 240) // 2, (truth.shape[1] - 320) // 2
-    middle = np.s_[..., top : top + 240, left : left + 320]
-    return np.stack([frame for frame in frames if frame is not None])[middle], truth[top : top + 240, left : left + 320]
+    center = np.s_[..., top : top + 240, left : left + 320]
+    return np.stack([frame for frame in frames if frame is not None])[center], truth[top : top + 240, left : left + 320]
 
 
 def end_point_error(flow: np.ndarray, truth: np.ndarray) -> float:
@@ -52,7 +54,7 @@ def end_point_error(flow: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", MIDDLEBURY)
-def test_end_point_error_is_at_most_opencvs_and_a_hundredth_of_a_pixel(data, name):
+def test_end_point_error_exceeds_opencvs_by_at_most_a_hundredth_of_a_pixel(data, name):
     frames, truth = middlebury(data / "flow" / name)
     reference = end_point_error(compute_flow(frames, backend="opencv")[0], truth)
     assert end_point_error(compute_flow(frames)[0], truth) <= reference + 0.01
@@ -72,19 +74,19 @@ def test_flow_of_real_clips_is_within_a_tenth_of_a_pixel_of_opencvs(data, clip):
     assert mean_difference(compute_flow(frames, backend="torch", device="cpu"), reference) < 0.1
 
 
-def test_kinetics_clip_at_its_full_size(data):
+def test_flow_of_a_kinetics_clip_in_its_full_size_is_that_of_opencv(data):
     frames = gray_frames(data / "clips" / "mmaction2/demo.mp4", (340, 256), 2)
     assert mean_difference(compute_flow(frames), compute_flow(frames, backend="opencv")) < 0.1
 
 
-def test_default_bound_saturates_few_vectors_of_moving_clips(data):
+def test_the_default_bound_saturates_few_vectors_of_moving_clips(data):
     for clip in CLIPS:
         _, saturated = encode(compute_flow(gray_frames(data / "clips" / clip, (160, 120), 17)), default_bound(120))
         assert saturated < 0.01
 
 
-def test_flip_clips_have_the_mirrored_flow(data):
-    # The data set's own mirrored videos: compressed apart, so alike but not equal.
+def test_mirrored_videos_have_the_mirrored_flow(data):
+    # The mirrored videos of the dataset were compressed separately: similar, not identical.
     folder = data / "labelled" / "weizmann4" / "bend"
     for original, flipped in (("s01_006.avi", "s01_007_flip.avi"), ("s02_014.avi", "s02_015_flip.avi")):
         flow = compute_flow(gray_frames(folder / original, (64, 64), 9))
@@ -93,14 +95,15 @@ def test_flip_clips_have_the_mirrored_flow(data):
         assert mean_difference(flow, negated) < 0.3 * mean_difference(flow, mirrored)
 
 
-def test_benchmark_measures_what_decodes_and_names_what_does_not(data, monkeypatch):
+def test_the_benchmark_measures_valid_videos_and_names_the_skipped_ones(data, monkeypatch):
     monkeypatch.setattr(benchmark, "SIZES", {"160x120": (160, 120)})
-    monkeypatch.setattr(benchmark, "LEAST_RATIO", {})
+    monkeypatch.setattr(benchmark, "MIN_RATIO", {})
     monkeypatch.setattr(benchmark, "middlebury_folders", lambda *_: {"RubberWhale": data / "flow" / "RubberWhale"})
     result = benchmark.run(data / "broken", videos=9, pairs=1)
-    left_out = {row["video"]: row["reason"] for row in result["left_out"]}
+    left_out = {video.video: video.reason for video in result.left_out}
     assert left_out["empty.mp4"] == left_out["text_as_video.mp4"] == "unreadable"
-    measured = {row["video"] for row in result["160x120"]["videos"]}
+    measured = {video.video for video in result.sizes["160x120"].videos}
     assert "corrupted.mp4" in measured
     assert measured | left_out.keys() == {path.name for path in (data / "broken").iterdir()}
-    assert result["middlebury"]["RubberWhale"]["opencv_epe"] == pytest.approx(0.156, abs=0.002)
+    assert result.middlebury is not None
+    assert result.middlebury["RubberWhale"].opencv_epe == pytest.approx(0.156, abs=0.002)
