@@ -10,6 +10,7 @@ from rich.table import Table
 
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, Setting, describe_classes, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.inspection.dali_index import write_dali_indexes
@@ -78,8 +79,8 @@ class DatasetDescription(CommandResult):
         flow = self.streams.get("flow")
         if flow and flow.saturated is not None:
             lines.append(f"flow vectors that exceed the bound: {flow.saturated:.3%}")
-        if self.problems is not None:
-            lines += self.problems[:MAX_SHOWN] or ["verified: all frames exist and match their checksums"]
+        if self.problems == []:
+            lines.append("verified: all frames exist and match their checksums")
         if self.pictures is not None:
             first = f", the first in {self.pictures[0]['file']}" if self.pictures else ""
             lines.append(f"pictures of {len(self.pictures)} videos{first}")
@@ -112,9 +113,10 @@ def inspect_dataset(
     videos: int | None = None,
     dali_index: str | None = None,
 ) -> DatasetDescription:
-    """Describe the dataset in a folder. verify: check every byte; if there are problems, the other requests are
-    skipped. pictures: folder for one PNG for each of `videos` videos. dali_index: folder for DALI's index files.
+    """Describe the dataset in a folder.
 
+    verify: check every byte; if there are problems, the first ones are printed on stderr and the other requests are
+    skipped. pictures: folder for one PNG for each of `videos` videos. dali_index: folder for DALI's index files.
     Raises UsageError if `videos` is less than 1 or given without `pictures`, and UserError if there is no dataset or
     none of its streams is complete."""
     if videos is not None and pictures is None:
@@ -125,6 +127,8 @@ def inspect_dataset(
     result = describe(dataset)
     if verify:
         result = replace(result, problems=verify_dataset(dataset, dataset.streams))
+        for problem in (result.problems or [])[:MAX_SHOWN]:
+            say(problem)
         if result.problems:
             return result
     if pictures is not None:

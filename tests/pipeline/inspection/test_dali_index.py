@@ -1,4 +1,4 @@
-"""The shards in DALI's own webdataset reader."""
+"""Index files: DALI's own webdataset reader opens the shards with them."""
 
 import json
 import subprocess
@@ -12,15 +12,15 @@ import nvidia.dali.fn as fn
 import pytest
 from nvidia.dali.pipeline import Pipeline
 
+from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, shard_name
 from lgd.pipeline.inspection.dali_index import dali_index
 from lgd.pipeline.storage.storage import Storage
-from tests.conftest import run_lgd
 
 
 def samples(tar: Path) -> list[tuple[bytes, bytes]]:
-    """The frames and the description of each video, in the tar's order."""
+    """Return the frames and the description of each video, in the order of the tar."""
     with tarfile.open(tar) as opened:
         content = {member.name: opened.extractfile(member).read() for member in opened}  # type: ignore[union-attr]
     keys = dict.fromkeys(name.partition(".")[0] for name in content)
@@ -29,7 +29,7 @@ def samples(tar: Path) -> list[tuple[bytes, bytes]]:
 
 @pytest.fixture
 def indexes(dataset_folder: Path, tmp_path: Path) -> Path:
-    """Made by the verb."""
+    """Write the index files with the command."""
     done = run_lgd("inspect", dataset_folder, "--dali-index", tmp_path / "idx", "--json")
     assert done.returncode == 0, done.stderr
     written = json.loads(done.stdout)["dali_indexes"]
@@ -53,19 +53,19 @@ def test_dali_reads_every_sample_of_every_shard_byte_for_byte(dataset_folder: Pa
     assert read == expected
 
 
-def test_the_index_is_that_of_dalis_own_tool(dataset: Dataset, tmp_path: Path):
+def test_the_index_equals_that_of_dalis_own_tool(dataset: Dataset, tmp_path: Path):
     for tar in sorted(Path(dataset.storage.path("rgb")).glob("*.tar")):
         theirs = tmp_path / "theirs.idx"
         subprocess.run([sys.executable, "-m", "wds2idx", tar, theirs], check=True, capture_output=True)
         assert dali_index(dataset.storage, f"rgb/{tar.name}") == theirs.read_text()
 
 
-def test_a_shard_that_is_gone_or_cut_is_named(dataset: Dataset, tmp_path: Path):
+def test_a_missing_or_truncated_shard_is_named_in_the_error(dataset: Dataset, tmp_path: Path):
     name = shard_name("rgb", "train-000000")
     copy = Storage(tmp_path)
     copy.make_folder("rgb")
-    with pytest.raises(UserError, match=r"rgb/train-000000\.tar is gone or damaged .* --verify"):
+    with pytest.raises(UserError, match=r"rgb/train-000000\.tar is missing or damaged .* --verify"):
         dali_index(copy, name)
     copy.write(name, dataset.storage.read(name)[:2000])
-    with pytest.raises(UserError, match="gone or damaged"):
+    with pytest.raises(UserError, match="is missing or damaged"):
         dali_index(copy, name)

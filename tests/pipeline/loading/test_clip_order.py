@@ -4,8 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgd.pipeline.console.errors import UsageError
-from lgd.pipeline.loading.clip_order import Sampling, TrainOrder, UniformOrder, evenly, rank_slice, uniform_batches
-from lgd.pipeline.loading.transform import Transform, window
+from lgd.pipeline.loading.clip_order import (
+    Sampling,
+    TrainOrder,
+    UniformOrder,
+    evenly_spaced,
+    rank_slice,
+    uniform_batches,
+)
 
 
 def order(videos: int = 7, length: int = 40, seed: int = 3, clips: int = 1, sampling: Sampling = Sampling()):
@@ -16,27 +22,29 @@ def order(videos: int = 7, length: int = 40, seed: int = 3, clips: int = 1, samp
     batch=st.integers(4, 40),
     restarts=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=6),
 )
-def test_any_workers_and_restarts_serve_every_position_exactly_once(batch: int, restarts: list[tuple[int, int]]):
+def test_every_position_is_loaded_exactly_once_with_any_workers_and_restarts(
+    batch: int, restarts: list[tuple[int, int]]
+):
     """restarts: (workers, steps until the next restart)."""
-    served: list[int] = []
+    loaded: list[int] = []
     step = 0
     for workers, steps in restarts:
         for _ in range(steps):
             for rank in range(workers):
-                served += rank_slice(step, batch, rank, workers=workers)
+                loaded += rank_slice(step, batch, rank, workers=workers)
             step += 1
-    assert served == list(range(step * batch))
+    assert loaded == list(range(step * batch))
 
 
 @given(batch=st.integers(1, 1000), workers=st.integers(1, 64), step=st.integers(0, 10**9))
-def test_shares_differ_by_at_most_one(batch: int, workers: int, step: int):
+def test_slices_of_workers_differ_in_size_by_at_most_one(batch: int, workers: int, step: int):
     sizes = [len(rank_slice(step, batch, rank, workers=workers)) for rank in range(workers)]
     assert max(sizes) - min(sizes) <= 1
 
 
 @settings(deadline=None)
 @given(videos=st.integers(1, 50), clips=st.integers(1, 3), epoch=st.integers(0, 5), seed=st.integers(-5, 5))
-def test_an_epoch_draws_every_video_equally_often(videos: int, clips: int, epoch: int, seed: int):
+def test_every_video_is_drawn_equally_often_in_an_epoch(videos: int, clips: int, epoch: int, seed: int):
     this = order(videos, seed=seed, clips=clips)
     rows = [this.clip(p).row for p in range(epoch * videos * clips, (epoch + 1) * videos * clips)]
     assert sorted(rows) == sorted(list(range(100, 100 + videos)) * clips)
@@ -50,7 +58,7 @@ def test_epochs_and_seeds_are_shuffled_differently():
     assert rows(0, 0) != sorted(rows(0, 0))
 
 
-def test_a_clip_depends_on_nothing_but_its_position():
+def test_a_clip_depends_only_on_its_position():
     forward = [order().clip(p) for p in range(60)]
     backward = [order().clip(p) for p in reversed(range(60))][::-1]
     for a, b in zip(forward, backward, strict=True):
@@ -59,7 +67,7 @@ def test_a_clip_depends_on_nothing_but_its_position():
 
 
 def test_the_order_is_the_same_on_every_machine_and_in_every_version():
-    """A changed number here breaks every run that is resumed: it needs a new version of the checkpoint format."""
+    """If one of these numbers changes, runs cannot be resumed: that needs a new version of the checkpoint format."""
     clips = [order(1000, length=300).clip(p) for p in (0, 1, 999, 1000, 123456789)]
     assert [clip.row for clip in clips] == EXPECTED_ROWS
     assert [int(clip.frames[0]) for clip in clips] == EXPECTED_STARTS
@@ -99,7 +107,7 @@ def test_training_frames_are_consecutive_and_inside_the_video(length: int, frame
 
 
 @given(length=st.integers(3, 300), segments=st.integers(1, 3), position=st.integers(0, 99))
-def test_segments_take_one_frame_of_each_part(length: int, segments: int, position: int):
+def test_each_segment_gives_one_frame(length: int, segments: int, position: int):
     sampling = Sampling(segments, segments=True)
     for this in (
         order(length=length, sampling=sampling),
@@ -125,36 +133,23 @@ def test_the_views_of_a_video_are_its_clips_and_of_each_clip_its_crops():
     one, three = (UniformOrder(np.arange(5, 8), np.full(3, 50), Sampling(16), clips=4, crops=crops) for crops in (1, 3))
     assert (three.views, three.epoch_length) == (12, 36)
     for position, clip in enumerate(three.clips_at(range(36))):
-        seen = one.clip(position // 3)
-        assert (clip.position, clip.row, clip.flip) == (position, seen.row, False)
-        assert (clip.frames == seen.frames).all()
+        single = one.clip(position // 3)
+        assert (clip.position, clip.row, clip.flip) == (position, single.row, False)
+        assert (clip.frames == single.frames).all()
         assert clip.crop_x == clip.crop_y == (0, 0.5, 1)[position % 3]
-    batches = uniform_batches(three, range(36), np.array([0] * 5 + [1, 2, 2]), most=10)
+    batches = uniform_batches(three, range(36), np.array([0] * 5 + [1, 2, 2]), max_clips=10)
     assert [len(batch) for batch in batches] == [10, 2, 10, 10, 4]
 
 
-@pytest.mark.parametrize(("height", "width"), [(120, 160), (160, 120), (120, 161), (120, 120), (100, 101)])
-def test_squares_stand_at_both_ends_of_the_longer_side_and_in_the_middle(height: int, width: int):
-    short, free = min(height, width), abs(height - width)
-    order = UniformOrder(np.array([0]), np.array([16]), Sampling(16), clips=1, crops=3)
-    windows = [window(Transform(crop=200), order.clip(view), height, width=width, part="square") for view in range(3)]
-    assert {seen[2:] for seen in windows} == {(short, short)}
-    along = [seen.left if width > height else seen.top for seen in windows]
-    across = [seen.top if width > height else seen.left for seen in windows]
-    assert along == [0, -(-free // 2), free]
-    assert across == [0, 0, 0]
-    assert window(Transform(crop=200), order.clip(0), height, width=width, part="whole") == (0, 0, height, width)
-
-
-def test_uniform_batches_hold_one_frame_size_and_not_too_many_clips():
+def test_uniform_batches_have_one_frame_size_and_at_most_max_clips():
     this = UniformOrder(np.arange(5), np.full(5, 50), Sampling(16), clips=3)
     sizes = np.array([1, 1, 1, 2, 1])
-    batches = uniform_batches(this, range(15), sizes, most=4)
+    batches = uniform_batches(this, range(15), sizes, max_clips=4)
     assert [p for batch in batches for p in batch] == list(range(15))
     assert [len(batch) for batch in batches] == [4, 4, 1, 3, 3]
 
 
-def test_a_million_videos_cost_a_few_bytes_each():
+def test_a_million_videos_need_8_bytes_each():
     this = order(1_000_000)
     assert len({this.clip(p).row for p in range(0, 1_000_000, 999)}) == 1002
     assert this._permutation(0).nbytes <= 8 * 1_000_000
@@ -166,8 +161,8 @@ def test_a_clip_without_frames_is_refused(frames: int, stride: int):
         Sampling(frames, stride)
 
 
-def test_numbers_are_evenly_spaced_and_never_twice():
-    assert evenly(9, 4).tolist() == [1, 3, 5, 7]
-    assert evenly(3, 16).tolist() == [0, 1, 2]
-    assert evenly(1000, 2).tolist() == [250, 750]
-    assert evenly(0, 4).tolist() == []
+def test_numbers_are_evenly_spaced_and_distinct():
+    assert evenly_spaced(9, 4).tolist() == [1, 3, 5, 7]
+    assert evenly_spaced(3, 16).tolist() == [0, 1, 2]
+    assert evenly_spaced(1000, 2).tolist() == [250, 750]
+    assert evenly_spaced(0, 4).tolist() == []
