@@ -1,7 +1,6 @@
 """Accuracy of each class and the confusion matrix of a score file, as rows for JSON and as a Parquet file."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.console.errors import UsageError
-from lgd.pipeline.storage.storage import folder_and_name
+from lgd.pipeline.storage.storage import absolute_path, folder_and_name
 from lgd.training.scoring.metrics import confusion, per_class, scores_summary
 from lgd.training.scoring.scores import METADATA, Scores
 
@@ -76,7 +75,7 @@ def write_class_table(path: str, scores: Scores) -> None:
 def check_output_files(outputs: Mapping[str, str | None], inputs: Sequence[str]) -> None:
     """Raise UsageError for an output file, by its option, whose name does not end in .parquet, that is one of the
     inputs, or that is the file of another option."""
-    taken = {os.path.abspath(path): "one of the score files" for path in inputs}
+    taken = {absolute_path(path): "one of the score files" for path in inputs}
     for option, path in outputs.items():
         if path is None:
             continue
@@ -84,6 +83,6 @@ def check_output_files(outputs: Mapping[str, str | None], inputs: Sequence[str])
             raise UsageError(
                 f"{option} takes the name of a Parquet file, such as {Path(path).stem or 'scores'}.parquet, not {path}"
             )
-        if (existing := taken.get(os.path.abspath(path))) is not None:
+        if (existing := taken.get(absolute_path(path))) is not None:
             raise UsageError(f"{option} {path} would overwrite {existing}: choose a different name")
-        taken[os.path.abspath(path)] = f"the file of {option}"
+        taken[absolute_path(path)] = f"the file of {option}"

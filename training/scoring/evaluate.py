@@ -71,8 +71,8 @@ class EvaluateResult(CommandResult):
     """Metrics of the scores; None (and no fields of the document) if a video has no label."""
 
     def document(self) -> dict[str, Any]:
-        fields = asdict(self)
-        return {**fields, **(fields.pop("metrics") or {})}
+        document = asdict(self)
+        return document | (document.pop("metrics") or {})
 
     def lines(self) -> list[Line]:
         summary = f"{self.out}: {self.videos} videos, {self.protocol}"

@@ -1,3 +1,4 @@
+import json
 import math
 from fractions import Fraction
 
@@ -6,33 +7,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgd.training.fusion.comparison import comparison, mcnemar, report
-from lgd.training.fusion.fuse import fuse, given_rule
+from lgd.training.fusion.comparison import compare, mcnemar
+from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.fuse_files import Fusion
 from lgd.training.fusion.join import join
 from lgd.training.scoring.scores import UNLABELLED
-from tests.training.fusion.test_join import second
-from tests.training.scoring.test_scores import scores
+from tests.training.fusion.test_join import with_other_predictions
+from tests.training.scoring.test_scores import random_scores
 
 NAMES = ("a", "b", "c")
 
 
-def fusion(videos: int = 60, seed: int = 0, unlabelled: tuple[int, ...] = ()) -> Fusion:
-    first = scores("a", videos)
+def three_inputs(videos: int = 60, seed: int = 0, unlabelled: tuple[int, ...] = ()) -> Fusion:
+    first = random_scores("a", videos)
     first.labels[list(unlabelled)] = UNLABELLED
-    joined = join([second(first, seed + i, name) for i, name in enumerate(NAMES)])
-    rule = given_rule(3, (3.0, 2.0, 1.0))
-    return Fusion(joined, fuse(joined, rule), fuse(joined, given_rule(3)), None)
+    joined = join([with_other_predictions(first, seed + i, name) for i, name in enumerate(NAMES)])
+    rule = make_rule(3, (3.0, 2.0, 1.0))
+    return Fusion(joined, fuse(joined, rule), fuse(joined, make_rule(3)), None)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 40), st.integers(0, 99))
 def test_what_fusion_changed_equals_a_count_video_by_video(videos: int, seed: int):
-    made = fusion(videos, seed)
-    document = comparison(made)
-    tables = [*made.joined.inputs, made.fused]
+    fusion = three_inputs(videos, seed)
+    result = compare(fusion)
+    document = result.document()
+    tables = [*fusion.joined.inputs, fusion.fused]
     predicted = [[row.index(max(row)) for row in table.probabilities.tolist()] for table in tables]
-    labels = made.fused.labels.tolist()
+    labels = fusion.fused.labels.tolist()
     right = [[guess == label for guess, label in zip(each, labels, strict=True)] for each in predicted]
     for name, before in zip(NAMES, right, strict=False):
         pairs = list(zip(before, right[3], strict=True))
@@ -55,8 +57,8 @@ def test_what_fusion_changed_equals_a_count_video_by_video(videos: int, seed: in
 def test_the_p_value_is_that_of_a_fair_coin():
     for fixed in range(12):
         for broken in range(12):
-            n, fewer = fixed + broken, min(fixed, broken)
-            tail = sum(Fraction(math.comb(n, k), 2**n) for k in range(fewer + 1))
+            n, minority = fixed + broken, min(fixed, broken)
+            tail = sum(Fraction(math.comb(n, k), 2**n) for k in range(minority + 1))
             assert mcnemar(fixed, broken) == pytest.approx(float(min(Fraction(1), 2 * tail)))
     assert mcnemar(5, 0) == 0.0625
     assert 0 < mcnemar(2000, 1500) < 1e-15
@@ -64,22 +66,55 @@ def test_the_p_value_is_that_of_a_fair_coin():
 
 
 def test_without_labels_there_are_no_accuracies_but_weights_and_agreement():
-    made = fusion(unlabelled=(3, 8))
-    document = comparison(made)
+    result = compare(three_inputs(unlabelled=(3, 8)))
+    document = result.document()
     assert document["inputs"] == dict.fromkeys(NAMES)
     for field in ("fused", "equal", "fixed", "broken", "oracle_top1", "p_value", "compared_to", "per_class"):
         assert document[field] is None, field
     assert document["unlabelled"] == 2
     assert document["weights"] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
     assert 0 < document["agreement"] < 1
-    lines = [line for line in report(document, made) if isinstance(line, str)]
-    assert lines[0] == "2 of 60 videos have no label (v3, v8): no accuracies"
+    lines = [line for line in result.lines() if isinstance(line, str)]
+    assert lines[0] == "no accuracy: 2 of 60 videos have no label (v3, v8)"
+    assert lines[1].startswith("the inputs agree on ")
+    assert json.loads(json.dumps(document)) == document
 
 
-def test_a_person_is_told_what_changed():
-    made = fusion()
-    document = comparison(made)
-    text = " ".join(line for line in report(document, made) if isinstance(line, str))
-    assert f"beside {document['compared_to']}, the best alone, fusion fixed {document['fixed']} videos" in text
+def test_the_lines_compare_the_fusion_with_the_best_single_input():
+    result = compare(three_inputs())
+    document = result.document()
+    text = " ".join(line for line in result.lines() if isinstance(line, str))
+    best, fixed, broken = result.compared_to, result.fixed, result.broken
+    assert f"compared with {best}, the best single input, fusion fixed {fixed} videos and broke {broken} (" in text
     assert f"{document['oracle_top1']:.1%} (oracle)" in text
     assert np.isfinite(document["p_value"])
+
+
+def test_the_document_has_the_fields_of_version_0_1():
+    document = compare(three_inputs(), out="fused.parquet").document()
+    assert list(document) == [
+        "inputs",
+        "fused",
+        "equal",
+        "split",
+        "videos",
+        "unlabelled",
+        "space",
+        "weights",
+        "temperatures",
+        "fitted_on",
+        "dropped",
+        "fit",
+        "agreement",
+        "agreements",
+        "changes",
+        "compared_to",
+        "fixed",
+        "broken",
+        "p_value",
+        "oracle_top1",
+        "per_class",
+        "out",
+    ]
+    assert document["out"] == "fused.parquet"
+    assert json.loads(json.dumps(document)) == document

@@ -4,17 +4,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from lgd.pipeline.console.errors import UserError
-from lgd.training.fusion.fuse import metrics
-from lgd.training.scoring.class_table import class_rows, write_class_table
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.training.scoring.class_table import check_output_files, class_rows, write_class_table
+from lgd.training.scoring.metrics import scores_summary
 from lgd.training.scoring.scores import METADATA, UNLABELLED
-from tests.training.scoring.test_scores import scores
+from tests.training.scoring.test_scores import random_scores
 
 CLASSES = ("bend", "jack", "wave", "never")
 
 
-def test_a_row_a_class_equals_a_count_video_by_video(tmp_path: Path):
-    table = scores(videos=40, classes=CLASSES)
+def test_the_row_of_each_class_equals_a_count_video_by_video(tmp_path: Path):
+    table = random_scores(videos=40, classes=CLASSES)
     table.labels[table.labels == 3] = 2
     predicted = [row.index(max(row)) for row in table.probabilities.tolist()]
     pairs = list(zip(table.labels.tolist(), predicted, strict=True))
@@ -34,12 +34,32 @@ def test_a_row_a_class_equals_a_count_video_by_video(tmp_path: Path):
         assert row["accuracy"] == short["accuracy"] == pytest.approx(accuracy)
     assert file.column("accuracy").null_count == 1
     metadata = json.loads(file.schema.metadata[METADATA])
-    assert (metadata["split"], metadata["metrics"]) == ("val", metrics(table))
+    assert (metadata["split"], metadata["metrics"]) == ("val", scores_summary(table))
 
 
-def test_unlabelled_videos_have_no_such_table(tmp_path: Path):
-    table = scores()
+def test_no_table_is_written_if_a_video_has_no_label(tmp_path: Path):
+    table = random_scores()
     table.labels[2] = UNLABELLED
     with pytest.raises(UserError, match="no label for v2"):
         write_class_table(str(tmp_path / "classes.parquet"), table)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"--out": "new.csv"}, r"--out takes the name of a Parquet file, such as new.parquet, not new.csv"),
+        ({"--out": "a/../in.parquet"}, r"--out a/../in.parquet would overwrite one of the score files"),
+        (
+            {"--out": "new.parquet", "--per-class": "./new.parquet"},
+            r"--per-class ./new.parquet would overwrite the file of --out",
+        ),
+    ],
+)
+def test_output_files_that_would_overwrite_other_files_are_refused(outputs: dict[str, str], message: str):
+    with pytest.raises(UsageError, match=message):
+        check_output_files(outputs, ["in.parquet"])
+
+
+def test_output_files_with_different_names_are_accepted():
+    check_output_files({"--out": "s3://bucket/new.parquet?region=x", "--per-class": None}, ["in.parquet"])

@@ -1,9 +1,9 @@
-"""Evaluation as a user runs it: cut over workers and batches, killed, continued, refused; and what is in the table."""
+"""`lgd evaluate` as a user runs it: on several workers, with several batch sizes, killed, resumed, refused."""
 
-import dataclasses
 import json
 import shutil
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,63 +16,21 @@ import pytest
 import torch
 
 from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd, run_lgd_until
-from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import SCHEMA, Index, index_writer
-from lgd.pipeline.loading.loader import uniform_loader
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
-from lgd.training import checkpoint
-from lgd.training.models.lgd import Network
-from lgd.training.models.zoo import build
-from lgd.training.recipes import TrainConfig, recipe_named
-from lgd.training.run import Run, begin_run, open_run
-from lgd.training.scoring.evaluate import count_chunks
-from lgd.training.scoring.inference import VideoScores, load_checkpoint, load_network, score_rows
-from lgd.training.scoring.protocol import ScoringResources, TestProtocol
-from lgd.training.scoring.scores import read_scores, scores_writer, write_scores
+from lgd.training.run import Run, open_run
+from lgd.training.scoring import evaluate
+from lgd.training.scoring.evaluate import EvaluateResult, count_chunks
+from lgd.training.scoring.inference import load_checkpoint
+from lgd.training.scoring.metrics import summary
+from lgd.training.scoring.protocol import TestProtocol
+from lgd.training.scoring.scores import identity_of, read_scores
+from tests.training.scoring.random_run import CONFIG, network_of, score_in_process
 
-CPU = torch.device("cpu")
-CONFIG = dataclasses.replace(recipe_named("nano-rgb"), stride=1, test_clips=3)
-
-
-def random_network(config: TrainConfig, seed: int) -> Network:
-    """With random weights, and sure of itself."""
-    torch.manual_seed(seed)
-    network = build(config.model, 6, 3)
-    for head in (network.local_head, network.global_head):
-        if head is not None:
-            torch.nn.init.normal_(head.weight, std=6.0)
-    return network.eval()
-
-
-@pytest.fixture(scope="module")
-def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Its best checkpoint is the one after step 1, its last the one after step 2."""
-    run = begin_run(str(tmp_path_factory.mktemp("evaluate") / "run"), "nano-rgb", CONFIG, dataset=dataset)
-    writer = checkpoint.CheckpointWriter(run)
-    for step, best in ((1, 0.5), (2, None)):
-        network = random_network(CONFIG, step)
-        writer.save(step, network, torch.optim.SGD(network.parameters(), lr=0.1), best_top1=best)
-    writer.close()
-    return run
-
-
-def network_of(run: Run, which="last") -> Network:
-    return load_network(run, load_checkpoint(run, which)["model"], CPU)
-
-
-def here(run: Run, dataset: Dataset, split: str, protocol: TestProtocol, **more) -> list[VideoScores]:
-    """What this process says, without a cluster."""
-    return list(score_rows(network_of(run), run.config, dataset, split=split, protocol=protocol, device=CPU, **more))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(run: Run, dataset: Dataset) -> np.ndarray:
-    """Probabilities of the training split's 12 videos."""
-    found = np.stack([video.probabilities for video in here(run, dataset, "train", TestProtocol(3))])
-    assert np.abs(found - found[0]).max() > 0.05  # a mistake in the order of videos would show
-    return found
+VERSION_0_1 = Path(__file__).parents[2] / "compatibility" / "v0.1" / "files.tar.xz"
 
 
 def command(run: Run, data: object, out: object, *more: object) -> tuple[object, ...]:
@@ -80,26 +38,26 @@ def command(run: Run, data: object, out: object, *more: object) -> tuple[object,
 
 
 @pytest.mark.usefixtures("joined")
-def test_any_workers_and_batch_give_the_scores_of_one_process(
-    run: Run, dataset: Dataset, undisturbed: np.ndarray, tmp_path: Path
+def test_scores_do_not_depend_on_the_number_of_workers_and_the_batch_size(
+    run: Run, dataset: Dataset, expected: np.ndarray, tmp_path: Path
 ):
-    for batch in (1, 5):
-        found = here(run, dataset, "train", TestProtocol(3), batch=batch)
-        np.testing.assert_allclose([video.probabilities for video in found], undisturbed, atol=1e-5)
+    for batch_size in (1, 5):
+        videos = score_in_process(run, dataset, "train", protocol=TestProtocol(3), batch_size=batch_size)
+        np.testing.assert_allclose([video.probabilities for video in videos], expected, atol=1e-5)
     out = tmp_path / "new" / "rgb.parquet"
-    words = command(run, dataset.storage.root, out, "--split", "train", "--workers", 2, "--batch", 5, "--json")
+    words = command(run, dataset.storage.root, out, "--split", "train", "--num-workers", 2, "--batch-size", 5, "--json")
     done = run_lgd(*words)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert (document["videos"], document["parts_made"], document["parts_there"]) == (12, 12, 0)
     assert 0 <= document["top1"] <= 1
     scores = read_scores(str(out))
-    np.testing.assert_allclose(scores.probabilities, undisturbed, atol=1e-5)
+    np.testing.assert_allclose(scores.probabilities, expected, atol=1e-5)
     index = Index(dataset, "rgb")
     rows = index.rows("train")
     assert scores.keys == index.keys(rows)
     assert scores.labels.tolist() == index.labels[rows].tolist()
-    assert scores.about == {
+    assert scores.metadata == {
         "stream": "rgb",
         "model": "lgd3d_nano",
         "recipe": "nano-rgb",
@@ -118,23 +76,23 @@ def test_any_workers_and_batch_give_the_scores_of_one_process(
     assert [path.name for path in out.parent.iterdir()] == ["rgb.parquet"]
 
     before = out.stat()
-    again = run_lgd(*command(run, dataset.storage.root, out, "--split", "train", "--batch", 2, "--json"))
+    again = run_lgd(*command(run, dataset.storage.root, out, "--split", "train", "--batch-size", 2, "--json"))
     assert again.returncode == 0, again.stderr
-    assert "is finished already: 3 uniform clips of 16 whole frames of 12 videos; nothing to do" in again.stderr
+    assert "is complete already (12 videos, 3 uniform clips of 16 whole frames): nothing to do" in again.stderr
     assert (json.loads(again.stdout)["top1"], json.loads(again.stdout)["parts_made"]) == (document["top1"], 0)
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 @pytest.mark.cluster
-def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_the_table_is_the_same(
-    run: Run, dataset: Dataset, undisturbed: np.ndarray, tmp_path: Path
+def test_a_killed_evaluation_resumes_with_the_missing_chunks_and_writes_the_same_scores(
+    run: Run, dataset: Dataset, expected: np.ndarray, tmp_path: Path
 ):
-    out, parts = tmp_path / "rgb.parquet", tmp_path / "rgb.parquet.parts"
-    out.write_text("what was there before")
+    out, chunks = tmp_path / "rgb.parquet", tmp_path / "rgb.parquet.parts"
+    out.write_text("the previous scores")
     words = command(run, dataset.storage.root, out, "--split", "train", "--workers", 1)
 
-    def there() -> dict[str, int]:
-        return {path.name: path.stat().st_ino for path in parts.glob("[0-9a-f]*.parquet")}
+    def existing() -> dict[str, int]:
+        return {path.name: path.stat().st_ino for path in chunks.glob("[0-9a-f]*.parquet")}
 
     def wait(ready: Callable[[], object], process: ProcessTree) -> None:
         deadline = time.monotonic() + 300
@@ -143,39 +101,39 @@ def test_killed_in_the_middle_and_continued_only_what_is_missing_is_scored_and_t
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
-    run_lgd_until(lambda: len(there()) >= 3, *words, "--batch", 1)
-    assert out.read_text() == "what was there before"
-    kept = there()
+    run_lgd_until(lambda: len(existing()) >= 3, *words, "--batch-size", 1)
+    assert out.read_text() == "the previous scores"
+    kept = existing()
     assert 3 <= len(kept) < 12
-    (parts / ("0" * 16 + "-000000.parquet")).write_text("of another evaluation")
-    (parts / "mine.txt").write_text("somebody's own")
+    (chunks / ("0" * 16 + "-000000.parquet")).write_text("of a different evaluation")
+    (chunks / "mine.txt").write_text("a file of the user")
 
     second = ProcessTree(sys.executable, "-m", "lgd", *words, "--json", log=tmp_path / "log")
-    wait(lambda: len(there()) > len(kept) + 1 and second.pids("ray::score_chunk"), second)
+    wait(lambda: len(existing()) > len(kept) + 1 and second.pids("ray::score_chunk"), second)
     for pid in second.pids("ray::score_chunk"):
         kill(pid)
-    then = there()
-    assert len(then) < 12
-    assert then.items() >= kept.items()  # the same files
+    after_kill = existing()
+    assert len(after_kill) < 12
+    assert after_kill.items() >= kept.items()  # the same files
     second.process.wait(timeout=300)
     log = (tmp_path / "log").read_text()
     assert second.process.returncode == 0, log
-    assert f"{len(kept)} of 12 parts are there already" in log
-    assert "1 parts of another evaluation" in log
+    assert f"{len(kept)} of 12 score chunks already exist" in log
+    assert "1 score chunks of a different evaluation" in log
     assert f'"parts_made": {12 - len(kept)}' in log
-    np.testing.assert_allclose(read_scores(str(out)).probabilities, undisturbed, atol=1e-5)
-    assert [path.name for path in parts.iterdir()] == ["mine.txt"]
+    np.testing.assert_allclose(read_scores(str(out)).probabilities, expected, atol=1e-5)
+    assert [path.name for path in chunks.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.usefixtures("joined")
-def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, tmp_path: Path):
+def test_three_crops_and_the_optional_columns(run: Run, dataset: Dataset, tmp_path: Path):
     out = tmp_path / "rgb.parquet"
-    options = ("--clips", 2, "--crops", 3, "--keep", "clips", "features", "--checkpoint", "best", "--batch", 4)
+    options = ("--clips", 2, "--crops", 3, "--keep", "clips", "features", "--checkpoint", "best", "--batch-size", 4)
     done = run_lgd(*command(run, dataset.storage.root, out, *options))
     assert done.returncode == 0, done.stderr
     assert "2 uniform clips of 16 frames, 3 square crops each" in done.stdout
     table, scores = pq.read_table(out), read_scores(str(out))
-    assert scores.about["step"] == 1
+    assert scores.metadata["step"] == 1
     names = ("clip_probabilities", "local_features", "global_features")
     views = {name: np.array(table.column(name).to_pylist(), np.float32) for name in names}
     np.testing.assert_allclose(views["clip_probabilities"].mean(1), scores.probabilities, atol=1e-6)
@@ -193,71 +151,12 @@ def test_three_crops_and_what_is_kept_of_every_view(run: Run, dataset: Dataset, 
         with torch.inference_mode():
             output = network(torch.tensor(np.stack(crops), dtype=torch.float32))
         assert output.glob is not None
-        expected = (network.probabilities(output), output.local.mean((2, 3, 4)), output.glob)
-        for name, value in zip(names, expected, strict=True):
+        direct = (network.probabilities(output), output.local.mean((2, 3, 4)), output.glob)
+        for name, value in zip(names, direct, strict=True):
             assert views[name].shape == (6, 6, *value.shape[1:])
-            # JPEG decoders differ a little; views of other crops or clips by a lot more.
+            # JPEG decoders differ slightly; different crops and clips differ much more.
             np.testing.assert_allclose(views[name][number], value, atol=0.03 * float(value.abs().max()), err_msg=name)
             assert np.abs(np.diff(views[name][number], axis=0)).max() > 0.03 * float(value.abs().max())
-
-
-def test_features_are_those_of_a_direct_forward_and_networks_without_diffusion_have_no_global_ones(dataset: Dataset):
-    plain = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, variant="none"))
-    for config in (CONFIG, plain):
-        network = random_network(config, 0)
-
-        def score(protocol: TestProtocol, network: Network = network) -> list[VideoScores]:
-            return list(
-                score_rows(
-                    network, CONFIG, dataset, split="val", protocol=protocol, device=CPU, batch=3, part=1, parts=3
-                )
-            )
-
-        videos = score(TestProtocol(2, keep=("clips", "features")))
-        loader = uniform_loader(dataset, "rgb", 2, sampling=CONFIG.sampling, max_clips=2, rank=1, workers=3)
-        for video, batch in zip(videos, loader, strict=True):
-            with torch.inference_mode():
-                output = network(batch.video)
-            assert video.local_features is not None
-            assert video.clip_probabilities is not None
-            np.testing.assert_allclose(video.local_features, output.local.mean((2, 3, 4)), rtol=1e-4, atol=1e-5)
-            np.testing.assert_allclose(video.clip_probabilities, network.probabilities(output), atol=1e-5)
-            np.testing.assert_allclose(video.probabilities, network.probabilities(output).mean(0), atol=1e-5)
-            assert (output.glob is None) == (config is plain)
-            assert (video.global_features is None) == (config is plain)
-            if output.glob is not None and video.global_features is not None:
-                np.testing.assert_allclose(video.global_features, output.glob, rtol=1e-4, atol=1e-5)
-    assert {video[2:] for video in score(TestProtocol(1))} == {(None, None, None)}
-
-
-def test_lgd_2d_is_tested_on_triples(dataset: Dataset):
-    recipe = recipe_named("kinetics400-rgb-r50-lgd2d")
-    protocol = TestProtocol(recipe.test_clips, keep=("clips",))
-    assert protocol.describe(recipe) == "10 uniform triples of whole frames"
-    network, index = random_network(recipe, 0), Index(dataset, "rgb")
-    (video,) = score_rows(network, recipe, dataset, split="val", protocol=protocol, device=CPU, part=1, parts=6)
-    assert video.row == index.rows("val")[1]
-    assert video.clip_probabilities is not None
-    assert video.clip_probabilities.shape == (10, 6)
-    length = int(index.lengths[video.row])
-    numbers = [int((segment + (7 + 0.5) / 10) * length / 3) for segment in range(3)]
-    jpegs = ClipReader(index).read(video.row, np.array(numbers))
-    frames = np.stack([np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) for jpeg in jpegs])[..., ::-1]
-    clip = ((frames - np.array(recipe.transform.mean)) / np.array(recipe.transform.std)).transpose(3, 0, 1, 2)
-    with torch.inference_mode():
-        expected = network.probabilities(network(torch.tensor(clip[None], dtype=torch.float32)))[0]
-    np.testing.assert_allclose(video.clip_probabilities[7], expected, atol=0.05)
-
-
-def test_protocols_in_words():
-    paper, long = recipe_named("kinetics400-flow-r50"), recipe_named("kinetics400-rgb-r50-long")
-    assert TestProtocol(15).describe(paper) == "15 uniform clips of 16 whole frames"
-    assert TestProtocol().describe(paper) == "15 uniform clips of 16 whole frames"
-    assert TestProtocol(10, 3).describe(paper) == "10 uniform clips of 16 frames, 3 square crops each"
-    assert TestProtocol(15).describe(long) == "15 uniform clips of 128 whole frames"
-    assert TestProtocol(1, 3).describe(recipe_named("nano-rgb")) == (
-        "1 uniform clips of 16 frames 2 apart, 3 square crops each"
-    )
 
 
 def without_labels(dataset: Dataset, folder: Path) -> Path:
@@ -271,22 +170,22 @@ def without_labels(dataset: Dataset, folder: Path) -> Path:
 
 
 @pytest.mark.cluster
-def test_an_unlabelled_split_is_scored_into_a_store_without_metrics(
+def test_a_split_without_labels_is_scored_to_object_storage_without_metrics(
     run: Run, dataset: Dataset, tmp_path: Path, s3: str
 ):
     data, out = without_labels(dataset, tmp_path / "data"), f"{s3}/new/rgb.parquet"
-    Storage(f"{s3}/new/rgb.parquet.parts").write("0" * 16 + "-000000.parquet", b"of another evaluation")
+    Storage(f"{s3}/new/rgb.parquet.parts").write("0" * 16 + "-000000.parquet", b"of a different evaluation")
     done = run_lgd(*command(run, data, out, "--clips", 1, "--json"))
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert document["videos"] == 6
+    assert (document["videos"], document["unlabelled"]) == (6, 6)
     assert "top1" not in document
     assert set(read_scores(out).labels.tolist()) == {-1}
     assert Storage(s3).list_all() == ["new/rgb.parquet"]
     again = run_lgd(*command(run, data, out, "--clips", 1))
     assert again.returncode == 0, again.stderr
     assert "nothing to do" in again.stderr
-    assert "6 of 6 videos have no label: no accuracy is given" in again.stdout
+    assert "no accuracy: 6 of 6 videos have no label" in again.stdout
 
 
 @pytest.mark.usefixtures("joined")
@@ -310,9 +209,9 @@ def test_a_damaged_frame_is_named(run: Run, dataset: Dataset, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--crops", 2), 2, "--crops is 1 (whole frames) or 3 (squares along the longer side), not 2"),
-        (("--keep", "frames"), 2, "invalid choice 'frames'"),
-        (("--split", "test"), 1, "has no split 'test': it has train, val"),
+        (("--crops", 2), 2, "--crops must be 1 (full frames) or 3 (squares along the long side), not 2"),
+        (("--keep", "frames"), 2, "--keep must be clips or features, not 'frames'"),
+        (("--split", "test"), 1, "has no split 'test': choose from train, val"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -325,60 +224,14 @@ def test_a_mistake_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: TestProtocol(0), "--clips must be 1 or more, not 0"),
-        (lambda: ScoringResources(workers=0), "--workers must be 1 or more, not 0"),
-        (lambda: ScoringResources(cpus_per_task=0), "--cpus-per-task must be more than 0, not 0"),
-        (lambda: ScoringResources(batch=0), "--batch must be 1 or more, not 0"),
-    ],
-)
-def test_numbers_that_are_too_small_are_refused(make: Callable[[], object], message: str):
-    with pytest.raises(UsageError, match=message):
-        make()
-
-
-def test_an_output_that_is_a_folder_is_refused_before_anything_is_scored(run: Run, dataset: Dataset, tmp_path: Path):
+def test_an_output_that_is_a_folder_is_refused_before_scoring(run: Run, dataset: Dataset, tmp_path: Path):
     (tmp_path / "x.parquet").mkdir()
     done = run_lgd(*command(run, dataset.storage.root, tmp_path / "x.parquet"))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "is a folder" in done.stderr
 
 
-def test_checkpoints_that_are_missing_foreign_or_damaged_are_said_by_name(
-    run: Run, dataset: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    copy = tmp_path / "run"
-    shutil.copytree(run.storage.root, copy)
-    opened = open_run(str(copy))
-    best, last = (copy / checkpoint.checkpoint_name(step) for step in (1, 2))
-    assert load_checkpoint(opened, "best")["step"] == 1
-    assert load_checkpoint(opened)["step"] == 2
-    whole = last.read_bytes()
-    last.write_bytes(whole[: len(whole) // 2])
-    assert load_checkpoint(opened)["step"] == 1
-    assert f"{last} is damaged" in capfd.readouterr().err
-    best.write_bytes(b"no checkpoint")
-    for which in ("best", "last"):
-        with pytest.raises(UserError, match=str(best) if which == "best" else "no sound checkpoint yet"):
-            load_checkpoint(opened, which)
-    best.unlink()
-    with pytest.raises(UserError, match=f"{best}, the best checkpoint, is gone: use --checkpoint last"):
-        load_checkpoint(opened, "best")
-    (copy / "best.json").write_text("{")
-    with pytest.raises(UserError, match=r"best\.json does not name a checkpoint"):
-        load_checkpoint(opened, "best")
-    (copy / "best.json").unlink()
-    with pytest.raises(UserError, match="has no best checkpoint, since nothing was validated: use --checkpoint last"):
-        load_checkpoint(opened, "best")
-    with pytest.raises(UserError, match="x does not fit the network that"):
-        load_network(run, {"stem": torch.zeros(1)}, CPU, shown="x")
-    with pytest.raises(UsageError, match="--checkpoint is last or best"):
-        load_checkpoint(opened, "first")  # type: ignore[arg-type]
-
-
-def test_the_split_alone_decides_the_parts():
+def test_the_number_of_chunks_depends_only_on_the_split():
     assert [count_chunks(videos) for videos in (1, 6, 16, 500, 1024, 1025, 19_800, 60_000)] == [
         1,
         6,
@@ -391,13 +244,61 @@ def test_the_split_alone_decides_the_parts():
     ]
 
 
-def test_scores_are_read_without_their_views(tmp_path: Path):
-    path = str(tmp_path / "s.parquet")
-    table = pa.table({"key": ["a"], "label": pa.array([0], pa.int32())})
-    probabilities = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 0.0], pa.float32()), 2)
-    with scores_writer(path, ("x", "y"), "val", about={"stream": "rgb"}) as write:
-        write(table.append_column("probabilities", probabilities).append_column("other", pa.array(["anything"])))
-    scores = read_scores(path)
-    assert scores.probabilities.tolist() == [[1.0, 0.0]]
-    write_scores(path, scores)
-    assert pq.read_table(path).column_names == ["key", "label", "probabilities"]
+def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
+    with tarfile.open(VERSION_0_1) as archive:
+        archive.extractall(tmp_path, filter="data")
+    for name, keep in (("rgb", []), ("rgb-9-views", [])):
+        path = str(tmp_path / f"{name}.parquet")
+        scores, run = read_scores(path), open_run(str(tmp_path / "run"))
+        identity = evaluate._identity(
+            evaluate.VERSION,
+            scores.metadata,
+            evaluate._fields_of(run.config),
+            evaluate._digest(load_checkpoint(run)["model"]),
+            scores.split,
+            count_chunks(len(scores.keys)),
+            keep,
+        )
+        assert identity == identity_of(path)
+
+
+def test_every_field_of_the_metadata_decides_the_identity(tmp_path: Path, run: Run, dataset: Dataset):
+    first = evaluate._metadata(run, dataset, TestProtocol(), step=2)
+    others = [
+        evaluate._metadata(run, dataset, protocol, step=step)
+        for protocol, step in (
+            (TestProtocol(), 1),
+            (TestProtocol(2), 2),
+            (TestProtocol(crops=3), 2),
+            (TestProtocol(precision="bfloat16"), 2),
+        )
+    ]
+    assert len({evaluate._identity(metadata) for metadata in (first, *others)}) == 5
+
+
+def test_a_missing_chunk_and_a_damaged_one_are_errors_that_name_them(tmp_path: Path):
+    folder = Storage(tmp_path)
+    with pytest.raises(UserError, match=r"a\.parquet is missing: .* rerun to resume"):
+        evaluate._read_chunk(folder, "a.parquet", 1)
+    pq.write_table(pa.table({"key": ["x", "y"]}), tmp_path / "a.parquet", write_page_checksum=True)
+    assert evaluate._read_chunk(folder, "a.parquet", 2).num_rows == 2
+    with pytest.raises(UserError, match=r"a\.parquet was damaged and has been deleted: rerun to score it again"):
+        evaluate._read_chunk(folder, "a.parquet", 3)
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name_the_file():
+    probabilities, labels = np.eye(3), np.arange(3)
+    metrics = summary(probabilities, labels)
+    result = EvaluateResult("rgb.parquet", "3 clips", 3, 2, 1, 0.5, 0, metrics)
+    assert result.document() == {
+        "out": "rgb.parquet",
+        "protocol": "3 clips",
+        "parts_made": 2,
+        "parts_there": 1,
+        "wall_s": 0.5,
+        "unlabelled": 0,
+        **metrics,
+    }
+    assert result.lines()[0] == "rgb.parquet: 3 videos, 3 clips"
+    assert not result.failed
