@@ -247,7 +247,7 @@ def _resume_manifest(
     planned = listed if same else Manifest.from_table(table)
     updated = listed if same else update_manifest(planned, listed, storage.display())
     # A retry changes all streams: a video is in all of them or in none.
-    for stream in dataset.specs if retry_rejected else dataset.specs.keys() & specs.keys():
+    for stream in (name for name in dataset.specs if retry_rejected or name in specs):
         if differences := dataset.specs[stream].differences(settings.spec(stream)):
             raise UserError(
                 f"the {stream} stream of {storage.display()} was created with different settings "
