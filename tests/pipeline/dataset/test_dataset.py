@@ -1,12 +1,15 @@
 """Opening a dataset: its description, its complete streams, and what is refused."""
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import DESCRIPTION, Dataset, StreamSpec, index_name, open_dataset
+from lgd.pipeline.storage.cache import ShardCache
 from lgd.pipeline.storage.storage import Storage
 from tests.support.flaky_s3 import FlakyEndpoint
 
@@ -22,6 +25,21 @@ def test_a_saved_dataset_is_opened_with_the_same_fields(tmp_path: Path):
     saved, opened = create_dataset(tmp_path), open_dataset(tmp_path)
     for name in ("fingerprint", "classes", "videos_per_shard", "specs", "summary"):
         assert getattr(saved, name) == getattr(opened, name)
+
+
+def test_the_cache_of_a_dataset_is_not_compared_shown_or_pickled(tmp_path: Path):
+    create_dataset(tmp_path / "data")
+    with ShardCache(tmp_path / "cache", 1 << 20) as cache:
+        plain, cached = open_dataset(tmp_path / "data"), open_dataset(tmp_path / "data", cache)
+        assert cached.cache is cache
+        assert "cache" not in repr(cached).replace(str(tmp_path), "")
+        copy = pickle.loads(pickle.dumps(cached))
+        assert copy.cache is None
+        assert cached.cache is cache
+        same = replace(cached, storage=plain.storage)
+        assert (same == plain, same.cache) == (True, cache)
+        for name in ("fingerprint", "classes", "specs", "streams"):
+            assert getattr(copy, name) == getattr(cached, name)
 
 
 def test_the_hash_of_a_spec_changes_with_every_setting_and_with_nothing_else():

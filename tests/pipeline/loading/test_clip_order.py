@@ -62,7 +62,7 @@ def test_a_clip_depends_only_on_its_position():
     forward = [order().clip(p) for p in range(60)]
     backward = [order().clip(p) for p in reversed(range(60))][::-1]
     for a, b in zip(forward, backward, strict=True):
-        assert a._replace(frames=None) == b._replace(frames=None)  # type: ignore[arg-type]
+        assert a._replace(frames=None) == b._replace(frames=None)
         assert (a.frames == b.frames).all()
 
 

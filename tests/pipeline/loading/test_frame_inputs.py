@@ -47,7 +47,7 @@ def test_each_frame_has_the_window_mirroring_and_factors_of_its_clip(dataset: Da
         assert batch.anchor[frames].tolist() == [[window.top, window.left]] * FRAMES
         assert batch.shape[frames].tolist() == [[48, 48]] * FRAMES
         assert batch.mirror[frames].tolist() == [int(clip.flip)] * FRAMES
-        expected = np.tile(np.float32(color_factors(TRANSFORM, clip)), (FRAMES, 1))
+        expected = np.tile(np.array(color_factors(TRANSFORM, clip), np.float32), (FRAMES, 1))
         np.testing.assert_array_equal(batch.color_factors[frames], expected)
     assert 0 < batch.mirror.sum() < count
 
