@@ -60,7 +60,7 @@ def _primal_dual_row(
 ) -> None:  # fmt: skip
     """Primal step on a row, then dual step on the row above, which depends on it.
 
-    u, p: flow and dual variable of the row (p11 and p21 start one pixel to the left of the row); a, q: those of the row
+    u, p: flow and dual variables of the row (p11 and p21 start one pixel to the left of it); a, q: those of the row
     above. change: squared change of the flow, added up per column.
     """
     for x in range(len(u1)):
@@ -212,7 +212,7 @@ def _taps_row(
 def _data_row(
     image: Array, warped: Array, inside: Array, u1: Array, u2: Array, ix: Array, iy: Array, inv: Array, rho0: Array
 ) -> None:
-    """Compute the data term of a row from its warped pixels; it is 0 outside the frame."""
+    """Compute the data term of a row from its warped pixels; its gradient is 0 where the flow leaves the frame."""
     for x in range(len(image)):
         right, down = warped[4 * x + 1] * inside[x], warped[4 * x + 2] * inside[x]
         squared = right * right + down * down
@@ -228,7 +228,7 @@ def warp(
     """Linearize the data term at the flow u: gradient of the warped frame, 1 / its square, residual at zero flow.
 
     image: the first frame; second: the second frame with its gradients (see `differentiate`), sampled by cubic
-    convolution. The data term is 0 where the flow points outside the frame.
+    convolution. There is no data term where the flow points outside the frame.
     """
     height, width = image.shape
     first, last = LANES, LANES + width

@@ -163,7 +163,7 @@ def _read_avi(file: io.BufferedIOBase, size: int) -> ContainerInfo:
 
 
 def _matroska_truncation(file: io.BufferedIOBase, size: int) -> str | None:
-    """Check that the segment, which contains all data, ends inside the file."""
+    """Return how many bytes are missing of the segment, which contains all data, or None."""
     start = 0
     for _ in range(MAX_BOXES):
         file.seek(start)
@@ -195,6 +195,7 @@ def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
 
 
 def _asf_truncation(file: io.BufferedIOBase, size: int) -> str | None:
+    """Return how many bytes of the declared size are missing, or None."""
     file.seek(0)
     header = file.read(64 << 10)
     at = header.find(ASF_FILE_PROPERTIES)
