@@ -17,8 +17,8 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.inspection.pictures import color_wheel
 from lgd.pipeline.storage.storage import folder_and_name
-from lgd.training.models.zoo import count
 from lgd.training.config_file import to_flat_dict
+from lgd.training.models.zoo import count
 from lgd.training.report import plots
 from lgd.training.report.dataset_summary import DatasetSummary, dataset_summary
 from lgd.training.report.examples import jpeg_uri
@@ -124,7 +124,7 @@ def render(out: str, inputs: ReportInputs) -> tuple[bytes, ReportResult]:
         for group, result in zip(groups, results, strict=True)
     ]
     runs = {named.name: {"run": named.run.storage.display(), **(named.result or {})} for named in inputs.runs}
-    folders = [section["summary"].description["dataset"] for section in datasets]
+    folders = [section["summary"].description.dataset for section in datasets]
     return page, ReportResult(out, len(page), runs=runs, scores=scores, datasets=folders, notes=notes)
 
 
@@ -227,8 +227,8 @@ def _dataset_section(summary: DatasetSummary) -> dict[str, Any]:
     rejected = summary.description.rejected
     saturated = None
     if summary.saturated is not None:
-        alt = "Histogram: fraction of each video's flow vectors beyond the bound"
-        saturated = plots.histogram(summary.saturated, "vectors beyond the bound", alt, percent=True)
+        alt = "Histogram: fraction of the flow vectors of each video that exceed the bound"
+        saturated = plots.histogram(summary.saturated, "vectors that exceed the bound", alt, percent=True)
     return {
         "summary": summary,
         "rejected": sum(rejected.values()),

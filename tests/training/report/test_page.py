@@ -11,8 +11,8 @@ from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.models.zoo import count
 from lgd.training.config_file import to_flat_dict
+from lgd.training.models.zoo import count
 from lgd.training.recipes import recipe_named
 from lgd.training.report.examples import choose_examples
 from lgd.training.report.inputs import short_names
@@ -126,12 +126,11 @@ def test_names_from_files_are_only_text(tmp_path: Path):
     path = write_plain_scores(tmp_path, classes=HOSTILE_NAMES, keys=keys, split=HOSTILE_NAMES[1], metadata=metadata)
     config = recipe_named("nano-rgb")
     folder = tmp_path / "run <script>alert(1)<script>"
-    data = Dataset(Storage(tmp_path), HOSTILE_NAMES[0], HOSTILE_NAMES, 1, {})
     description = {"format": "lgd-run", "version": VERSION, "recipe": HOSTILE_NAMES[1]}
     spec = StreamSpec(config.stream, {HOSTILE_NAMES[2]: HOSTILE_NAMES[0]})
     settings = to_flat_dict(dataclasses.replace(config, init_from=HOSTILE_NAMES[2]))
     folder.mkdir()
-    data_fields = {"hash": spec.hash, "recipe": spec.settings, "fingerprint": HOSTILE_NAMES[0], "classes": data.classes}
+    data_fields = {"hash": spec.hash, "recipe": spec.settings, "fingerprint": "<b>", "classes": HOSTILE_NAMES[:4]}
     description |= {"config": settings, "data": data_fields}
     (folder / "config.json").write_text(json.dumps(description))
     (folder / "metrics.jsonl").write_text(json.dumps({"step": 0, "say": HOSTILE_NAMES[1]}) + "\n")
@@ -225,8 +224,8 @@ def test_a_report_can_be_written_to_an_object_store(s3: str, tmp_path: Path):
         (("{0}/r.html",), UsageError, "name one or more run folders or score files"),
         (("{0}/r.html", "{0}"), UsageError, "is neither a run nor a score file: a run is a folder with config.json"),
         (("{0}/r.html", "{0}/nothing"), UsageError, "nothing does not exist: a run is a folder"),
-        (("{0}/r.html", "{0}/none.parquet"), UserError, "there is no file"),
-        (("{0}/r.html", "{0}/damaged.parquet"), UserError, "does not hold scores"),
+        (("{0}/r.html", "{0}/none.parquet"), UserError, "none.parquet is missing"),
+        (("{0}/r.html", "{0}/damaged.parquet"), UserError, "is not a score file"),
         (("{0}/r.html", "{0}/damaged"), UserError, "does not describe a run"),
         (("{0}/plain.parquet/r.html", "{0}/plain.parquet"), UserError, "cannot write"),
     ],
