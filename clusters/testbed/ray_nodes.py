@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,9 +108,11 @@ class Head:
 
     address: of the cluster; dashboard: the dashboard's URL; env: the environment of a process that has its token."""
 
-    def __init__(self, folder: Path):
-        """Start the head and wait for it. folder: for Ray's logs and sockets, and the home folder of its jobs; its path
-        must be short. Raises AssertionError if it does not start within 90 s."""
+    def __init__(self, folder: Path, env: Mapping[str, str] | None = None):
+        """Start the head and wait for it. Raises AssertionError if it does not start within 90 s.
+
+        folder: for Ray's logs and sockets, and the home folder of its jobs; its path must be short. env: additional
+        variables of its environment, which its jobs inherit."""
         port, dashboard, client = free_port(), free_port(), free_port()
         self.address, self.dashboard = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         self.loopback = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -138,7 +140,7 @@ class Head:
             ),
             *("--num-cpus=1", "--object-store-memory=100000000", "--include-dashboard=true"),
             *(f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0", f"--ray-client-server-port={client}"),
-            env=self.env,
+            env={**self.env, **(env or {})},
             log=log,
         )
         deadline = time.monotonic() + 90

@@ -1,6 +1,7 @@
 """A user's folder whose modules have the names of our folders and of all our dependencies: none may be executed."""
 
 import importlib.metadata
+from collections.abc import Set
 from pathlib import Path
 
 FOLDERS = (
@@ -17,14 +18,14 @@ FOLDERS = (
 MODULES = ("cli", "triton", "torchvision", "psutil", "scipy", "skimage", "decord", "wandb", "tqdm", "utils", "models")
 
 
-def write_modules(folder: Path, trace: Path) -> set[str]:
-    """Write the modules to `folder` and return their names.
+def write_modules(folder: Path, trace: Path, names: Set[str] | None = None) -> Set[str]:
+    """Write modules to `folder` and return their names, by default those of our folders and dependencies.
 
     A module that is executed appends its name and the command line of its process to the file `trace`, then raises:
-    the trace remains even where the exception is caught. `pipeline` is a package, the others are files. `ray` is
-    excepted: Ray starts its own processes in the folder of the node."""
-    installed = {name for name in importlib.metadata.packages_distributions() if name.isidentifier()}
-    names = (installed | {*FOLDERS, *MODULES}) - {"ray", "lgd"}
+    the trace remains even where the exception is caught. `pipeline` is a package, the others are files."""
+    if names is None:
+        installed = {name for name in importlib.metadata.packages_distributions() if name.isidentifier()}
+        names = (installed | {*FOLDERS, *MODULES}) - {"lgd"}
     code = (
         "import sys\n"
         f"with open({str(trace)!r}, 'a') as trace:\n"
