@@ -42,27 +42,46 @@ CONNECTIONS = 16  # simultaneous requests to the storage, because of the latency
 
 @dataclass(frozen=True)
 class PreprocessResult(CommandResult):
-    """What a run of the job did, and what the dataset contains after it."""
+    """Result of `lgd preprocess`: what the run did, and what the dataset contains after it."""
 
-    out: str  # folder of the dataset
-    streams: list[str]  # the complete streams
-    manifest: int  # number of listed videos: videos + rejected
-    videos: int  # in the dataset
+    out: str
+    """Folder of the dataset."""
+    streams: list[str]
+    """Complete streams."""
+    manifest: int
+    """Number of listed videos: `videos` + `rejected`."""
+    videos: int
+    """Number of videos in the dataset."""
     rejected: int
-    reasons: Mapping[str, int]  # number of rejected videos by reason
-    rejected_file: str | None  # table of the rejected videos; None if there are none
-    classes: int  # number of classes
-    class_names: list[str]  # in the order of their labels
-    shards_made: int  # that this run created
-    shards_there: int  # that already existed
-    tried_again: int  # rejected videos that this run retried
-    recovered: int  # of these, how many are now in the dataset
-    made: int  # videos that this run added to shards
-    flow_pairs: int  # frame pairs whose flow this run computed
-    seconds: Mapping[str, float]  # worker time per stage
-    work_s: float  # from the start of the first task to the end of the last step
-    wall_s: float  # of the run
-    driver_mb: float  # peak memory of this process, MB
+    """Number of rejected videos."""
+    reasons: Mapping[str, int]
+    """Number of rejected videos by reason."""
+    rejected_file: str | None
+    """Table of the rejected videos; null if there are none."""
+    classes: int
+    """Number of classes."""
+    class_names: list[str]
+    """Class names, in the order of their labels."""
+    shards_made: int
+    """Number of shards that this run created."""
+    shards_there: int
+    """Number of shards that already existed."""
+    tried_again: int
+    """Number of rejected videos that this run retried."""
+    recovered: int
+    """Number of retried videos that are now in the dataset."""
+    made: int
+    """Number of videos that this run added to shards."""
+    flow_pairs: int
+    """Number of frame pairs whose flow this run computed."""
+    seconds: Mapping[str, float]
+    """Worker time by stage, seconds."""
+    work_s: float
+    """Time from the start of the first task to the end of the last step, seconds."""
+    wall_s: float
+    """Time of the run, seconds."""
+    driver_mb: float
+    """Peak memory of the process of the command, MB."""
 
     def lines(self) -> list[Line]:
         """Return the summary of the dataset and of the work of this run."""
