@@ -23,7 +23,7 @@ ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"
 class ContainerInfo:
     """Facts that a container declares.
 
-    truncation: one line that says how much of the file is missing, or None; durations_s: seconds of each stream, by
+    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each stream, by
     stream index, where the container declares them.
     """
 

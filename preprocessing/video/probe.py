@@ -19,7 +19,7 @@ CONTAINERS = (
 )
 CONTAINER = re.compile(r"^\[info\] Input #0, (.+), from ")
 STREAM = re.compile(r"^\[info\]\s+Stream #0:(\d+)\S*: (\w+): (.*)$")
-PICTURE = re.compile(r", (\d{1,9})x(\d{1,9})(?:,? \[?SAR (\d+):(\d+)|[ ,]|$)")
+FRAME_SIZE = re.compile(r", (\d{1,9})x(\d{1,9})(?:,? \[?SAR (\d+):(\d+)|[ ,]|$)")
 STILL = re.compile(r"\((attached pic|still image|timed thumbnails)\)")
 CLOCK = r"(\d+):(\d\d):(\d\d(?:\.\d+)?)"
 FILE_DURATION = re.compile(rf"^\[info\]\s+Duration: {CLOCK}")
@@ -89,8 +89,8 @@ def probe(video: int, stream_durations_s: Mapping[int, float], limits: Limits) -
     for match, block in _streams(lines):
         index, kind, description = int(match[1]), match[2], match[3]
         kinds.add(kind.lower())
-        picture = PICTURE.search(description)
-        if kind != "Video" or STILL.search(description) or not picture:
+        size = FRAME_SIZE.search(description)
+        if kind != "Video" or STILL.search(description) or not size:
             continue
         own = stream_durations_s.get(index, _first_seconds(STREAM_DURATION, block))
         rate = re.search(r", ([\d.]+)(k?) fps", description)
@@ -99,9 +99,9 @@ def probe(video: int, stream_durations_s: Mapping[int, float], limits: Limits) -
             container=container,
             index=index,
             codec=re.split(r"[ ,]", description)[0],
-            width=int(picture[1]),
-            height=int(picture[2]),
-            sample_aspect=Fraction(int(picture[3] or 1) or 1, int(picture[4] or 1) or 1),
+            width=int(size[1]),
+            height=int(size[2]),
+            sample_aspect=Fraction(int(size[3] or 1) or 1, int(size[4] or 1) or 1),
             rotation=float(rotation),
             fps=float(rate[1]) * (1000 if rate[2] else 1) if rate else None,
             duration_s=file_duration if own is None else own,
