@@ -23,8 +23,8 @@ ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"
 class ContainerInfo:
     """Facts that a container declares.
 
-    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each stream, by
-    stream index, where the container declares them.
+    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each stream,
+    by stream index, where the container declares them.
     """
 
     truncation: str | None
