@@ -13,7 +13,6 @@ Claims: at least as fast as plain, and at most 5% of the time spent waiting for 
 """
 
 import itertools
-import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from lgd.benchmarks.train_child import StepJob, encode_job
 from lgd.pipeline.console.command_line import Line
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
+from lgd.pipeline.storage.storage import absolute_path
 from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig
 
@@ -147,9 +147,7 @@ def run(
         "plain": StepJob(config, True, None, classes, steps, threads),
     }
     if data:
-        jobs["data"] = StepJob(
-            config, False, os.path.abspath(data) if "://" not in data else data, classes, steps, threads
-        )
+        jobs["data"] = StepJob(config, False, absolute_path(data), classes, steps, threads)
     measured: list[Round] = []
     for number in range(rounds):
         by_variant: Round = {}

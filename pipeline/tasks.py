@@ -1,4 +1,4 @@
-"""Tasks on a Ray cluster: as many at once as there is room for, spread over the nodes, repeated when they are lost."""
+"""Run tasks on a Ray cluster: as many at once as fit, spread over the nodes, and repeated if their worker dies."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,58 +8,62 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import Progress, say
 
 TASK_RETRIES = 10  # of a task whose worker or node died
-WAIT_S = 1.0  # between two looks at the progress
-LOOK_S = 5.0  # between two looks at the size of the cluster
-PATIENCE_S = 15.0  # without a node that has room, until that is said
+WAIT_S = 1.0  # interval of the progress
+SIZE_INTERVAL_S = 5.0  # between two checks of the size of the cluster
+WARN_AFTER_S = 15.0  # without a node that is large enough for a task
 
 
 class Counters(Protocol):
-    """What tasks have done: their sum, and how a person sees it."""
+    """Counts of the finished work of tasks."""
 
     @property
     def done(self) -> int:
-        """Videos."""
+        """Number of finished videos."""
 
     def add(self, other: Self) -> None:
-        """Takes in what a task has done since it last said so."""
+        """Add the counts that a task has reported."""
 
     def note(self, seconds: float) -> str:
-        """What is shown beside the bar, so many seconds after the start."""
+        """Return a few words for the progress, `seconds` after the start."""
 
 
 Sum = TypeVar("Sum", bound=Counters)
 
 
 class Task(NamedTuple):
-    """name: in messages. make: is called with `arguments` and yields what it has done since it last yielded, as often
-    when it is repeated. videos: how many all of that adds up to."""
+    """A task for `run_tasks`.
+
+    name: for messages. function: is called with `arguments` and yields counters of its work since the last ones; when
+    it is repeated, it yields the same number of them. videos: the total of these counters."""
 
     name: str
-    make: Callable[..., Iterator[Any]]
+    function: Callable[..., Iterator[Any]]
     arguments: Mapping[str, Any]
     videos: int
 
 
-def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], *, workers: int | None, total: Sum) -> Sum:
-    """Does the tasks on the cluster that this process is connected to; returns `total` with all that they did.
+def run_tasks(name: str, tasks: Sequence[Task], resources: dict[str, float], *, workers: int | None, total: Sum) -> Sum:
+    """Run the tasks on the cluster that this process is connected to, and return `total` with their counters added.
 
-    needs: of a task, by Ray's names. workers: tasks at once; by default as many as there is room for. A task whose
-    worker or node dies is done again. Raises the UserError of a task, after the others are cancelled, and UserError
-    for a task whose workers die again and again."""
+    name: of the progress. resources: per task, by Ray's names, such as CPU. workers: maximum number of tasks at once;
+    by default as many as fit. A task whose worker or node dies is repeated.
+
+    Raises the UserError of a task, after the others are cancelled, and UserError if the worker of a task dies in every
+    attempt."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     waiting = list(reversed(tasks))
     running: dict[Any, Task] = {}
-    remote: dict[Any, Any] = {make: _remote(make, needs) for make in {task.make for task in tasks}}
-    room = _Room(needs, workers)
+    remote: dict[Any, Any] = {function: _remote(function, resources) for function in {task.function for task in tasks}}
+    capacity = _Capacity(resources, workers)
     started = time.monotonic()
     try:
-        with Progress(what, sum(task.videos for task in tasks), "videos") as progress:
+        with Progress(name, sum(task.videos for task in tasks), "videos") as progress:
             while waiting or running:
-                while waiting and len(running) < room.now():
+                while waiting and len(running) < capacity.now():
                     task = waiting.pop()
-                    running[remote[task.make].remote(**task.arguments)] = task
+                    running[remote[task.function].remote(**task.arguments)] = task
                 if not running:
                     time.sleep(WAIT_S)
                     continue
@@ -75,8 +79,9 @@ def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], *, work
                         raise
                     except RayError as error:
                         raise UserError(
-                            f"{running[generator].name} cannot be made: its worker died {TASK_RETRIES + 1} times "
-                            f"({type(error).__name__}); give tasks more room with --cpus-per-task, and see Ray's log"
+                            f"{running[generator].name} failed: its worker died {TASK_RETRIES + 1} times "
+                            f"({type(error).__name__}); raise --cpus-per-task to run fewer tasks per node, and see the "
+                            "logs of Ray"
                         ) from error
                 progress.update(total.done, total.note(time.monotonic() - started))
     finally:
@@ -85,51 +90,52 @@ def run_tasks(what: str, tasks: Sequence[Task], needs: dict[str, float], *, work
     return total
 
 
-def _remote(make: Callable[..., Iterator[Any]], needs: dict[str, float]) -> Any:
+def _remote(function: Callable[..., Iterator[Any]], resources: dict[str, float]) -> Any:
+    """Return the function as a Ray task that reports while it runs and is repeated after temporary errors."""
     import ray
 
-    # A store that falters or an ffmpeg that somebody kills says nothing about the video: the task is done again.
+    # An object store that fails for a while, or a killed ffmpeg, is no property of the video: the task is repeated.
     transient: Any = [OSError, RuntimeError]
     options: dict[str, Any] = {
-        "num_cpus": needs["CPU"],
-        "num_gpus": needs.get("GPU", 0),
+        "num_cpus": resources["CPU"],
+        "num_gpus": resources.get("GPU", 0),
         "num_returns": "streaming",
         "scheduling_strategy": "SPREAD",
         "max_retries": TASK_RETRIES,
         "retry_exceptions": transient,
-        "max_calls": 0,  # a worker goes on to the next task with what it has loaded; with a GPU Ray would start another
+        "max_calls": 0,  # a worker keeps what it has loaded; by default Ray restarts a worker with a GPU after a task
     }
-    return ray.remote(**options)(make)
+    return ray.remote(**options)(function)
 
 
-class _Room:
-    """How many tasks fit on the cluster, which may grow and shrink."""
+class _Capacity:
+    """The number of tasks that fit on the cluster, which may grow and shrink."""
 
-    def __init__(self, needs: dict[str, float], workers: int | None):
-        self._needs, self._workers = needs, workers
-        self._room, self._looked = 0, float("-inf")
-        self._there = time.monotonic()  # when there was room last
-        self._said = False
+    def __init__(self, resources: dict[str, float], workers: int | None):
+        self._resources, self._workers = resources, workers
+        self._tasks, self._checked = 0, float("-inf")
+        self._last_fit = time.monotonic()  # when a task last fitted on a node
+        self._warned = False
 
     def now(self) -> int:
-        """Tasks that may run at once; 0, and after a while a line that says so, when no node has room for one."""
+        """Return how many tasks may run at once. If no node is large enough for one: 0, with a line after a while."""
         now = time.monotonic()
-        if now - self._looked > LOOK_S:
-            self._looked = now
-            self._room = min(self._fitting(), self._workers or 1 << 30)
-            if self._room:
-                self._there, self._said = now, False
-            elif now - self._there > PATIENCE_S and not self._said:
-                self._said = True
-                say(f"waiting: no node of the cluster has {_in_words(self._needs)}")
-        return self._room
+        if now - self._checked > SIZE_INTERVAL_S:
+            self._checked = now
+            self._tasks = min(self._fitting(), self._workers or 1 << 30)
+            if self._tasks:
+                self._last_fit, self._warned = now, False
+            elif now - self._last_fit > WARN_AFTER_S and not self._warned:
+                self._warned = True
+                say(f"waiting: no node of the cluster has {_in_words(self._resources)}")
+        return self._tasks
 
     def _fitting(self) -> int:
         import ray
 
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return sum(min(int(node.get(name, 0) / amount) for name, amount in self._needs.items()) for node in nodes)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return sum(min(int(node.get(name, 0) / amount) for name, amount in self._resources.items()) for node in nodes)
 
 
-def _in_words(needs: dict[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in needs.items())
+def _in_words(resources: dict[str, float]) -> str:
+    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())

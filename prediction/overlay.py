@@ -80,6 +80,7 @@ def output_names(out: str, videos: Sequence[str]) -> tuple[Storage, list[str]]:
 
     out: NAME.mp4, the file itself, for one video; or else a folder. Raises UsageError for one file and several videos,
     and for a file that would overwrite a folder or one of the videos."""
+    out = os.path.expanduser(out)
     if out.endswith(".mp4"):
         if len(videos) != 1:
             raise UsageError(f"--render {out} is one file, but there are {len(videos)} videos: give a folder")

@@ -60,7 +60,7 @@ class TemporaryDatasets:
 def given_files(paths: Sequence[str]) -> list[GivenFile]:
     """Return the files with a key each. The key does not depend on the name: two files may have the same name, and one
     file may be given twice."""
-    return [GivenFile(path, f"{number:06d}") for number, path in enumerate(paths)]
+    return [GivenFile(os.path.expanduser(path), f"{number:06d}") for number, path in enumerate(paths)]
 
 
 @contextmanager

@@ -43,14 +43,14 @@ def test_every_verb_explains_its_options(call):
 
 
 def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
-    assert "(default: 64)" in call("train", "kinetics400-rgb-r50", "--help")[1]
-    assert "(default: 16)" in call("train", "nano-rgb", "--help")[1]
+    assert "Default: 64." in call("train", "kinetics400-rgb-r50", "--help")[1]
+    assert "Default: 16." in call("train", "nano-rgb", "--help")[1]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("tain",), "there is no verb 'tain'"),
+        (("tain",), "unknown command tain: choose from preprocess"),
         (("train", "nano-rbg", "--data", "d", "--run", "r"), "did you mean nano-rgb"),
         (("train", "nano-rgb", "--data", "d", "--run", "r", "--optimizer.rat", "1"), "--optimizer.rat"),
         (("train", "nano-rgb", "--data", "d", "--run", "r", "--batch-size", "many"), "--batch-size"),
@@ -58,24 +58,24 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
         (("train", "nano-rgb", "--data", "d"), "--run"),
         (("preprocess", "v"), "--out"),
         (("preprocess", "v", "--out", "d", "--streams", "rgb", "sound"), "unknown stream 'sound'"),
-        (("preprocess", "v", "--out", "d", "--short-side", "0"), "--short-side must lie between"),
-        (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out is a Parquet file"),
+        (("preprocess", "v", "--out", "d", "--short-side", "0"), "--short-side must be between"),
+        (("evaluate", "r", "--data", "d", "--out", "scores.csv"), "--out takes the name of a Parquet file"),
         (("evaluate", "r", "--data", "d", "--out", "s.parquet", "--cache-gb", "0"), "--cache-gb must be more than 0"),
         (("fuse", "a.parquet", "--weights", "x"), "--weights"),
         (("fuse", "a.parquet"), "two or more score files"),
-        (("fuse", "a.parquet", "b.parquet", "--weights", "1"), "2 score files need as many --weights, not 1"),
+        (("fuse", "a.parquet", "b.parquet", "--weights", "1"), "--weights takes one number per score file: 2, not 1"),
         (("fuse", "a.parquet", "b.parquet", "--space", "odds"), "--space"),
-        (("fuse", "a.parquet", "b.parquet", "--per-class", "c.csv"), "--per-class is a Parquet file"),
+        (("fuse", "a.parquet", "b.parquet", "--per-class", "c.csv"), "--per-class takes the name of a Parquet file"),
         (
             ("fuse", "a.parquet", "b.parquet", "--out", "c.parquet", "--per-class", "./c.parquet"),
-            "would replace what --out writes",
+            "would overwrite the file of --out",
         ),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
         (("bench", "flaw"), "choose from flow, loader, preprocess"),
         (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),
         (("bench", "loader", "v", "--short-side", "100"), "--short-side must be 112 or more"),
         (("bench", "preprocess", "v", "--limit", "0"), "--limit must be 1 or more"),
-        (("bench", "preprocess", "v", "--short-side", "0"), "--short-side must lie between"),
+        (("bench", "preprocess", "v", "--short-side", "0"), "--short-side must be between"),
         (("inspect", "d", "--videos", "3"), "give --pictures DIR"),
         (("inspect", "d", "--pictures", "p", "--videos", "0"), "--videos must be 1 or more"),
     ],
@@ -100,7 +100,7 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
     (newer / "dataset.json").write_text(json.dumps({**description, "version": 99}))
     train = ("train", "nano-rgb", "--run", tmp_path / "run", "--data")
     for words, message in [
-        (("preprocess", tmp_path / "nowhere", "--out", tmp_path / "d"), "nowhere is not there"),
+        (("preprocess", tmp_path / "nowhere", "--out", tmp_path / "d"), "nowhere does not exist"),
         (("preprocess", empty, "--out", tmp_path / "d"), "empty folder"),
         (("preprocess", tmp_path, "--out", tmp_path / "d", "--annotations", tmp_path / "columns.csv"), "path"),
         (("preprocess", tmp_path, "--out", tmp_path / "d", "--annotations", tmp_path / "labels.csv"), "label"),
@@ -108,11 +108,11 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         (("inspect", empty), "is not a dataset"),
         (("inspect", newer), "version 99"),
         (("inspect", tmp_path / "nowhere", "--pictures", tmp_path / "d"), "nowhere does not exist"),
-        (("inspect", dataset_folder, "--pictures", tmp_path / "labels.csv"), "a file of that name is in the way"),
+        (("inspect", dataset_folder, "--pictures", tmp_path / "labels.csv"), "a file with this name already exists"),
         ((*train, newer), "version 99"),
         ((*train, tmp_path / "nowhere"), "nowhere does not exist"),
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
-        (("bench", "flow", empty), "holds no videos"),
+        (("bench", "flow", empty), "contains no videos"),
         (("bench", "preprocess", empty), "empty folder"),
         (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "there is no file"),
     ]:

@@ -1,57 +1,59 @@
-"""The weights that a run starts from: new ones, an ImageNet ResNet's, or those of another run."""
+"""Initial weights of a run: new, from an ImageNet ResNet, or from another run."""
 
 import os
 from dataclasses import replace
+from typing import Any
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.storage.storage import Storage
+from lgd.pipeline.storage.storage import Storage, absolute_path
 from lgd.training import checkpoint
+from lgd.training.config_file import option_name
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import load_imagenet, transfer
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import open_run
 
 
-def located(config: TrainConfig) -> TrainConfig:
-    """The configuration with absolute paths, which mean the same on every worker.
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with absolute paths of --init-from and --imagenet, valid on every node.
 
-    Raises UserError if a file is not there, and UsageError if there are two things to start from, or none for
-    stage 2."""
+    Raises UserError if a file is missing, and UsageError for both options together or for stage 2 without --init-from.
+    """
     if config.init_from and config.imagenet:
-        raise UsageError("a run starts from --init-from or from --imagenet, not from both")
+        raise UsageError("give --init-from or --imagenet, not both")
     if config.model.stage == 2 and not config.init_from:
-        raise UsageError("stage 2 tunes a network of stage 1: give its run folder with --init-from")
-    changes = {}
-    for option in ("init_from", "imagenet"):
-        path = getattr(config, option)
+        raise UsageError("stage 2 starts from a network of stage 1: give its run folder with --init-from")
+    changes: dict[str, Any] = {}
+    for field in ("init_from", "imagenet"):
+        path = getattr(config, field)
         if path and "://" not in path:
-            if not os.path.exists(path):
-                raise UserError(f"there is no {path}: --{option.replace('_', '-')} takes a file that is there")
-            changes[option] = os.path.abspath(path)
+            changes[field] = absolute_path(path)
+            if not os.path.exists(changes[field]):
+                raise UserError(f"{option_name(field)}: {path} does not exist")
     return replace(config, **changes)
 
 
 def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...]) -> str:
-    """Puts the weights that the configuration names into a fresh network; returns what became of them, for a person.
+    """Load the initial weights that a configuration names into a new network, and describe what was loaded.
 
-    From another run everything that both networks have is taken over: stage 1 into stage 2, 16 frames into 128, RGB
-    into flow; the heads only where the list of classes is the same.
+    From another run, every tensor that both networks have is loaded (stage 1 into stage 2, 16 frames into 128, RGB into
+    flow), the heads only if the classes are the same. Returns "" if the weights stay new.
     Raises UserError for a file that does not fit the network."""
     if config.imagenet:
         return str(load_imagenet(network, config.imagenet))
     if config.init_from:
-        content = _content(config.init_from)
-        same_classes = checkpoint.classes_of(content) == classes
+        content = _read_checkpoint(config.init_from)
+        same_classes = checkpoint.checkpoint_classes(content) == classes
         return str(transfer(network, content["model"], heads=same_classes, source=config.init_from))
     return ""
 
 
-def _content(path: str) -> dict:
-    """The checkpoint in a file, or the newest one of a run folder."""
+def _read_checkpoint(path: str) -> dict[str, Any]:
+    """Return the content of a checkpoint file, or of the newest checkpoint of a run folder."""
     if not os.path.isdir(path):
         folder, name = os.path.split(path)
         return checkpoint.read(Storage(folder), name)
     content = checkpoint.load_latest(open_run(path))
     if content is None:
-        raise UserError(f"{path} has no sound checkpoint yet: train it first")
+        raise UserError(f"{path} has no valid checkpoint yet: train it first")
     return content

@@ -41,6 +41,7 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
+from lgd.pipeline.storage.storage import absolute_path
 from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig, recipe_defaults
 from lgd.training.run import METRICS, STARTS, begin_run
@@ -147,7 +148,7 @@ def run(
     dataset = open_dataset(data)
     channels = STREAMS[config.stream].channels
     check_model_config(config.model, len(dataset.classes), channels)
-    data = data if "://" in data else os.path.abspath(data)
+    data = absolute_path(data)
     gradient_bytes = 4 * count(config.model, len(dataset.classes), channels).parameters
     gpus, cores = torch.cuda.is_available(), sorted(os.sched_getaffinity(0))
     max_workers = 1 if gpus else min(2, len(cores), config.batch_size)

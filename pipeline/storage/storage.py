@@ -245,6 +245,11 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
     return fs, path
 
 
+def absolute_path(path: str) -> str:
+    """Return a local path as an absolute one, with `~` at the start as the home folder; a remote address unchanged."""
+    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+
+
 def folder_and_name(path: str) -> tuple[Storage, str]:
     """Return the folder of a file, and its name there. path: local, or an address such as s3://bucket/folder/name."""
     path, options = _split_options(path)

@@ -17,9 +17,9 @@ def preprocess_in_process(videos: Path, out: Path, *, short_side: int, val_fract
     """Create a dataset of both streams as `lgd preprocess` does, with the same code except that this process runs the
     tasks of the job, one after another."""
 
-    def run_tasks(what: str, tasks: Sequence[Task], needs: Any, *, workers: int | None, total: Any) -> Any:
+    def run_tasks(name: str, tasks: Sequence[Task], resources: Any, *, workers: int | None, total: Any) -> Any:
         for task in tasks:
-            for counters in task.make(**task.arguments):
+            for counters in task.function(**task.arguments):
                 total.add(counters)
         return total
 
