@@ -1,12 +1,12 @@
-"""`lgd predict` on the files that users have, sound and broken."""
+"""`lgd predict` on real files, valid and broken."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from lgd import cli
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.prediction.predict_files import predict_files
 from lgd.training.checkpoint import CheckpointWriter
 from lgd.training.models.zoo import build
 from lgd.training.recipes import recipe_named
@@ -15,7 +15,7 @@ from lgd.training.run import begin_run
 
 @pytest.fixture
 def run(dataset: Dataset, tmp_path: Path) -> str:
-    """A run whose network has learnt nothing."""
+    """A run with random weights."""
     config = recipe_named("nano-rgb")
     run = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=dataset)
     network = build(config.model, len(dataset.classes), 3)
@@ -25,10 +25,10 @@ def run(dataset: Dataset, tmp_path: Path) -> str:
     return str(tmp_path / "run")
 
 
-def test_every_clip_has_an_answer_and_every_broken_file_an_answer_or_a_reason(data: Path, run: str):
+def test_every_clip_has_a_prediction_and_every_broken_file_a_prediction_or_a_reason(data: Path, run: str):
     paths = sorted(path for folder in ("clips", "broken") for path in (data / folder).rglob("*") if path.is_file())
-    answer = cli.predict(tuple(map(str, paths)), rgb=run, clips=1)
-    rows = {str(Path(row["path"]).relative_to(data)): row for row in answer.document["videos"]}
+    result = predict_files([str(path) for path in paths], rgb=run, clips=1)
+    rows = {str(Path(row["path"]).relative_to(data)): row for row in result.document()["videos"]}
     assert list(rows) == [str(path.relative_to(data)) for path in paths]
     assert {name: row["rejected"] for name, row in rows.items() if "rejected" in row} == {
         "broken/bitflips300.avi": "decoder-error",
@@ -37,7 +37,7 @@ def test_every_clip_has_an_answer_and_every_broken_file_an_answer_or_a_reason(da
         "broken/truncated50.avi": "truncated",
         "broken/truncated50.mp4": "truncated",
     }
-    assert answer.failed.startswith(f"5 of {len(paths)} videos were rejected")
+    assert result.failed == f"5 of {len(paths)} videos were rejected"
     for row in rows.values():
         if "rejected" not in row:
             assert sum(each["probability"] for each in row["streams"]["rgb"]) <= 1 + 1e-5
@@ -45,8 +45,8 @@ def test_every_clip_has_an_answer_and_every_broken_file_an_answer_or_a_reason(da
             assert row["seconds"] * 25 == pytest.approx(row["frames"])
 
 
-def test_a_file_named_like_an_option_and_upright_and_turned_videos_are_drawn(data: Path, run: str, tmp_path: Path):
+def test_a_file_with_the_name_of_an_option_and_a_rotated_video_are_drawn(data: Path, run: str, tmp_path: Path):
     paths = [data / "clips/moviepy/-video-with-dash-.mp4", data / "clips/decord/video_90.mov"]
-    answer = cli.predict(tuple(map(str, paths)), rgb=run, clips=1, render=str(tmp_path / "out"))
-    assert not answer.failed
+    result = predict_files([str(path) for path in paths], rgb=run, clips=1, render=str(tmp_path / "out"))
+    assert not result.failed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["-video-with-dash-.mp4", "video_90.mp4"]

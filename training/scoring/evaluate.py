@@ -72,7 +72,8 @@ class EvaluateResult(CommandResult):
 
     def document(self) -> dict[str, Any]:
         document = asdict(self)
-        return document | (document.pop("metrics") or {})
+        metrics = document.pop("metrics")
+        return {**document, **(metrics or {})}
 
     def lines(self) -> list[Line]:
         summary = f"{self.out}: {self.videos} videos, {self.protocol}"

@@ -1,0 +1,55 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lgd.pipeline.dataset.dataset import STREAMS, Dataset
+from lgd.pipeline.dataset.index import Index
+from lgd.prediction.temporary import given_files, temporary_datasets
+
+
+def test_the_frames_have_the_same_bytes_as_those_of_lgd_preprocess(videos: Path, dataset: Dataset):
+    specs = {stream: dataset.spec(stream) for stream in STREAMS}
+    table = dataset.videos(["key", "path"]).to_pylist()[:3]
+    files = given_files([str(videos / row["path"]) for row in table])
+    with temporary_datasets(files, specs, dataset.classes) as temporary:
+        for stream in STREAMS:
+            assert temporary.datasets[stream].spec(stream) == specs[stream]
+            index, new_index = Index(dataset, stream), Index(temporary.datasets[stream], stream)
+            for file, row in zip(files, table, strict=True):
+                checksums = []
+                for either, key in ((index, row["key"]), (new_index, file.key)):
+                    place = either.keys(range(len(either))).index(key)
+                    checksums.append(either.frames(place, np.arange(either.lengths[place])).crc32.tolist())
+                assert checksums[0] == checksums[1]
+
+
+def test_an_interrupt_leaves_no_temporary_files(videos: Path, dataset: Dataset, temporary_folder: Path):
+    files = given_files([str(next(videos.rglob("*.mp4")))])
+    try:
+        with temporary_datasets(files, {"rgb": dataset.spec("rgb")}, dataset.classes):
+            assert list(temporary_folder.iterdir())
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_different_versions_are_reported(videos: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]):
+    files = given_files([str(next(videos.rglob("*.mp4")))])
+    spec = dataset.spec("rgb")
+    specs = {"rgb": replace(spec, settings={**spec.settings, "ffmpeg": "2.8"})}
+    with temporary_datasets(files, specs, dataset.classes) as temporary:
+        assert temporary.lengths() == ({"000000": 40}, 25.0)
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert "the training data of the rgb stream was made with different versions: ffmpeg: 2.8 -> " in message
+
+
+def test_a_folder_is_rejected_and_the_other_files_are_not(videos: Path, dataset: Dataset):
+    files = given_files([str(videos), str(next(videos.rglob("*.mp4")))])
+    with temporary_datasets(files, {"rgb": dataset.spec("rgb")}, dataset.classes) as temporary:
+        assert set(temporary.lengths()[0]) == {"000001"}
+    assert {key: str(each) for key, each in temporary.rejected.items()} == {
+        "000000": "unreadable: it is a folder: give the files in it"
+    }
