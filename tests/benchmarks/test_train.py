@@ -113,3 +113,9 @@ def test_the_recipe_is_an_argument_and_its_fields_are_options(dataset_folder: Pa
         assert (done.returncode, done.stdout) == (2, "")
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_options_of_lgd_train_come_after_the_recipe_as_well():
+    done = run_lgd("train", "--data", "nowhere", "nano-rgb", "--run", "x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "lgd: the recipe must come first: RECIPE --data ...\n"

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from lgd.training.scoring.metrics import Calibration
 
+MIN_LOG_RATIO = 5  # of the largest to the smallest value, for ticks at 1, 2, 5, 10, ...
 MAX_POINTS = 300  # of a curve; a longer one is averaged, with a band from the minimum to the maximum
 
 # Placeholders, because matplotlib needs numbers: `_use_page_colors` replaces them by the CSS variables of the page.
@@ -139,7 +140,10 @@ def curves(lines: Sequence[tuple[int, np.ndarray, np.ndarray]], alt: str, kind: 
                 axes.fill_between(x, low, high, color=style.color, alpha=0.15, linewidth=0)
         if kind == "log" and all((y > 0).all() for _, _, y in lines):
             axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            values = np.concatenate([y for _, _, y in lines])
+            few_ticks = values.max() < MIN_LOG_RATIO * values.min()
+            linear, logarithmic = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]), LogLocator(subs=(1, 2, 5), numticks=8)
+            axes.yaxis.set_major_locator(linear if few_ticks else logarithmic)
             axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         else:
