@@ -73,8 +73,8 @@ def input_nodes(
     used by this stream or without color jitter. To be called while the pipeline is being defined.
 
     no_copy: let DALI read the arrays where they are, which must then not change."""
-    unused = {*(() if stream.planes else ("plane_width",)), *(() if jitter else ("color_factors",))}
-    names = [name for name in FrameInputs._fields if name not in unused]
+    used = {"plane_width": stream.planes > 0, "color_factors": jitter}
+    names = [name for name in FrameInputs._fields if used.get(name, True)]
 
     def used_inputs() -> tuple[Any, ...]:
         batch = source()

@@ -70,8 +70,8 @@ def test_resized_crops_have_the_drawn_area_and_aspect_ratio():
         expected = ASPECTS[0] * (ASPECTS[1] / ASPECTS[0]) ** aspect
         assert window.height * window.width == pytest.approx(1e6 * (0.25 + 0.75 * area), rel=0.01)
         assert window.width / window.height == pytest.approx(expected, rel=0.01)
-    whole = crop_window(transform, clip(area=1.0, aspect=0.5), 1000, width=1000, crop_mode="random")
-    assert whole == (0, 0, 1000, 1000)
+    full = crop_window(transform, clip(area=1.0, aspect=0.5), 1000, width=1000, crop_mode="random")
+    assert full == (0, 0, 1000, 1000)
 
 
 def test_color_factors_are_within_the_jitter():
