@@ -65,7 +65,7 @@ def test_a_job_uses_the_shipped_package_and_no_module_of_the_home_folder(
     assert json.loads(done.stdout)["videos"] == 18
     assert not trace.exists(), trace.read_text()
     modules = {"PYTHONPATH": f"{head.env['HOME']}/installed"}
-    subprocess.run([sys.executable, "-c", "import lgd.cli"], env=head.env | modules, capture_output=True, check=False)
+    subprocess.run([sys.executable, "-P", "-c", "import lgd"], env=head.env | modules, capture_output=True, check=False)
     assert trace.read_text().startswith("lgd: ")  # it would have left a trace
     trace.unlink()
 
