@@ -24,23 +24,29 @@ class PredictedVideo(TypedDict):
     """Prediction for one video file."""
 
     path: str
+    """Path of the file."""
     predictions: list[ClassProbability]
     """The most probable classes, the most probable one first; with two runs, of their fused probabilities."""
     streams: dict[str, list[ClassProbability]]
     """The same for each run alone, by stream."""
     frames: int
+    """Frames at the frame rate of the first run's dataset."""
     seconds: float
+    """Duration."""
     render: NotRequired[str]
     """The video with the predictions drawn, if it was asked for."""
 
 
 @final
 class RejectedVideo(TypedDict):
-    """A file without a prediction. rejected: the reason, as in rejected.parquet. detail: one line."""
+    """A file without a prediction."""
 
     path: str
+    """Path of the file."""
     rejected: str
+    """Reason, as in rejected.parquet."""
     detail: str
+    """One line that explains it."""
 
 
 @dataclass(frozen=True)

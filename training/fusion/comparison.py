@@ -16,14 +16,14 @@ from lgd.training.scoring.scores import shown_keys, unlabelled_keys, write_score
 
 
 class Change(TypedDict):
-    """What fusion changed compared with one input.
-
-    fixed: videos that only the fusion predicts correctly. broken: videos that only the input predicts correctly.
-    p_value: of McNemar's exact test, two-sided."""
+    """What fusion changed compared with one input."""
 
     fixed: int
+    """Videos that only the fusion predicts correctly."""
     broken: int
+    """Videos that only the input predicts correctly."""
     p_value: float
+    """Of McNemar's exact test, two-sided."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,9 @@ class FuseResult(CommandResult):
     equal: Metrics | None
     """Metrics of the fusion with equal weights; None if `fused` has equal weights."""
     split: str
+    """Split of the videos."""
     videos: int
+    """Fused videos."""
     unlabelled: int
     """Videos without a label."""
     space: Space
@@ -61,8 +63,11 @@ class FuseResult(CommandResult):
     compared_to: str | None
     """The input with the best top-1 (the first one of equals), which fixed, broken and p_value refer to."""
     fixed: int | None
+    """Videos that the fusion predicts correctly and `compared_to` does not."""
     broken: int | None
+    """Videos that `compared_to` predicts correctly and the fusion does not."""
     p_value: float | None
+    """Of McNemar's exact test, two-sided."""
     oracle_top1: float | None
     """Fraction of the videos that at least one input predicts correctly."""
     per_class: list[ClassRow] | None

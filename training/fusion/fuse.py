@@ -15,11 +15,14 @@ BLOCK_ROWS = 4096  # computed at the same time, in double precision
 
 
 class FittedOn(TypedDict):
-    """A score file that a fusion rule was fitted on. name: its path. videos: their number."""
+    """A score file that a fusion rule was fitted on."""
 
     name: str
+    """Path of the file."""
     split: str
+    """Split of its videos."""
     videos: int
+    """Number of videos."""
 
 
 @dataclass(frozen=True)

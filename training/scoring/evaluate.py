@@ -15,8 +15,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -51,10 +51,10 @@ CHUNK_FILE = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
 
 @dataclass(frozen=True)
 class EvaluateResult(CommandResult):
-    """Result of `lgd evaluate`. The JSON document has the fields of `metrics` beside the others."""
+    """Result of `lgd evaluate`. If a video has no label, the document has no metrics (top1 to intervals)."""
 
     out: str
-    """The score file."""
+    """Score file."""
     protocol: str
     """How the videos were tested, in words."""
     videos: int
@@ -67,19 +67,28 @@ class EvaluateResult(CommandResult):
     """Seconds until the score file was complete."""
     unlabelled: int
     """Videos without a label."""
-    metrics: Metrics | None
-    """Metrics of the scores; None (and no fields of the document) if a video has no label."""
+    top1: float | None = None
+    """Fraction of the videos whose label is the most probable class."""
+    top5: float | None = None
+    """Fraction of the videos whose label is among the 5 most probable classes."""
+    mean_class: float | None = None
+    """Mean of the accuracies of the classes."""
+    ece: float | None = None
+    """Expected calibration error."""
+    nll: float | None = None
+    """Mean negative log likelihood, nats."""
+    intervals: dict[str, list[float]] | None = None
+    """95 % interval, [low, high], of top1 and top5 (Wilson score) and of mean_class (bootstrap)."""
 
     def document(self) -> dict[str, Any]:
-        document = asdict(self)
-        metrics = document.pop("metrics")
-        return {**document, **(metrics or {})}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def lines(self) -> list[Line]:
         summary = f"{self.out}: {self.videos} videos, {self.protocol}"
-        if self.metrics is None:
+        if self.unlabelled:
             return [summary, f"no accuracy: {self.unlabelled} of {self.videos} videos have no label"]
-        return [summary, accuracy_table({self.out: self.metrics})]
+        metrics = cast(Metrics, {name: getattr(self, name) for name in Metrics.__annotations__})
+        return [summary, accuracy_table({self.out: metrics})]
 
 
 def evaluate(
@@ -154,18 +163,14 @@ def evaluate(
     wall_s = time.monotonic() - started
     scores = read_scores(out)
     unlabelled = len(unlabelled_keys(scores))
-    if per_class and not unlabelled:
-        write_class_table(per_class, scores)
-    return EvaluateResult(
-        out,
-        metadata["protocol"],
-        videos,
-        len(missing),
-        chunks - len(missing),
-        wall_s,
-        unlabelled,
-        None if unlabelled else scores_summary(scores),
+    result = EvaluateResult(
+        out, metadata["protocol"], videos, len(missing), chunks - len(missing), wall_s, unlabelled=unlabelled
     )
+    if unlabelled:
+        return result
+    if per_class:
+        write_class_table(per_class, scores)
+    return replace(result, **dict[str, Any](scores_summary(scores)))
 
 
 def task_needs(resources: ScoringResources) -> dict[str, float]:

@@ -22,18 +22,22 @@ INTERVALS_NOTE = "in brackets: 95 % intervals, Wilson score for top-1 and top-5,
 
 
 class Metrics(TypedDict):
-    """Metrics of labeled videos, as `summary` computes them.
-
-    top1, top5, mean_class: accuracies. ece: expected calibration error. nll: negative log likelihood, nats.
-    intervals: 95 % interval, [low, high], of each accuracy."""
+    """Metrics of labeled videos, as `summary` computes them."""
 
     top1: float
+    """Fraction of the videos whose label is the most probable class."""
     top5: float
+    """Fraction of the videos whose label is among the 5 most probable classes; 1 with 5 classes or fewer."""
     mean_class: float
+    """Mean of the accuracies of the classes that have videos."""
     ece: float
+    """Expected calibration error."""
     nll: float
+    """Mean negative log likelihood, nats."""
     videos: int
+    """Videos."""
     intervals: dict[str, list[float]]
+    """95 % interval, [low, high], of top1 and top5 (Wilson score) and of mean_class (bootstrap)."""
 
 
 def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -156,7 +160,7 @@ def bootstrap_interval(rank: np.ndarray, labels: np.ndarray, resamples: int = RE
 
 
 def summary(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Return the metrics of labeled videos. With fewer than 5 classes top5 is 1.
+    """Return the metrics of labeled videos. probabilities: N x classes. labels: N.
 
     The intervals of top1 and top5 are Wilson score intervals, that of mean_class a bootstrap. There is none for ece: an
     error that cannot be negative grows when videos are resampled, and its interval would not contain its value.

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.table import Table
 
 from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import UserError
@@ -247,7 +249,7 @@ def test_the_number_of_chunks_depends_only_on_the_split():
 def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
     with tarfile.open(VERSION_0_1) as archive:
         archive.extractall(tmp_path, filter="data")
-    for name, keep in (("rgb", []), ("rgb-9-views", [])):
+    for name in ("rgb", "rgb-9-views"):
         path = str(tmp_path / f"{name}.parquet")
         scores, run = read_scores(path), open_run(str(tmp_path / "run"))
         identity = evaluate._identity(
@@ -257,7 +259,7 @@ def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
             evaluate._digest(load_checkpoint(run)["model"]),
             scores.split,
             count_chunks(len(scores.keys)),
-            keep,
+            [],  # --keep
         )
         assert identity == identity_of(path)
 
@@ -290,7 +292,18 @@ def test_a_missing_chunk_and_a_damaged_one_are_errors_that_name_them(tmp_path: P
 def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name_the_file():
     probabilities, labels = np.eye(3), np.arange(3)
     metrics = summary(probabilities, labels)
-    result = EvaluateResult("rgb.parquet", "3 clips", 3, 2, 1, 0.5, 0, metrics)
+    unlabelled = EvaluateResult("rgb.parquet", "3 clips", 3, 2, 1, 0.5, 3)
+    assert list(unlabelled.document()) == [
+        "out",
+        "protocol",
+        "videos",
+        "parts_made",
+        "parts_there",
+        "wall_s",
+        "unlabelled",
+    ]
+    assert unlabelled.lines()[1] == "no accuracy: 3 of 3 videos have no label"
+    result = replace(unlabelled, unlabelled=0, **metrics)
     assert result.document() == {
         "out": "rgb.parquet",
         "protocol": "3 clips",
@@ -301,4 +314,5 @@ def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name
         **metrics,
     }
     assert result.lines()[0] == "rgb.parquet: 3 videos, 3 clips"
+    assert isinstance(result.lines()[1], Table)
     assert not result.failed
