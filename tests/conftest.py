@@ -28,6 +28,7 @@ CLUSTER_FIXTURES = {"nodes", "running_cluster", "joined", "head"}
 S3_FIXTURES = {"s3_endpoint"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, also indirectly."""
     for item in items:
