@@ -114,7 +114,7 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
         (("evaluate", empty, "--data", dataset_folder, "--out", tmp_path / "s.parquet"), "is not a run"),
         (("bench", "flow", empty), "contains no videos"),
         (("bench", "preprocess", empty), "empty folder"),
-        (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "there is no file"),
+        (("fuse", tmp_path / "a.parquet", tmp_path / "b.parquet"), "a.parquet is missing"),
     ]:
         code, out, err = call(*words)
         assert (code, out) == (1, ""), (words, err)
