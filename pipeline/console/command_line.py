@@ -1,4 +1,4 @@
-"""Run the command that a command line names, and print its result on stdout, or one line that says what is wrong."""
+"""Run the command of a command line, and print its result on stdout, or an error of one line on stderr."""
 
 import contextlib
 import dataclasses
@@ -46,8 +46,7 @@ class CommandResult(ABC):
 
     @property
     def failed(self) -> str:
-        """One line that says what the command did not achieve; it is printed last and the exit code is 1. Empty if the
-        command succeeded."""
+        """One line about what failed, printed last, with exit code 1; empty if the command succeeded."""
         return ""
 
 

@@ -15,4 +15,4 @@ class UsageError(UserError):
 
 
 class StoreError(UserError):
-    """An object store is unreachable, or refuses a request. Files written before are kept."""
+    """An object store is unreachable, or rejects a request. Files that were written before are kept."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lgd.pipeline.console.option_values import count_values
 
-SUGGESTIONS, SIMILARITY = 3, 0.7  # options suggested for an unknown one, and how similar their names are at least
+SUGGESTIONS, SIMILARITY = 3, 0.7  # maximum number of suggested options, and their minimum similarity
 
 
 def error_line(box: str, options: Sequence[str]) -> str:

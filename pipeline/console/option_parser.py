@@ -115,7 +115,7 @@ class _Printed(io.StringIO):
 
 
 def _help(text: str, usage_line: str, command: Callable[..., Any]) -> str:
-    """Replace what stands above the boxes of tyro's help by the usage line and the description of the command."""
+    """Replace the text above the boxes of tyro's help by the usage line and the description of the command."""
     paragraphs = re.split(r"\n\s*\n", inspect.getdoc(command) or "")
     width = min(shutil.get_terminal_size().columns, 100)
     description = "\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs)
@@ -178,7 +178,7 @@ class _DataclassRule:
     def __call__(self, info: StructTypeInfo) -> StructConstructorSpec | None:
         if self._inside or not dataclasses.is_dataclass(info.type):
             return None
-        self._inside = True  # the next rule to be asked is tyro's own
+        self._inside = True  # tyro's own rule is next
         try:
             spec = ConstructorRegistry.get_struct_spec(info)
         finally:

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lgd import __version__
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.storage.cache import ShardCache
 from lgd.pipeline.storage.storage import Storage
@@ -170,8 +171,8 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
         version = description["version"]
         if version != VERSION:
             raise UserError(
-                f"{storage.display()} has format version {version}, and this program reads version {VERSION}: "
-                "preprocess it again, or use the version of lgd that wrote it"
+                f"{storage.display()} is a dataset of version {version}; lgd {__version__} reads version {VERSION}: "
+                "use the version of lgd that wrote it, or preprocess the videos again"
             )
         specs = {name: StreamSpec(name, stream["recipe"]) for name, stream in description["streams"].items()}
         return Dataset(

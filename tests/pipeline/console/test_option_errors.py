@@ -1,4 +1,4 @@
-"""Wrong command lines: one line in plain English, whatever is wrong."""
+"""Wrong command lines: errors of one line in plain English."""
 
 import dataclasses
 from pathlib import Path

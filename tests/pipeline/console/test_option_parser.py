@@ -132,8 +132,9 @@ def test_a_word_that_is_wrong_is_one_line_that_names_the_help():
 
 
 def test_help_has_no_box_characters_where_the_output_cannot_show_them(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    output = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(output, encoding="ascii"))
     with pytest.raises(SystemExit):
         parse("--help")
     sys.stdout.flush()
-    assert b"| --steps N" in sys.stdout.buffer.getvalue()  # type: ignore[attr-defined]  # a BytesIO
+    assert b"| --steps N" in output.getvalue()

@@ -93,7 +93,9 @@ def change(folder: Path, **fields: object) -> None:
 def test_a_different_version_is_refused(tmp_path: Path):
     create_dataset(tmp_path)
     change(tmp_path, version=2)
-    with pytest.raises(UserError, match=r"version 2, and this program reads version 1: preprocess it again"):
+    with pytest.raises(
+        UserError, match=r"is a dataset of version 2; lgd .* reads version 1: use the version of lgd that wrote it, or"
+    ):
         open_dataset(tmp_path)
 
 

@@ -104,8 +104,8 @@ def test_two_processes_at_once_fetch_each_shard_once(remote: Dataset, flaky_s3: 
     assert len(digests) == 1
     assert len(cached_files(tmp_path)) == 6
     sizes = [remote.storage.size(f"rgb/{name}") for name in remote.storage.names("rgb") if name.endswith(".tar")]
-    whole = [r for r in shard_bytes(flaky_s3) if r.endswith(tuple(f"bytes=0-{size - 1}" for size in sizes if size))]
-    assert len(whole) == len(sizes) == 5
+    complete = [r for r in shard_bytes(flaky_s3) if r.endswith(tuple(f"bytes=0-{size - 1}" for size in sizes if size))]
+    assert len(complete) == len(sizes) == 5
 
 
 KILLED = """

@@ -120,7 +120,7 @@ def test_many_threads_share_a_storage(s3: str):
 def test_every_operation_is_retried_when_the_store_fails_for_a_while(flaky_s3: FlakyEndpoint, fast_retries: None):
     kind, endpoint = flaky_s3
     kind.failures = 2
-    storage = Storage(s3_url(endpoint, "lgd/faltering"))
+    storage = Storage(s3_url(endpoint, "lgd/failing"))
     storage.write("inside/large", LARGE)
     assert storage.read("inside/large") == LARGE
     assert storage.read_range("inside/large", 1000, 300) == LARGE[1000:1300]
@@ -177,14 +177,14 @@ def test_requests_wait_for_a_store_that_hangs_for_a_while(s3_environment: None, 
         assert storage.read("a") == LARGE
 
 
-@pytest.mark.parametrize("how", ["refuses connections", "accepts connections and sends nothing"])
+@pytest.mark.parametrize("how", ["rejects connections", "accepts connections and sends nothing"])
 def test_an_unreachable_store_is_one_line_within_seconds(
     s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch, how: str
 ):
     monkeypatch.setattr(retries, "ATTEMPTS", 2)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        if how != "refuses connections":
+        if how != "rejects connections":
             listening.listen(50)
         storage = Storage(s3_url(f"http://127.0.0.1:{listening.getsockname()[1]}"))
         started = time.monotonic()

@@ -34,7 +34,7 @@ def class_folders(lists: Path) -> None:
 
 
 def plain_csv(lists: Path) -> Path:
-    rows = ["run/a b.mp4,run", ".hidden/x.mp4,run", "jump/c.avi,jump", "jump/gone.mp4,jump", "jump/notes.txt,jump"]
+    rows = ["run/a b.mp4,run", ".hidden/x.mp4,run", "jump/c.avi,jump", "jump/missing.mp4,jump", "jump/notes.txt,jump"]
     return write_file(lists, "\n".join(["path,label", *rows]))
 
 
@@ -46,13 +46,13 @@ def kinetics(lists: Path) -> Path:
 
 
 def ucf101(lists: Path) -> Path:
-    write_file(lists, "jump/c.avi 1\njump/gone.avi 1\n", "trainlist01.txt")
+    write_file(lists, "jump/c.avi 1\njump/missing.avi 1\n", "trainlist01.txt")
     write_file(lists, "run/abcdefghijk.avi\n", "testlist01.txt")
     return lists
 
 
 def hmdb51(lists: Path) -> Path:
-    write_file(lists, "c.avi 1\nd.avi 2\ngone.avi 1\n", "jump_test_split1.txt")
+    write_file(lists, "c.avi 1\nd.avi 2\nmissing.avi 1\n", "jump_test_split1.txt")
     return lists
 
 
@@ -102,8 +102,8 @@ def test_a_remote_video_is_a_local_file_while_it_is_needed(s3: str, tmp_path: Pa
     with pytest.raises(InterruptedError), local_file(storage, "run/a.mp4"):
         raise InterruptedError
     with (
-        pytest.raises(Rejected, match=r"missing: the file run/gone.mp4 does not exist"),
-        local_file(storage, "run/gone.mp4"),
+        pytest.raises(Rejected, match=r"missing: the file run/missing.mp4 does not exist"),
+        local_file(storage, "run/missing.mp4"),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +135,7 @@ def test_a_killed_and_resumed_job_between_stores_creates_the_bytes_of_a_local_jo
     keys = open_dataset(dataset_folder).videos(["key", "frames", "rgb_bytes"])
     assert open_dataset(remote).videos(["key", "frames", "rgb_bytes"]) == keys
 
-    assert cli.inspect(f"{s3}/data", verify=True).document["problems"] == []
+    assert cli.inspect(f"{s3}/data", verify=True).document()["problems"] == []
     (remote_batch,), (local_batch,) = (
         train_loader(open_dataset(place), "rgb", batch_size=4, steps=range(1), transform=Transform(crop=48))
         for place in (remote, dataset_folder)
