@@ -5,18 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.table import Column, Table
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from lgd.benchmarks.commands import BENCHES
-from lgd.pipeline.console.command_line import Answer, CommandResult, Commands, CommandSequence, Json, run_command_line
-from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.console.command_line import CommandResult, Commands, CommandSequence, Json, run_command_line
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.settings import PreprocessResources, Settings
-from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, flatten, recipe_defaults, recipe_named
-from lgd.training.reproduce import REPORT, two_streams, walk_report
+from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, recipe_defaults, reproduction_named
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 
 Address = Annotated[
@@ -30,7 +27,7 @@ PerClass = Annotated[
     str | None,
     arg(
         metavar="FILE.parquet",
-        help="Where to write the accuracy of each class and the confusion matrix: a Parquet file.",
+        help="File for the accuracy of each class and the confusion matrix: Parquet.",
     ),
 ]
 
@@ -137,8 +134,8 @@ def train(
     address: Address = None,
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
     json: Json = False,
-) -> Answer:
-    """Train a network by a recipe, whose fields the options override. Run again, it goes on where it stopped."""
+) -> CommandResult:
+    """Train a network with a recipe; options override its fields. Rerun to resume."""
     from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.pipeline.dataset.dataset import open_dataset
     from lgd.training.elastic import run_training, worker_range
@@ -151,17 +148,15 @@ def train(
     check_model_config(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, with_absolute_paths(config), dataset=dataset)
     cpus = embedded_cpus(workers[0] if workers else None)
-    result = run_training(
+    return run_training(
         opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
     )
-    accuracy = f"; validation top-1 {result['val_top1']:.1%}" if "val_top1" in result else ""
-    return Answer({"run": run, **result}, [f"{run}: {result['steps']} steps{accuracy}"])
 
 
 def evaluate(
     run: Annotated[Positional[str], arg(help="Folder of the run.")],
     data: Annotated[str, arg(help="Folder of the dataset.")],
-    out: Annotated[str, arg(help="File of the scores: Parquet, local or s3://...")],
+    out: Annotated[str, arg(help="File for the scores: Parquet, local or s3://...")],
     *,
     split: Annotated[str, arg(help="Split to score.")] = "val",
     checkpoint: Annotated[
@@ -291,42 +286,25 @@ def report(
 
 
 def models(
-    classes: Annotated[int, arg(help="Classes that the networks tell apart.")] = 400, json: Json = False
-) -> Answer:
-    """The networks: parameters and GMAC (10^9 multiply-accumulates) a clip of the given channels x T x H x W."""
-    from lgd.training.models.zoo import listing
+    classes: Annotated[int, arg(help="Number of classes of the networks.")] = 400, json: Json = False
+) -> CommandResult:
+    """List the networks: parameters and GMAC (10^9 multiply-accumulates) per clip of channels x T x H x W."""
+    from lgd.training.models.model_list import list_models
 
-    if classes < 1:
-        raise UsageError(f"--classes must be 1 or more, not {classes}")
-    rows = listing(classes)
-    table = Table("name", "stage", "parameters", "GMAC", "input")
-    for row in rows:
-        shape = " x ".join(map(str, row["input"]))
-        table.add_row(row["name"], str(row["stage"]), f"{row['parameters']:,}", f"{row['gmac']:.3f}", shape)
-    return Answer(rows, [table])
+    return list_models(classes)
 
 
 def recipes(
     name: Annotated[
-        Positional[str | None], arg(metavar="NAME", help="Print this one whole. Default: list all.")
+        Positional[str | None],
+        arg(metavar="NAME", help="Recipe to print with all its fields. Default: list all recipes."),
     ] = None,
     json: Json = False,
-) -> Answer:
-    """The training recipes: all in a list, or one whole, by the names that its options have."""
-    if name is not None:
-        fields = flatten(recipe_named(name))
-        table = Table("option of lgd train", "value", title=name)
-        for option, value in fields.items():
-            table.add_row("--" + option.replace("_", "-"), str(value))
-        return Answer({"recipe": name, **fields}, [table])
-    table = Table(Column("recipe", min_width=26), "network", "stage", "frames", "crop", "batch", "epochs", "rate")
-    for each, config in RECIPES.items():
-        model = config.model
-        network = model.name if model.variant is None else f"{model.name} {model.variant}"
-        numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch_size, config.epochs)
-        table.add_row(each, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.lr:g}")
-    text = [table, "chains for lgd reproduce: " + ", ".join(REPRODUCTIONS)]
-    return Answer({each: flatten(config) for each, config in RECIPES.items()}, text)
+) -> CommandResult:
+    """List the training recipes, or print one of them with the options that its fields belong to."""
+    from lgd.training.recipe_list import list_recipes
+
+    return list_recipes(name)
 
 
 def reproduce(
@@ -335,40 +313,38 @@ def reproduce(
     out: Annotated[Path, arg(help="Folder of the runs and scores.")],
     *,
     split: Annotated[str, arg(help="Split to score.")] = "val",
-    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipes say.")] = None,
+    epochs: Annotated[float | None, arg(help="Epochs of each training. Default: those of the recipes.")] = None,
     json: Json = False,
-) -> Answer:
-    """A two-stream result: train each stream by its recipes in turn, evaluate, fuse, report. Run again, it goes on."""
-    if name not in REPRODUCTIONS:
-        raise UsageError(f"nothing is called {name!r}: choose from {', '.join(REPRODUCTIONS)}")
-    walk = CommandSequence(COMMANDS, defaults)
-    rows = two_streams(walk, REPRODUCTIONS[name], data, out=out, split=split, epochs=epochs)
-    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
-    return Answer(document, walk_report(walk, rows, out))
+) -> CommandResult:
+    """Train both streams with a chain of recipes, evaluate, fuse and write a report. Rerun to resume."""
+    from lgd.training.reproduce import run_chain
+
+    sequence = CommandSequence(COMMANDS, defaults)
+    return run_chain(sequence, reproduction_named(name), data, out=out, split=split, epochs=epochs)
 
 
 def demo(
     videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
-    out: Annotated[Path, arg(help="Folder of everything that the demo makes.")] = Path("lgd-demo"),
+    out: Annotated[Path, arg(help="Folder for everything that the demo creates.")] = Path("lgd-demo"),
     group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
     *,
-    epochs: Annotated[float | None, arg(help="Times that every video is drawn. Default: as the recipe says.")] = None,
+    epochs: Annotated[float | None, arg(help="Epochs of each training. Default: those of the recipes.")] = None,
     json: Json = False,
-) -> Answer:
-    """The whole job on a small set of videos: preprocess, train both streams, evaluate, fuse, report."""
+) -> CommandResult:
+    """Run all commands on a small set of videos: preprocess, train both streams, evaluate, fuse, report."""
     from lgd.preprocessing.demo_videos import render_set
+    from lgd.training.reproduce import run_chain
 
-    walk = CommandSequence(COMMANDS, defaults)
+    sequence = CommandSequence(COMMANDS, defaults)
     if videos is None:
         videos = out / "videos"
         say(f"rendering videos of objects that move in 6 ways to {videos}")
-        with walk.timed("render"):
+        with sequence.timed("render"):
             render_set(videos, DEMO_VIDEOS_PER_CLASS)
-    grouped: list[object] = ["--group", group] if group else []
-    walk.do("preprocess", "preprocess", videos, "--out", out / "data", "--short-side", DEMO_SHORT_SIDE, *grouped)
-    rows = two_streams(walk, REPRODUCTIONS["nano"], out / "data", out=out, split="val", epochs=epochs)
-    document = {**rows, "seconds": walk.seconds, "out": str(out), "report": str(out / REPORT)}
-    return Answer(document, walk_report(walk, rows, out))
+    options: list[object] = ["--group", group] if group else []
+    data = out / "data"
+    sequence.do("preprocess", "preprocess", videos, "--out", data, "--short-side", DEMO_SHORT_SIDE, *options)
+    return run_chain(sequence, REPRODUCTIONS["nano"], data, out=out, split="val", epochs=epochs)
 
 
 def submit(

@@ -1,4 +1,10 @@
-"""Checkpoints: everything needed to go on exactly, written whole or not at all, loaded without unpickling code."""
+"""Checkpoints: everything that is needed to resume a run exactly. A checkpoint is written completely or not at all, and
+loading one never runs code (`weights_only=True`).
+
+Compatibility: VERSION is the version of the content; this version reads checkpoints of version 1, which lgd 0.1 and
+later write. It rises if the weights of an earlier version need a conversion, which `read` then does, or if earlier
+versions of lgd would misread the content. A checkpoint contains the description of its run, which names the version of
+lgd that wrote it."""
 
 import io
 import json
@@ -14,7 +20,7 @@ import torch
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.run import Run
+from lgd.training.run import Run, check_version
 
 FORMAT = "lgd-checkpoint"
 VERSION = 1
@@ -23,9 +29,9 @@ BEST = "best.json"
 
 
 class CheckpointWriter:
-    """Writes a run's checkpoints while the training goes on: it waits only for a copy to the CPU's memory.
+    """Writes the checkpoints of a run in the background: training waits only for a copy to CPU memory.
 
-    One at a time; what goes wrong is raised by the next call."""
+    One checkpoint is written at a time. An error is raised by the next call."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -39,17 +45,17 @@ class CheckpointWriter:
         return time.monotonic() - self._last
 
     def is_best(self, top1: float) -> bool:
-        """Whether no checkpoint has a better validation top-1."""
+        """Return whether this validation top-1 is higher than that of the best checkpoint so far."""
         self._finish()
-        found = best(self._run)
-        return found is None or top1 > found["val_top1"]
+        previous = best(self._run)
+        return previous is None or top1 > previous["val_top1"]
 
     def save(
         self, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer, *, best_top1: float | None = None
     ) -> None:
-        """Begins to write the checkpoint after `step` steps; afterwards those that are too many are deleted.
+        """Start to write the checkpoint after `step` steps; old checkpoints are deleted afterwards.
 
-        best_top1: keep it as the best, with this validation top-1."""
+        best_top1: validation top-1 of this checkpoint, if it is the best one."""
         self._finish()
         self._last = time.monotonic()
         content = {
@@ -57,14 +63,14 @@ class CheckpointWriter:
             "version": VERSION,
             "run": json.dumps(self._run.description()),
             "step": step,
-            "position": step * self._run.config.batch_size,  # in the clip order: of the next clip
-            "model": _copied(network.state_dict()),
-            "optimizer": _copied(optimizer.state_dict()),
+            "position": step * self._run.config.batch_size,  # of the next clip in the clip order
+            "model": _copy_to_cpu(network.state_dict()),
+            "optimizer": _copy_to_cpu(optimizer.state_dict()),
         }
         self._writing = self._pool.submit(self._write, content, best_top1)
 
     def close(self) -> None:
-        """Returns when everything is written."""
+        """Wait until everything is written."""
         self._finish()
         self._pool.shutdown()
 
@@ -76,7 +82,7 @@ class CheckpointWriter:
     def _write(self, content: dict[str, Any], best_top1: float | None) -> None:
         storage, buffer = self._run.storage, io.BytesIO()
         torch.save(content, buffer)
-        name = name_of(content["step"])
+        name = checkpoint_name(content["step"])
         storage.write(name, buffer.getvalue())
         if best_top1 is not None:
             storage.write(BEST, json.dumps({"checkpoint": name, "val_top1": best_top1}).encode() + b"\n")
@@ -87,45 +93,52 @@ class CheckpointWriter:
 
 
 def best(run: Run) -> dict[str, Any] | None:
-    """Name and validation top-1 of the best checkpoint; None where nothing was validated yet."""
-    return json.loads(run.storage.read(BEST)) if run.storage.exists(BEST) else None
+    """Return the name ("checkpoint") and validation top-1 ("val_top1") of the best checkpoint; None without one."""
+    if not run.storage.exists(BEST):
+        return None
+    content: dict[str, Any] = json.loads(run.storage.read(BEST))
+    return content
 
 
-def _copied(state: Any) -> Any:
-    """A state dict on the CPU that further training does not change."""
+def _copy_to_cpu(state: Any) -> Any:
+    """Return a copy of a state dict in CPU memory, which further training does not change."""
     if isinstance(state, torch.Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list) else state
+        return {key: _copy_to_cpu(value) for key, value in state.items()}
+    return [_copy_to_cpu(value) for value in state] if isinstance(state, list) else state
 
 
-def name_of(step: int) -> str:
-    """Of the checkpoint after `step` steps, in its run."""
+def checkpoint_name(step: int) -> str:
+    """Return the name of the checkpoint after `step` steps, relative to the run folder."""
     return f"{FOLDER}/step-{step:08d}.pt"
 
 
 def names(run: Run) -> list[str]:
-    """The run's checkpoints, the newest first."""
-    found = [name for name in run.storage.names(FOLDER) if re.fullmatch(r"step-\d{8}\.pt", name)]
-    return [f"{FOLDER}/{name}" for name in reversed(found)]
+    """Return the names of the run's checkpoints, the newest first."""
+    files = [name for name in run.storage.names(FOLDER) if re.fullmatch(r"step-\d{8}\.pt", name)]
+    return [f"{FOLDER}/{name}" for name in reversed(files)]
 
 
 def load(run: Run, name: str) -> dict[str, Any]:
-    """One checkpoint of a run, on the CPU. Raises UserError, naming it, if it is damaged or not this run's."""
+    """Return the content of a checkpoint of a run, on the CPU.
+
+    Raises UserError, which names the file, if it is damaged or has different classes than the run."""
     content = read(run.storage, name)
-    if classes_of(content) != run.classes:
-        raise UserError(f"{run.storage.display(name)} belongs to another list of classes")
+    if checkpoint_classes(content) != run.classes:
+        raise UserError(f"{run.storage.display(name)} has different classes than its run")
     return content
 
 
-def classes_of(content: dict[str, Any]) -> tuple[str, ...]:
-    """The classes that a checkpoint's network tells apart."""
+def checkpoint_classes(content: dict[str, Any]) -> tuple[str, ...]:
+    """Return the classes of a checkpoint's network."""
     return tuple(json.loads(content["run"])["data"]["classes"])
 
 
 def read(storage: Storage, name: str) -> dict[str, Any]:
-    """A checkpoint, on the CPU. Raises UserError, naming it, if it is cut short, foreign or of another version."""
+    """Return the content of a checkpoint file, on the CPU.
+
+    Raises UserError, which names the file, if it is incomplete, not a checkpoint, or of another version."""
     shown = storage.display(name)
     file = io.BytesIO(storage.read(name))
     if not zipfile.is_zipfile(file):
@@ -136,19 +149,21 @@ def read(storage: Storage, name: str) -> dict[str, Any]:
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{shown} is damaged or not a checkpoint") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{shown} is not a checkpoint of this program")
-    if content["version"] != VERSION:
-        raise UserError(f"{shown} is of version {content['version']}, and this program reads version {VERSION}")
+        raise UserError(f"{shown} is not a checkpoint of lgd")
+    written_by = json.loads(content["run"]).get("lgd") if "run" in content else None
+    check_version(f"{shown} is a checkpoint", content["version"], VERSION, written_by=written_by)
     return content
 
 
 def load_latest(run: Run) -> dict[str, Any] | None:
-    """The newest sound checkpoint, on the CPU; says which ones it had to pass over. None if there is none."""
+    """Return the content of the newest valid checkpoint, on the CPU; None without one.
+
+    Prints a message for each newer checkpoint that cannot be used."""
     for name in names(run):
         try:
             return load(run, name)
         except UserError as error:
             say(f"{error}: the checkpoint before it is used")
-        except FileNotFoundError:  # a training that goes on has just deleted it
+        except FileNotFoundError:  # deleted in the meantime by a training that is running
             continue
     return None

@@ -1,4 +1,4 @@
-"""torch.compile, refused in one line where it would fail on its first step."""
+"""torch.compile, refused with one line where it would fail in the first step."""
 
 import os
 import shutil
@@ -10,15 +10,16 @@ import torch
 from lgd.pipeline.console.errors import UserError
 
 
-def compiled(network: torch.nn.Module, device: torch.device) -> Any:
-    """The network as torch.compile calls it: code is made at the first step, and again when a share has another size.
+def compile_network(network: torch.nn.Module, device: torch.device) -> Any:
+    """Return the network compiled by torch.compile. The compiler runs in the first step, and again for each new size of
+    a worker's share of the batch.
 
-    Raises UserError, naming the machine, where there is no compiler: for C++ on a CPU, for C beside a GPU."""
+    Raises UserError, which names the node, if it has no C++ compiler (device CPU) or no C compiler (device CUDA)."""
     variable, programs = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
-    wanted = (os.environ[variable],) if os.environ.get(variable) else programs
-    if not any(shutil.which(program) for program in wanted):
+    compilers = (os.environ[variable],) if os.environ.get(variable) else programs
+    if not any(shutil.which(compiler) for compiler in compilers):
         raise UserError(
-            f"--compile needs {' or '.join(wanted)}, and {socket.gethostname()} has none: install one there, name "
-            f"another with {variable}, or train without --compile"
+            f"--compile needs {' or '.join(compilers)}, but {socket.gethostname()} has none: install one, set "
+            f"{variable} to a different compiler, or train without --compile"
         )
     return torch.compile(network)

@@ -1,14 +1,16 @@
-"""Ray Train around the loop: as many workers as there are resources for, between a minimum and a maximum."""
+"""`lgd train`: run the training loop with Ray Train on the available resources, between a minimum and a maximum number
+of workers. Nodes may leave and join in the meantime."""
 
-import contextlib
 import json
 import os
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset
@@ -16,15 +18,38 @@ from lgd.pipeline.storage.cache import CacheConfig
 from lgd.training.run import ERROR, METRICS, Run
 from lgd.training.worker import TrainJob, train_worker
 
-# Ray waits so long for the room for a worker group before it looks again how much there is. A node that has just died
-# counts until it is missed; with Ray's own choice, 60 s, a run would stand still meanwhile. How long workers take to
-# start does not count.
-ROOM_TIMEOUT_S = 5
-STATUS_EVERY_S = 0.5  # between two looks of Ray Train's controller at its workers: whether they died or are done
-RESIZE_EVERY_S = 30.0  # between two looks whether there is room for more workers
-POLL_S = 0.5
-REMOTE_POLL_S = 10.0  # where metrics come now and then
+# How long Ray waits for the resources of a worker group before it checks again what is available. A node that has just
+# died counts as available until Ray notices; with Ray's default, 60 s, training would stop for that long. The time that
+# workers need to start does not count.
+START_TIMEOUT_S = 5
+STATUS_EVERY_S = 0.5  # between two checks of the workers by Ray Train's controller
+RESIZE_EVERY_S = 30.0  # between two checks for resources for more workers
+POLL_S = 0.5  # of the metrics of a local run
+REMOTE_POLL_S = 10.0  # of the metrics of a run in an object store, which are uploaded from time to time
 NODES_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class TrainResult(CommandResult):
+    """Result of `lgd train`. The JSON document has the fields of the accuracy only if the run was validated."""
+
+    run: str
+    """Run folder."""
+    steps: int
+    """Steps of the training."""
+    val_top1: float | None = None
+    """Top-1 accuracy on the validation split after the last step, a fraction of 1."""
+    val_top5: float | None = None
+    """Top-5 accuracy."""
+    val_videos: int | None = None
+    """Videos of the validation split."""
+
+    def document(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def lines(self) -> list[Line]:
+        accuracy = "" if self.val_top1 is None else f"; validation top-1 {self.val_top1:.1%}"
+        return [f"{self.run}: {self.steps} steps{accuracy}"]
 
 
 def worker_range(numbers: tuple[int, ...] | None) -> tuple[int, int] | None:
@@ -46,28 +71,28 @@ def run_training(
     *,
     start_cluster: Callable[[], None],
     cache_config: CacheConfig = CacheConfig(),
-) -> dict[str, Any]:
-    """Trains a run to its end on the cluster and returns its result; a finished run does nothing.
+) -> TrainResult:
+    """Train a run to its last step on the cluster. A finished run is not changed.
 
-    workers: fewest and most; by default from 1 to one a GPU, or one a CPU where there is no GPU.
-    cache_config: of each worker's machine, for a remote dataset.
-    Raises UserError for what the user can mend, and when the workers failed too often."""
+    workers: minimum and maximum number; None: from 1 to one per GPU, or one per CPU on a cluster without GPUs.
+    cache_config: cache of each worker's node, for a remote dataset.
+    Raises UserError for an error that the user can fix, and if the workers failed too often."""
     if (finished := run.result()) is not None:
-        say(f"{run.storage.root} is finished already ({finished['steps']} steps); nothing to do")
-        return finished
+        say(f"{run.storage.root} is already finished ({finished['steps']} steps); nothing to do")
+        return _train_result(run, finished)
     videos = dataset.summary["splits"].get("train", 0)
     if not videos:
-        raise UserError(f"{dataset.storage.display()} has no training split: preprocess it with one")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_TIMEOUT_S))
+        raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(STATUS_EVERY_S))
     start_cluster()
     import ray
     import ray.train
     from ray.train import TrainingFailedError
 
-    from lgd.training.trainer import NodeTorchConfig, Trainer
+    from lgd.training.trainer import create_trainer
 
-    resources = ray.cluster_resources()
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     min_workers, max_workers = workers or (1, max(gpus or cpus, 1))
     max_workers = min(max_workers, run.config.batch_size)
@@ -80,41 +105,46 @@ def run_training(
     launch = uuid.uuid4().hex
     job = TrainJob(run.storage.address, dataset.storage.address, launch, cache_config)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
-        trainer = Trainer(
+        trainer = create_trainer(
             train_worker,
-            train_loop_config=vars(job),
-            backend_config=NodeTorchConfig(),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=max_workers if min_workers == max_workers else (min_workers, max_workers),  # type: ignore[arg-type]  # (since 2.55)
-                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,  # type: ignore[call-arg]
+            vars(job),
+            scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # mypy sees the one of Ray Train v1
+                num_workers=max_workers if min_workers == max_workers else (min_workers, max_workers),  # type: ignore[arg-type]  # v1
+                elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
                 use_gpu=gpus > 0,
                 resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
             ),
-            # Ray Train's own record of the run; ours, in the run folder, is the one that counts.
+            # Ray Train's own record of the run, which is not used: checkpoints and metrics are in the run folder.
             run_config=ray.train.RunConfig(
                 name=launch,
                 storage_path=scratch,
-                failure_config=ray.train.FailureConfig(max_failures=-1),  # the workers see to it that it ends
+                failure_config=ray.train.FailureConfig(max_failures=-1),  # `check_progress` limits the restarts
             ),
         )
-        with Watcher(run, total), NodeWatch():
+        with MetricsWatcher(run, total), NodeWatcher():
             try:
                 trainer.fit()
             except TrainingFailedError as error:
                 _raise_user_error(run, launch)
                 raise UserError(
-                    f"training stopped ({_last_line(error)}): mend that, and run the same command again to go on from "
-                    "the last checkpoint"
+                    f"training stopped ({_last_line(error)}): fix the cause, then rerun to resume from the last "
+                    "checkpoint"
                 ) from error
     _raise_user_error(run, launch)
     result = run.result()
     if result is None:
-        raise UserError("training ended before its last step: run the same command again to go on")
-    return result
+        raise UserError("training ended before its last step: rerun to resume")
+    return _train_result(run, result)
+
+
+def _train_result(run: Run, result: dict[str, Any]) -> TrainResult:
+    """Return the TrainResult of a finished run from the content of result.json."""
+    accuracy = {name: result.get(name) for name in ("val_top1", "val_top5", "val_videos")}
+    return TrainResult(run.storage.display(), result["steps"], **accuracy)
 
 
 def _raise_user_error(run: Run, launch: str) -> None:
-    """Raises what a worker of this launch found that the user can mend."""
+    """Raise the UserError that a worker of this launch wrote to the run folder, if any."""
     if run.storage.exists(ERROR):
         error = json.loads(run.storage.read(ERROR))
         if error["launch"] == launch:
@@ -126,8 +156,8 @@ def _last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-class NodeWatch:
-    """Has Ray Train learn of nodes that came and went when Ray itself does: by itself it looks every 20 s."""
+class NodeWatcher:
+    """Prints when nodes join or leave the cluster, and lets Ray Train know at once: by itself it checks every 20 s."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -143,27 +173,19 @@ class NodeWatch:
     def _watch(self) -> None:
         import ray
 
-        seen = None
+        from lgd.training.trainer import update_resources
+
+        known = None
         while not self._stop.wait(NODES_EVERY_S):
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-            if seen is not None and alive != seen:
-                say(f"the cluster has {len(alive)} nodes now, {len(alive - seen)} new and {len(seen - alive)} gone")
-                _renew_room()
-            seen = alive
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            if known is not None and alive != known:
+                say(f"nodes of the cluster: {len(alive)} ({len(alive - known)} joined, {len(known - alive)} left)")
+                update_resources()
+            known = alive
 
 
-def _renew_room() -> None:
-    """Has Ray Train's coordinator look anew at what the cluster has. A run of a fixed number of workers has none, and
-    one that is about to end may be gone: nothing has to be told then."""
-    import ray
-
-    with contextlib.suppress(ValueError, ray.exceptions.RayError):
-        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
-        ray.get(coordinator.get_reserved_resources.remote("lgd", recompute=True))
-
-
-class Watcher:
-    """Follows the run's metrics on the driver and shows them as a progress bar."""
+class MetricsWatcher:
+    """Reads the metrics of a run on the driver and shows them as a progress bar."""
 
     def __init__(self, run: Run, total: int):
         self._storage = run.storage
@@ -190,16 +212,12 @@ class Watcher:
             if size <= position:
                 continue
             new = self._storage.read_range(METRICS, position, size - position).decode()
-            lines = new[: new.rfind("\n") + 1].splitlines()  # the last one may still be being written
+            lines = new[: new.rfind("\n") + 1].splitlines()  # without a last line that is not complete yet
             position += sum(len(line.encode()) + 1 for line in lines)
             for line in map(json.loads, lines):
                 step = line["step"]
                 if "resumed" in line:
-                    say(
-                        f"going on from the checkpoint after step {step}"
-                        if step
-                        else "beginning again: no checkpoint yet"
-                    )
+                    say(f"resuming from the checkpoint of step {step}" if step else "restarting: no checkpoint yet")
                 elif "say" in line:
                     say(line["say"])
                 elif "val_top1" in line:

@@ -134,9 +134,7 @@ def train(run: Run, dataset: Dataset) -> None:
         log.close()
 
 
-def create_network(
-    config: TrainConfig, classes: int, device: torch.device
-) -> tuple[Network, torch.optim.Optimizer]:
+def create_network(config: TrainConfig, classes: int, device: torch.device) -> tuple[Network, torch.optim.Optimizer]:
     """Return the network of a configuration with new weights, and its optimizer."""
     network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
     network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch
@@ -180,8 +178,9 @@ def train_step(
 def _backward(
     model: Any, network: Network, batch: Batch, *, config: TrainConfig, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Compute the gradients of this worker's share in micro-batches, summed over the workers; returns as `train_step`.
-    """
+    """Compute the gradients of this worker's share, one micro-batch at a time, summed over the workers.
+
+    Returns the same as `train_step`."""
     weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
     size = config.micro_batch_size or len(batch.key)
     losses: dict[str, torch.Tensor] = {}

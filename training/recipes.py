@@ -1,134 +1,142 @@
-"""Named configurations of training, as plain values; the command line overrides them field by field."""
+"""Recipes: named training configurations. The options of `lgd train` override their fields one by one.
 
-import dataclasses
+Compatibility: runs of earlier versions are read with these classes, see `lgd.training.config_file`. A new field needs a
+default that does what earlier versions did; a renamed field needs an entry in RENAMED_FIELDS there."""
+
 import difflib
 import itertools
 import math
-import typing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
 from lgd.pipeline.loading.transform import Transform
+from lgd.training.config_file import option_name
 from lgd.training.models.config import ModelConfig, Variant
+
+StreamName = Literal["rgb", "flow"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Stochastic gradient descent with momentum, and a learning rate that falls in steps."""
+    """Stochastic gradient descent with momentum. The learning rate falls in steps."""
 
     lr: float = 0.01
-    """Learning rate at the start."""
+    """Initial learning rate."""
     warmup: float = 0.0
-    """Epochs over which the rate rises linearly from 0."""
+    """Epochs in which the learning rate rises linearly from 0."""
     drop_every: float = 20.0
-    """Epochs after which the rate is divided by drop_factor, each time."""
+    """Epochs between two drops of the learning rate."""
     drop_factor: float = 10.0
-    """What the rate is divided by."""
+    """Each drop divides the learning rate by this."""
     momentum: float = 0.9
     """Momentum."""
     weight_decay: float = 1e-4
-    """Weight decay, of all parameters."""
+    """Weight decay of all parameters."""
     max_grad_norm: float | None = None
-    """Largest norm of the gradient of a step; a longer one is shortened to it. Default: as it is."""
+    """Maximum norm of the gradient of a step; a larger gradient is scaled down to it. Default: no maximum."""
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Validation while training: whole frames, uniform clips, spread over the workers."""
+    """Validation during training: uniform clips, full frames, divided over the workers."""
 
     split: str = "val"
-    """Split of the dataset; nothing is validated where the dataset lacks it."""
+    """Split that is validated. A dataset without this split is not validated."""
     every: float = 1.0
-    """Epochs between validations; 0 for none but the last."""
+    """Epochs between validations. 0: only at the end."""
     clips: int = 1
-    """Clips a video."""
+    """Clips per video."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are written, and how many stay."""
+    """When checkpoints are written and how many are kept."""
 
     every_s: float = 60.0
-    """Seconds of training that a crash may cost; there is one at the end as well."""
+    """Seconds of training between checkpoints: what a crash can cost. One more is written at the end."""
     keep: int = 2
-    """How many stay, besides the best by validation top-1; the one before the last in case the last is damaged."""
+    """Newest checkpoints that are kept, in addition to the best one by validation top-1. With 2 or more, a damaged
+    checkpoint can be replaced by the one before it."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training run, whatever the number of its workers."""
+    """Everything that decides a training run, except the number of workers, which does not change the result."""
 
-    stream: Literal["rgb", "flow"] = "rgb"
-    """Stream of the dataset that the network sees."""
+    stream: StreamName = "rgb"
+    """Stream of the dataset that the network is trained on."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The network."""
+    """Network."""
     init_from: str | None = None
-    """Run folder or checkpoint to take the weights from: stage 2 from stage 1, long clips, another class list."""
+    """Run folder or checkpoint with the initial weights: for stage 2, long clips or different classes."""
     imagenet: str | None = None
-    """File or URL (.pth, .safetensors) of an ImageNet ResNet in torchvision's names to take the weights from."""
+    """File or URL (.pth, .safetensors) with the initial weights: an ImageNet ResNet with torchvision's names."""
     stride: int = 1
-    """Step from one frame of a clip to the next, in frames of the dataset."""
+    """Step between two frames of a clip, in frames of the dataset."""
     transform: Transform = field(default_factory=Transform)
     """Crop, mirroring, normalization and augmentation."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """How the weights change."""
+    """Optimizer and learning rate."""
     batch_size: int = 64
-    """Clips in the global batch, over all workers together."""
+    """Clips per step over all workers (global batch)."""
     micro_batch_size: int | None = None
-    """Most clips that a worker computes at once; a larger share is cut up and the gradients are summed. Batch
-    normalization sees the part. Default: the whole share."""
+    """Maximum clips that a worker computes at the same time. A larger share of the batch is computed in several parts
+    whose gradients are summed; batch normalization sees one part at a time. Default: no maximum."""
     freeze_normalization: bool = False
-    """Batch normalization with the running statistics that the weights came with, unchanged: what becomes of a clip
-    then does not depend on its batch."""
+    """Use the running statistics of the initial weights for batch normalization and do not update them. The result for
+    a clip then does not depend on the other clips of its batch."""
     compile: bool = False
-    """Compile the network with torch.compile: minutes at the start of every worker, then faster steps."""
+    """Compile the network with torch.compile. Each worker needs minutes to start; its steps are faster."""
     epochs: float = 50.0
-    """Times that every video is drawn."""
+    """Epochs of training: how often each video is used."""
     test_clips: int = 15
-    """Uniform clips a video in `lgd evaluate`, unless it says otherwise."""
+    """Default of --clips in `lgd evaluate`: uniform clips per video."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network; bfloat16 is autocast with float32 weights."""
+    """Precision of the network; bfloat16 means autocast with float32 weights."""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """When the validation split is looked at."""
+    """Validation."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """When checkpoints are written."""
+    """Checkpoints."""
     skip_damaged: bool = False
-    """Leave clips with damaged frames out of their batches, counted in the log, instead of stopping."""
+    """Leave out clips with damaged frames and count them in the metrics. Default: stop with an error."""
     seed: int = 0
-    """Seed of the initial weights and the clip order."""
+    """Seed of the initial weights and of the clip order."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "test_clips", "micro_batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be more than 0, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{option_name(name)} must be more than 0, not {value}")
 
     @property
     def sampling(self) -> Sampling:
-        """Which frames make a clip: consecutive ones for 3D networks, one of each segment for 2D ones."""
+        """Frames of a clip: consecutive frames for 3D networks, one frame of each segment for 2D networks."""
         return Sampling(self.model.clip_frames, self.stride, segments=not self.model.family.temporal)
 
     def steps(self, videos: int) -> int:
-        """Steps of the whole training on a split of that many videos."""
+        """Return the number of training steps on a split with this number of videos."""
         return math.ceil(self.epochs * videos / self.batch_size)
 
     def learning_rate(self, step: int, videos: int) -> float:
-        """Learning rate at a step: a function of the clips seen, not of the workers."""
+        """Return the learning rate of a step. It depends on the clips seen so far, not on the number of workers."""
         optimizer = self.optimizer
         epoch = step * self.batch_size / videos
-        warm = min((epoch + self.batch_size / videos) / optimizer.warmup, 1.0) if optimizer.warmup else 1.0
-        return optimizer.lr * warm / optimizer.drop_factor ** int(epoch / optimizer.drop_every)
+        warmup = min((epoch + self.batch_size / videos) / optimizer.warmup, 1.0) if optimizer.warmup else 1.0
+        return optimizer.lr * warmup / optimizer.drop_factor ** int(epoch / optimizer.drop_every)
 
 
-def _paper(stream: Literal["rgb", "flow"], model: str) -> TrainConfig:
-    """16 frames, from scratch, stage 1, as the paper trains."""
+def _paper(stream: StreamName, model: str) -> TrainConfig:
+    """Stage 1 of the paper: 16 frames, from scratch."""
     return TrainConfig(stream=stream, model=ModelConfig(name=model), precision="bfloat16")
 
 
 def _com(stage1: TrainConfig) -> TrainConfig:
-    """Stage 2, the combination classifier: the whole network tuned. The paper gives no schedule; ours is a short one
-    at half the rate: at a tenth, the new layer on sketches of length 1 hardly leaves its start."""
+    """Stage 2, the combination classifier; the complete network is trained.
+
+    The paper gives no schedule. Ours is short, with half the learning rate: with a tenth of it, the new layer, whose
+    inputs are sketches of length 1, hardly changes."""
     return replace(
         stage1,
         model=replace(stage1.model, stage=2),
@@ -138,7 +146,7 @@ def _com(stage1: TrainConfig) -> TrainConfig:
 
 
 def _long(stage1: TrainConfig) -> TrainConfig:
-    """Clips of 128 frames, 16 a batch, 12.5 epochs with the rate falling every 5, from a run of 16 frames."""
+    """Long clips: 128 frames, 16 clips per batch, 12.5 epochs, a drop every 5 epochs, from a run with 16 frames."""
     return replace(
         stage1,
         model=replace(stage1.model, frames=128, checkpoint_activations=True),
@@ -149,39 +157,41 @@ def _long(stage1: TrainConfig) -> TrainConfig:
 
 
 def _lgd2d(stage1: TrainConfig, depth: str) -> TrainConfig:
-    """3 snippets of one frame, 224 x 224 crops of frames of short side 240, 128 triples a batch; tested on 10."""
+    """LGD-2D: 3 snippets of one frame, 224 x 224 crops of frames with short side 240, 128 triples per batch, tested
+    with 10 triples per video."""
     model, transform = replace(stage1.model, name=f"lgd2d_{depth}"), replace(stage1.transform, crop=224)
     return replace(stage1, model=model, transform=transform, batch_size=128, test_clips=10)
 
 
-def _of_the_paper() -> dict[str, TrainConfig]:
-    """Recipes by name: <dataset>-<stream>-<depth>, then -com (stage 2), -long, -lgd2d, and the ablation's blocks: -none
-    (no diffusion), -v1, -v2.
+def _paper_recipes() -> dict[str, TrainConfig]:
+    """Recipes of the paper by name: <dataset>-<stream>-<depth>, optionally followed by -com (stage 2), -long (128
+    frames), -lgd2d, or a block variant of the ablation: -none (no diffusion), -v1, -v2.
 
-    -com and -long need --init-from, the run of the recipe without the suffix."""
+    -com and -long need --init-from with a run of the recipe without this suffix."""
     recipes: dict[str, TrainConfig] = {}
-    streams: tuple[Literal["rgb", "flow"], ...] = ("rgb", "flow")
+    streams: tuple[StreamName, ...] = ("rgb", "flow")
+    variants: tuple[Variant, ...] = ("none", "v1", "v2")
     for dataset, stream, depth in itertools.product(("kinetics400", "kinetics600"), streams, ("r50", "r101")):
         name, stage1 = f"{dataset}-{stream}-{depth}", _paper(stream, f"lgd3d_{depth}")
         recipes |= {name: stage1, f"{name}-com": _com(stage1), f"{name}-long": _long(stage1)}
         recipes[f"{name}-lgd2d"] = _lgd2d(stage1, depth)
-        variants: tuple[Variant, ...] = ("none", "v1", "v2")
         recipes |= {f"{name}-{v}": replace(stage1, model=replace(stage1.model, variant=v)) for v in variants}
     return recipes
 
 
-def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
-    """A small network that learns small data sets from scratch on a laptop's processor within minutes.
+def _nano(stream: StreamName) -> TrainConfig:
+    """A small network that learns small datasets from scratch on a CPU within minutes.
 
-    Every second frame: an action of a second fits into 16 of them. Few people in few places: without the jitter the
-    RGB network learns their looks, and is sure of it on people that it has not seen."""
+    It uses every second frame, so that a clip of 16 frames contains an action of one second. Small datasets show few
+    people in few places: without color jitter the RGB network learns what they look like, and it is confident and wrong
+    about people that it has not seen."""
     return TrainConfig(
         stream=stream,
         model=ModelConfig(name="lgd3d_nano"),
         stride=2,
         transform=Transform(crop=64, color_jitter=0.4 if stream == "rgb" else 0.0),
         optimizer=OptimizerConfig(lr=0.02, warmup=4.0, drop_every=30.0),
-        batch_size=8,  # of few videos an epoch then still has steps
+        batch_size=8,  # small, so that an epoch of few videos has several steps
         epochs=40.0,
         validation=ValidationConfig(every=10.0),
         checkpoint=CheckpointConfig(every_s=20.0),
@@ -189,14 +199,14 @@ def _nano(stream: Literal["rgb", "flow"]) -> TrainConfig:
 
 
 def _nano_com(stage1: TrainConfig) -> TrainConfig:
-    """Stage 2 of the small network; sketches of 8192 numbers would cost a processor more than the network itself."""
+    """Stage 2 of the small network. A sketch of 8192 numbers would take more CPU time than the network itself."""
     com = _com(stage1)
     optimizer = replace(com.optimizer, drop_every=15.0)
     return replace(com, model=replace(com.model, sketch_dimension=1024), optimizer=optimizer, epochs=20.0)
 
 
 RECIPES: dict[str, TrainConfig] = {
-    **_of_the_paper(),
+    **_paper_recipes(),
     "nano-rgb": _nano("rgb"),
     "nano-flow": _nano("flow"),
     "nano-rgb-com": _nano_com(_nano("rgb")),
@@ -204,7 +214,7 @@ RECIPES: dict[str, TrainConfig] = {
 }
 
 
-# What a two-stream result is made of: the recipes of each stream, each starting from the run of the one before it.
+# Chains of `lgd reproduce`: the recipes of each stream, in order. Each recipe starts from the run of the one before it.
 REPRODUCTIONS: dict[str, tuple[str, ...]] = {
     "nano": ("nano-{stream}",),
     "nano-com": ("nano-{stream}", "nano-{stream}-com"),
@@ -216,45 +226,26 @@ REPRODUCTIONS: dict[str, tuple[str, ...]] = {
 
 
 def recipe_named(name: str) -> TrainConfig:
-    """Raises UsageError, naming the nearest ones, for a recipe that does not exist."""
+    """Return a recipe by name. Raises UsageError, which names similar recipes, if it does not exist."""
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
-        raise UsageError(f"no recipe is called {name!r}; did you mean {' or '.join(near)}?")
+        similar = difflib.get_close_matches(name, RECIPES, n=3, cutoff=0.4) or list(RECIPES)
+        raise UsageError(f"unknown recipe {name!r}; did you mean {' or '.join(similar)}?")
     return RECIPES[name]
 
 
-def recipe_defaults(words: list[str]) -> dict[str, Any]:
-    """What the first of the words of a command, its recipe, makes of the defaults of the options after it.
+def reproduction_named(name: str) -> tuple[str, ...]:
+    """Return a chain of REPRODUCTIONS by name. Raises UsageError, which names all chains, if it does not exist."""
+    if name not in REPRODUCTIONS:
+        raise UsageError(f"unknown chain {name!r}: choose from {', '.join(REPRODUCTIONS)}")
+    return REPRODUCTIONS[name]
 
-    Raises UsageError where something else comes first."""
+
+def recipe_defaults(words: list[str]) -> dict[str, Any]:
+    """Return the defaults of the options that follow a recipe, the first word of a command line.
+
+    Raises UsageError if something else comes first."""
     if not words or words[0] in ("-h", "--help"):
         return {}
     if words[0].startswith("-"):
-        raise UsageError(f"the recipe comes first: RECIPE {words[0]} ...")
+        raise UsageError(f"the recipe must come first: RECIPE {words[0]} ...")
     return {"config": recipe_named(words[0])}
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The fields of a configuration by the names that the command line gives them, `optimizer.lr`."""
-    flat: dict[str, Any] = {}
-    for name, value in ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config)):
-        flat |= flatten(value, f"{prefix}{name}.") if dataclasses.is_dataclass(value) else {prefix + name: value}
-    return flat
-
-
-def unflatten(config: Any, flat: dict[str, Any]) -> Any:
-    """The configuration with the fields of `flatten`, here from JSON, in the place of its own.
-
-    Raises KeyError for a field that is missing."""
-    changes: dict[str, Any] = {}
-    hints = typing.get_type_hints(type(config))
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            inner = {name.partition(".")[2]: v for name, v in flat.items() if name.startswith(f.name + ".")}
-            changes[f.name] = unflatten(value, inner)
-        else:
-            given = flat[f.name]
-            origin = typing.get_origin(hints[f.name])
-            changes[f.name] = tuple(given) if origin is tuple else given
-    return replace(config, **changes)

@@ -1,35 +1,70 @@
-"""A run folder: what was asked for, the checkpoints, the metrics and the result.
+"""A run folder: configuration, checkpoints, metrics and result of one training.
 
 RUN/
-  config.json        the recipe's name, every field of the configuration, and the data that it belongs to: its classes,
-                     and everything that decides the bytes of its stream, so that other videos can be made alike
+  config.json        name of the recipe, every field of the configuration, and the data: classes and stream spec, by
+                     which the stream of other videos can be created in the same way
   checkpoints/       step-00000150.pt ...
-  best.json          which of them was best on the validation split
-  metrics.jsonl      a line each few seconds, and one a validation
+  best.json          name of the best checkpoint by validation top-1
+  metrics.jsonl      one line every few seconds and one per validation
   tensorboard/
   result.json        written last: a run with a result is finished
-"""
+
+Compatibility: VERSION is the version of this layout and of the top level of config.json. It rises only if earlier
+versions of lgd would misread a run; new files and new fields with defaults do not need it. This version opens runs of
+version 2, which lgd 0.1 and later write. The fields of the configuration have their own rules, see
+`lgd.training.config_file`. config.json names the version of lgd that wrote it, so that a run that is too new is refused
+with the version that can read it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from lgd import __version__
 from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
+from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.recipes import TrainConfig, flatten, unflatten
+from lgd.training.config_file import from_flat_dict, from_json, option_name, to_flat_dict
+from lgd.training.models.config import MODELS
+from lgd.training.recipes import TrainConfig
 
 FORMAT = "lgd-run"
 VERSION = 2
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
-ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"  # what workers tell the driver, and each other
+# Files with which workers report to the driver and to the workers that replace them.
+ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run, as config.json describes them.
+
+    hash, recipe: hash and settings of the stream spec. fingerprint: of the videos of the dataset."""
+
+    hash: str
+    recipe: dict[str, Setting]
+    fingerprint: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """Content of config.json.
+
+    config: fields of the configuration, see `to_flat_dict`. lgd: version of lgd that wrote it; None for lgd 0.1."""
+
+    format: str
+    version: int
+    recipe: str
+    config: dict[str, Any]
+    data: RunData
+    lgd: str | None = None
 
 
 @dataclass(frozen=True)
 class Run:
     """An opened run folder.
 
-    stream_recipe: of the dataset's stream that it was trained on. fingerprint: of the dataset's videos."""
+    recipe: name. stream_spec: of the stream that it is trained on. fingerprint: of the videos of the dataset."""
 
     storage: Storage
     recipe: str
@@ -40,76 +75,90 @@ class Run:
 
     @property
     def spec_hash(self) -> str:
-        """Hash of the recipe of the dataset's stream."""
+        """Hash of the stream spec."""
         return self.stream_spec.hash
 
     def result(self) -> dict[str, Any] | None:
-        """What the finished run reached; None while it is not finished."""
-        return json.loads(self.storage.read(RESULT)) if self.storage.exists(RESULT) else None
+        """Return the content of result.json; None for a run that is not finished."""
+        if not self.storage.exists(RESULT):
+            return None
+        result: dict[str, Any] = json.loads(self.storage.read(RESULT))
+        return result
 
     def description(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "recipe": self.recipe,
-            "config": flatten(self.config),
-            "data": {
-                "hash": self.spec_hash,
-                "recipe": dict(self.stream_spec.settings),
-                "fingerprint": self.fingerprint,
-                "classes": list(self.classes),
-            },
-        }
+        """Return the content of config.json."""
+        settings = dict(self.stream_spec.settings)
+        data = RunData(self.spec_hash, settings, self.fingerprint, self.classes)
+        return asdict(RunDescription(FORMAT, VERSION, self.recipe, to_flat_dict(self.config), data, __version__))
 
 
 def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset) -> Run:
-    """Makes the run folder, or opens the one that is there to go on with it.
+    """Create a run folder, or open an existing one to resume it.
 
-    Raises UserError if it belongs to another configuration or other data, naming what differs."""
+    Raises UserError, with the differences, if an existing run has a different configuration or dataset."""
     storage = Storage(folder)
-    data = dataset.spec(config.stream)
-    run = Run(storage, recipe, config, dataset.classes, data, dataset.fingerprint)
+    spec = dataset.spec(config.stream)
+    run = Run(storage, recipe, config, dataset.classes, spec, dataset.fingerprint)
     if storage.exists(CONFIG):
-        there = open_run(folder)
-        differences = [
-            f"{name}: {there_value} -> {flatten(config)[name]}"
-            for name, there_value in flatten(there.config).items()
-            if there_value != flatten(config)[name]
-        ]
-        if (there.spec_hash, there.fingerprint, there.classes) != (data.hash, dataset.fingerprint, dataset.classes):
-            differences.append("another dataset")
-        if differences:
-            raise UserError(
-                f"{folder} belongs to another configuration ({'; '.join(differences)}): "
-                "give the same options to go on with it, or another --run folder"
-            )
-        return there
+        existing = open_run(folder)
+        _check_same(existing, run)
+        return existing
     if storage.names():
-        raise UserError(f"{folder} holds other files and is not a run: choose another --run folder")
+        raise UserError(f"{folder} contains other files and is not a run: choose a different --run folder")
     storage.make_folder("checkpoints")
     storage.write(CONFIG, json.dumps(run.description(), indent=2).encode() + b"\n")
     return run
 
 
+def _check_same(existing: Run, run: Run) -> None:
+    old, new = to_flat_dict(existing.config), to_flat_dict(run.config)
+    differences = [f"{option_name(name)}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
+    if (existing.spec_hash, existing.fingerprint, existing.classes) != (run.spec_hash, run.fingerprint, run.classes):
+        differences.append("a different dataset")
+    if differences:
+        raise UserError(
+            f"{existing.storage.display()} has a different configuration ({'; '.join(differences)}): give the same "
+            "options to resume it, or choose a different --run folder"
+        )
+
+
 def open_run(folder: str) -> Run:
-    """Opens a run folder. Raises UserError if it is missing, not a run, or of another version."""
+    """Open a run folder.
+
+    Raises UserError, with the file and the field, if it is missing, is not a run, is damaged or has another version."""
     storage = Storage(folder)
     if not storage.exists(CONFIG):
-        raise UserError(f"{folder} is not a run (it has no {CONFIG}): make one with `lgd train RECIPE --run {folder}`")
-    try:
-        description = json.loads(storage.read(CONFIG))
-        if (description["format"], description["version"]) != (FORMAT, VERSION):
-            raise UserError(
-                f"{folder} is a run of version {description['version']}, and this program reads version {VERSION}: "
-                "train again, or use the program that wrote it"
-            )
-        data = description["data"]
-        config = unflatten(TrainConfig(), description["config"])
-        made = StreamSpec(config.stream, dict(data["recipe"]))
-        if made.hash != data["hash"]:
-            raise ValueError("the settings of its stream do not have the hash beside them")
-        return Run(storage, description["recipe"], config, tuple(data["classes"]), made, data["fingerprint"])
-    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{storage.display(CONFIG)} does not describe a run ({error!r}): choose another --run"
-        ) from error
+            f"{folder} is not a run (it has no {CONFIG}): create one with `lgd train RECIPE --run {folder}`"
+        )
+    shown, content = storage.display(CONFIG), storage.read(CONFIG)
+    try:
+        document = json.loads(content)
+        written_format, version, written_by = document["format"], document["version"], document.get("lgd")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{shown} does not describe a run ({error!r}): choose a different --run folder") from error
+    if written_format != FORMAT:
+        raise UserError(f"{shown} does not describe a run (format {written_format!r}): choose a different --run folder")
+    check_version(f"{storage.display()} is a run", version, VERSION, written_by=written_by)
+    description = from_json(RunDescription, content, shown, written_by=written_by)
+    config = from_flat_dict(TrainConfig, description.config, shown, written_by=written_by)
+    if config.model.name not in MODELS:
+        raise UserError(f"{shown}: field 'model.name' is {config.model.name!r}, must be one of {', '.join(MODELS)}")
+    spec = StreamSpec(config.stream, dict(description.data.recipe))
+    if spec.hash != description.data.hash:
+        raise UserError(f"{shown} is damaged: its stream spec does not match its hash")
+    return Run(storage, description.recipe, config, description.data.classes, spec, description.data.fingerprint)
+
+
+def check_version(subject: str, version: object, supported: int, *, written_by: str | None) -> None:
+    """Raise UserError, which names the version of lgd to use, if a run or checkpoint is not of the supported version.
+
+    subject: "runs/a is a run". written_by: version of lgd that wrote it, if known."""
+    if version == supported:
+        return
+    newer = isinstance(version, int) and version > supported
+    writer = f"lgd {written_by}" if written_by else f"{'a newer' if newer else 'an older'} version of lgd"
+    raise UserError(
+        f"{subject} of version {version}, written by {writer}; lgd {__version__} reads version {supported}: use "
+        + ("that version or a later one" if newer else "that version, or train again")
+    )

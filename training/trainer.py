@@ -1,90 +1,120 @@
-"""Ray Train's set-up of a group of workers, with three differences: the rendezvous store listens on the address of rank
-0's node and nowhere else, nothing is started that is of no use here, and torch is imported in the workers alone."""
+"""Ray Train's trainer for our workers: the one with a faster start if this Ray has the private parts that it needs,
+otherwise the public `TorchTrainer`.
 
+Both join the workers in `WorkerGroupBackend`, whose rendezvous store listens on the address of rank 0's node only. Ray
+Train's own backend lets it listen on all addresses."""
+
+import contextlib
 import datetime
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import ray
-from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import get_or_create_autoscaling_coordinator
 from ray.train.backend import Backend, BackendConfig
-from ray.train.v2._internal.callbacks import DatasetsCallback
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # what TorchTrainer is a thin dress of
+
+from lgd.pipeline.console.progress import say
+from lgd.training.private_parts import missing_private_parts
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch has no __all__ there
 
 COLLECTIVE_TIMEOUT_S = 1800  # for joining the process group, and for each of its collectives
 LEAVE_TIMEOUT_S = 30
 
-_store: "TCPStore | None" = None  # of the worker that serves it, for as long as that lives
+_store: "TCPStore | None" = None  # in the worker that serves it, until that worker ends
 
 
-# Of Ray Train's own, what is left out: an actor in every group of workers for Ray Data, and Ray Data in the workers;
-# and an actor that frees the workers' places should the controller die: the driver ends then, and Ray frees them.
-LEFT_OUT = (DatasetsCallback, PlacementGroupCleanerCallback)
+class RayTrainer(Protocol):
+    """What is used of Ray Train's trainers."""
+
+    def fit(self) -> Any:
+        """Train until the workers finish. Raises ray.train.TrainingFailedError."""
 
 
-class Trainer(DataParallelTrainer):
-    """Ray Train's, with fewer processes to start, and with the actor that keeps account of the cluster's room started
-    while the controller starts, not after."""
+def create_trainer(train_loop: Callable[[dict[str, Any]], None], config: dict[str, Any], **settings: Any) -> RayTrainer:
+    """Return the trainer that runs `train_loop(config)` in every worker.
 
-    def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()  # type: ignore[misc]  # not public
-        return [each for each in made if not isinstance(each, LEFT_OUT)]
+    settings: scaling_config and run_config of Ray Train."""
+    if missing := missing_private_parts():
+        say(
+            f"Ray {ray.__version__} has no {', '.join(missing)}: training uses Ray's TorchTrainer, which starts more "
+            "slowly; the result is the same"
+        )
+        from lgd.training.public_trainer import create_public_trainer
 
-    def _initialize_and_run_controller(self, **told: Any) -> Any:
-        get_or_create_autoscaling_coordinator()
-        return super()._initialize_and_run_controller(**told)  # type: ignore[misc]  # not public
+        return create_public_trainer(train_loop, config, **settings)
+    from lgd.training.fast_trainer import FastTrainer
+
+    trainer: RayTrainer = FastTrainer(
+        train_loop, train_loop_config=config, backend_config=WorkerGroupConfig(), **settings
+    )
+    return trainer
 
 
-class NodeTorchConfig(BackendConfig):
-    """torch.distributed for a group of workers. Ray Train's TorchConfig lets the store listen on all addresses of the
-    machine."""
+def update_resources() -> None:
+    """Let Ray Train's coordinator check the resources of the cluster again.
+
+    A run with a fixed number of workers has no coordinator, and a run that is about to end may have none any more; a
+    different version of Ray may have a different one. Then nothing is done, and Ray Train checks by itself."""
+    with contextlib.suppress(ValueError, AttributeError, TypeError, ray.exceptions.RayError):
+        coordinator = ray.get_actor("AutoscalingCoordinator", namespace="AutoscalingCoordinator")
+        ray.get(coordinator.get_reserved_resources.remote("lgd", recompute=True))
+
+
+class WorkerGroupConfig(BackendConfig):
+    """Configuration of `WorkerGroupBackend`, without importing torch."""
 
     @property
-    def backend_cls(self) -> type["_NodeBackend"]:
-        return _NodeBackend
+    def backend_cls(self) -> type["WorkerGroupBackend"]:
+        return WorkerGroupBackend
 
 
-class _NodeBackend(Backend):
-    share_cuda_visible_devices = True  # workers of one node reach each other's GPUs
+class WorkerGroupBackend(Backend):
+    """Joins the workers of a group to a process group of torch.distributed."""
+
+    share_cuda_visible_devices = True  # workers of one node can access each other's GPUs
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Joins the workers of a group: NCCL where each has a GPU, gloo otherwise."""
+        """Join the workers: with NCCL if each has a GPU, with gloo otherwise."""
         backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
-        host, port = worker_group.execute_single(0, _serve)
+        host, port = worker_group.execute_single(0, _serve_store)
         workers = len(worker_group)
         ray.get(
             [
-                worker_group.execute_single_async(r, _join, backend, host, port, worker=r, workers=workers)
-                for r in range(workers)
+                worker_group.execute_single_async(number, _join, backend, host, port, number=number, workers=workers)
+                for number in range(workers)
             ]
         )
 
     def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """Let the workers leave the process group."""
         ray.wait(worker_group.execute_async(_leave), num_returns=len(worker_group), timeout=LEAVE_TIMEOUT_S)
 
 
-def _serve() -> tuple[str, int]:
-    """Starts the store in this worker; where it listens."""
-    import torch.distributed as dist
-
+def _serve_store() -> tuple[str, int]:
+    """Start the rendezvous store in this worker and return its host and port."""
     global _store
-    host = ray.util.get_node_ip_address()
+    host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     listening = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     port = listening.getsockname()[1]
-    _store = dist.TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    _store = _tcp_store(host, port, is_master=True, master_listen_fd=listening.detach())
     return host, port
 
 
-def _join(backend: str, host: str, port: int, *, worker: int, workers: int) -> None:
+def _tcp_store(host: str, port: int, **options: Any) -> "TCPStore":
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch has no __all__ there
+
+    return TCPStore(host, port, wait_for_workers=False, **options)
+
+
+def _join(backend: str, host: str, port: int, *, number: int, workers: int) -> None:
+    """Join worker `number` to the process group. (`rank` is a parameter of Ray's execute_single_async.)"""
     import torch.distributed as dist
 
-    store = _store or dist.TCPStore(host, port, is_master=False, wait_for_workers=False)
+    store = _store or _tcp_store(host, port, is_master=False)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
-    dist.init_process_group(backend, store=store, rank=worker, world_size=workers, timeout=timeout)
+    dist.init_process_group(backend, store=store, rank=number, world_size=workers, timeout=timeout)
 
 
 def _leave() -> None:

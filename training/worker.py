@@ -1,5 +1,5 @@
-"""What Ray Train runs in every worker. Of the modules that the driver and Ray Train's controller import, none needs
-torch or DALI: they start seconds sooner without."""
+"""What runs in every worker of a training. None of the modules that the driver and Ray Train's controller import needs
+torch or DALI, so that both start seconds earlier."""
 
 import json
 import traceback
@@ -16,8 +16,10 @@ MAX_STARTS = 8  # of the workers without a new checkpoint
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What a worker is told. launch: which start of the run this is, so that an old start's error is not taken for
-    this one's. cache_config: of the worker's machine, for a remote dataset."""
+    """Arguments of `train_worker`.
+
+    run, data: folders. launch: id of the `lgd train` process, so that an error of an earlier launch is not reported as
+    an error of this one. cache_config: cache of the worker's node, for a remote dataset."""
 
     run: str
     data: str
@@ -26,8 +28,10 @@ class TrainJob:
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """What Ray Train runs in every worker. An error that is the user's to mend is written to the run folder for the
-    driver, and is not tried again; any other lets Ray Train start the workers anew from the last checkpoint."""
+    """Train as one worker; called by Ray Train. settings: fields of a TrainJob.
+
+    A UserError is written to the run folder for the driver, and the workers do not start again. After any other
+    exception Ray Train restarts the workers from the last checkpoint."""
     import ray.train
 
     job = TrainJob(**settings)
@@ -36,7 +40,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         return
     try:
         if ray.train.get_context().get_world_rank() == 0:
-            _refuse_standstill(run, job.launch)
+            check_progress(run, job.launch)
         from lgd.training.loop import train
 
         with opened_cache(job.cache_config) as cache:
@@ -45,25 +49,29 @@ def train_worker(settings: dict[str, Any]) -> None:
         run.storage.write(ERROR, json.dumps({"launch": job.launch, "message": str(error)}).encode())
         raise
     except Exception as error:
-        said = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        run.storage.write(FAILURE, json.dumps({"launch": job.launch, "said": said}).encode())
+        message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+        run.storage.write(FAILURE, json.dumps({"launch": job.launch, "message": message}).encode())
         raise
 
 
-def _refuse_standstill(run: Run, launch: str) -> None:
-    """Counts the starts of workers since the newest checkpoint; nodes may come and go for weeks, as long as there is
-    progress. Raises UserError after MOST_STARTS without."""
+def check_progress(run: Run, launch: str) -> None:
+    """Count the starts of the workers since the newest checkpoint.
+
+    Workers may restart any number of times as long as there are new checkpoints in between. Raises UserError after
+    MAX_STARTS starts without a new checkpoint."""
     from lgd.training import checkpoint
 
     newest = (checkpoint.names(run) or ["the start"])[0]
-    before = json.loads(run.storage.read(STARTS)) if run.storage.exists(STARTS) else {}
-    same = (before.get("launch"), before.get("checkpoint")) == (launch, newest)
-    starts = before["starts"] + 1 if same else 1
+    last = json.loads(run.storage.read(STARTS)) if run.storage.exists(STARTS) else {}
+    no_progress = (last.get("launch"), last.get("checkpoint")) == (launch, newest)
+    starts = last["starts"] + 1 if no_progress else 1
     run.storage.write(STARTS, json.dumps({"launch": launch, "checkpoint": newest, "starts": starts}).encode())
     if starts > MAX_STARTS:
         failure = json.loads(run.storage.read(FAILURE)) if run.storage.exists(FAILURE) else {}
-        said = failure["said"] if failure.get("launch") == launch else "workers died without a word, see Ray's log"
+        reason = "workers died without an error message, see Ray's logs"
+        if failure.get("launch") == launch:
+            reason = failure["message"]
         raise UserError(
-            f"training has come no further than {newest} in {MAX_STARTS} starts ({said}): mend that, and run the same "
-            "command again to go on from there"
+            f"no progress past {newest} in {MAX_STARTS} restarts ({reason}): fix the cause, then rerun to resume from "
+            "there"
         )

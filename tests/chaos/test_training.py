@@ -1,4 +1,5 @@
-"""Training on a cluster whose nodes are killed, replaced and preempted: each clip once, the losses of one worker."""
+"""Training on a cluster whose nodes are killed, replaced and preempted uses each clip once and has the losses of an
+undisturbed training with one worker."""
 
 import itertools
 import sys
@@ -10,36 +11,30 @@ import pytest
 
 from lgd.clusters.testbed.processes import ProcessTree, run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes
-from tests.training.test_elastic import counted, losses, metrics, positions
+from tests.training.runs import losses, metrics, positions, without_repeats
 
 pytestmark = pytest.mark.chaos
 
 
-def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_has_the_losses_of_one_worker_alone(
+def test_training_on_nodes_that_are_killed_and_replaced_uses_each_clip_once_and_has_the_losses_of_one_worker(
     nodes: RayNodes, dataset_folder: Path, tmp_path: Path
 ):
-    # Frozen normalization: what becomes of a clip depends on no other clip of its batch. A small rate: at the recipe's
-    # own the rounding of sums in another order grows tenfold in 30 steps, in two undisturbed runs as well.
+    # Frozen normalization: the result for a clip depends on no other clip of its batch. A low learning rate: with that
+    # of the recipe, rounding errors of sums in a different order grow tenfold in 30 steps, even without disturbances.
     options = (
-        "--transform.crop",
-        48,
-        "--batch-size",
-        4,
-        "--epochs",
-        60,
-        "--validation.every",
-        0,
-        "--checkpoint.every-s",
-        1,
+        *("--transform.crop", 48, "--batch-size", 4, "--epochs", 60, "--validation.every", 0),
+        *("--checkpoint.every-s", 1),
     )
     exact = ("--freeze-normalization", "--optimizer.lr", 0.002)
     words = ("train", "nano-rgb", "--data", dataset_folder, *options, *exact)
-    alone, disturbed, log = tmp_path / "alone", tmp_path / "disturbed", tmp_path / "log"
-    done = run_lgd(*words, "--run", alone, "--num-workers", 1, 1)
+    undisturbed, disturbed, log = tmp_path / "undisturbed", tmp_path / "disturbed", tmp_path / "log"
+    done = run_lgd(*words, "--run", undisturbed, "--num-workers", 1, 1)
     assert done.returncode == 0, done.stderr
 
     env = {**nodes.env, "RAY_ADDRESS": nodes.address}
-    driver = ProcessTree(*(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log)
+    driver = ProcessTree(
+        *(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log
+    )
 
     def count(kind: str) -> int:
         return sum(kind in line for line in metrics(disturbed))
@@ -50,18 +45,18 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
             time.sleep(0.1)
 
     def wait_for_more(kind: str, more: int) -> None:
-        enough = count(kind) + more
-        wait(lambda: count(kind) >= enough)
+        target = count(kind) + more
+        wait(lambda: count(kind) >= target)
 
-    said = "a node is about to be taken away: writing a checkpoint"
+    message = "a node will be removed soon: writing a checkpoint"
     for announced in (False, True, False):
-        wait_for_more("loss", 3)  # steps that the kill takes back
+        wait_for_more("loss", 3)  # steps that are lost by the kill
         victim = next(node for node in nodes.nodes if node.pids("ray::RayTrainWorker"))
         if announced:
             nodes.announce_preemption(victim)
-            wait(lambda: any(line.get("say") == said for line in metrics(disturbed)))
+            wait(lambda: any(line.get("say") == message for line in metrics(disturbed)))
             lines = metrics(disturbed)
-            step = next(last["step"] for last, line in itertools.pairwise(lines) if line.get("say") == said)
+            step = next(last["step"] for last, line in itertools.pairwise(lines) if line.get("say") == message)
             wait((disturbed / "checkpoints" / f"step-{step:08d}.pt").exists)
         nodes.kill(victim)
         wait_for_more("resumed", 1)
@@ -72,5 +67,5 @@ def test_training_whose_nodes_are_killed_and_replaced_takes_each_clip_once_and_h
     workers = {line["workers"] for line in lines if "loss" in line}
     assert workers == {1, 2}
     assert sum("resumed" in line for line in lines) >= 3
-    assert positions(counted(lines)) == list(range(180 * 4))
-    assert losses(disturbed) == pytest.approx(losses(alone), abs=1e-4)
+    assert positions(without_repeats(lines)) == list(range(180 * 4))
+    assert losses(disturbed) == pytest.approx(losses(undisturbed), abs=1e-4)

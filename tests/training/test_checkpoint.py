@@ -1,3 +1,6 @@
+"""Checkpoints: written, read back exactly, damaged, deleted."""
+
+import json
 import pickle
 from pathlib import Path
 
@@ -8,17 +11,16 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.training import checkpoint
 from lgd.training.run import Run, begin_run
-from tests.training.test_run import CONFIGURATION
-from tests.training.test_run import data as data  # a fixture
+from tests.training.test_run import NANO
 
 
 @pytest.fixture
-def run(tmp_path: Path, data: Dataset) -> Run:
-    return begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=data)
+def run(tmp_path: Path, empty_dataset: Dataset) -> Run:
+    return begin_run(str(tmp_path / "run"), "nano-rgb", NANO, dataset=empty_dataset)
 
 
 def save(run: Run, step: int, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """The name of the newest checkpoint, once it is written."""
+    """Write a checkpoint and return the name of the newest one."""
     writer = checkpoint.CheckpointWriter(run)
     writer.save(step, network, optimizer)
     writer.close()
@@ -26,6 +28,7 @@ def save(run: Run, step: int, network: torch.nn.Module, optimizer: torch.optim.O
 
 
 def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """Return a small network after some training steps, and its optimizer."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -36,60 +39,66 @@ def trained(steps: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return network, optimizer
 
 
-def test_everything_comes_back_bit_by_bit(run: Run):
+def test_everything_is_read_back_bit_by_bit(run: Run):
     network, optimizer = trained(3)
     save(run, 3, network, optimizer)
     content = checkpoint.load_latest(run)
     assert content is not None
     assert (content["step"], content["position"]) == (3, 3 * run.config.batch_size)
-    fresh, fresh_optimizer = trained(0)
-    fresh.load_state_dict(content["model"])
-    fresh_optimizer.load_state_dict(content["optimizer"])
-    for a, b in zip(network.state_dict().values(), fresh.state_dict().values(), strict=True):
+    loaded, loaded_optimizer = trained(0)
+    loaded.load_state_dict(content["model"])
+    loaded_optimizer.load_state_dict(content["optimizer"])
+    for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    for a, b in zip(optimizer.state.values(), fresh_optimizer.state.values(), strict=True):
+    for a, b in zip(optimizer.state.values(), loaded_optimizer.state.values(), strict=True):
         assert torch.equal(a["momentum_buffer"], b["momentum_buffer"])
 
 
-def test_the_newest_are_kept(run: Run):
+def test_the_newest_checkpoints_are_kept(run: Run):
     for step in (5, 90, 1000):
         save(run, step, *trained(0))
     assert checkpoint.names(run) == ["checkpoints/step-00001000.pt", "checkpoints/step-00000090.pt"]
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 99])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, spoil, capfd: pytest.CaptureFixture):
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"text" * 99])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(run: Run, damage, capfd: pytest.CaptureFixture):
     save(run, 1, *trained(1))
     newest = Path(run.storage.path(save(run, 2, *trained(2))))
-    newest.write_bytes(spoil(newest.read_bytes()))
+    newest.write_bytes(damage(newest.read_bytes()))
     content = checkpoint.load_latest(run)
     assert content is not None
     assert content["step"] == 1
     assert "step-00000002.pt is damaged" in capfd.readouterr().err.replace("\n", " ")
 
 
-class Bomb:
+class Trap:
+    """Creates a file when it is unpickled, like a hostile checkpoint."""
+
     def __reduce__(self):
-        return (Path("exploded").touch, ())
+        return (Path("created").touch, ())
 
 
 def test_code_in_a_checkpoint_is_not_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     name = "checkpoints/step-00000007.pt"
-    torch.save({"format": "lgd-checkpoint", "bomb": Bomb()}, run.storage.path(name))
+    torch.save({"format": "lgd-checkpoint", "trap": Trap()}, run.storage.path(name))
     with pytest.raises(UserError, match="step-00000007"):
         checkpoint.load(run, name)
-    Path(run.storage.path(name)).write_bytes(pickle.dumps(Bomb()))
+    Path(run.storage.path(name)).write_bytes(pickle.dumps(Trap()))
     with pytest.raises(UserError, match="step-00000007"):
         checkpoint.load(run, name)
-    assert not Path("exploded").exists()
+    assert not Path("created").exists()
 
 
-def test_another_programs_checkpoint_and_another_version_are_refused(run: Run):
+def test_a_checkpoint_of_a_different_program_or_version_is_refused(run: Run):
     name = "checkpoints/step-00000007.pt"
     for content, message in (
-        ({"model": {}}, "not a checkpoint of this"),
-        ({"format": "lgd-checkpoint", "version": 9}, "9"),
+        ({"model": {}}, "not a checkpoint of lgd"),
+        ({"format": "lgd-checkpoint", "version": 9}, "is a checkpoint of version 9, written by a newer version of lgd"),
+        (
+            {"format": "lgd-checkpoint", "version": 9, "run": json.dumps({"lgd": "0.8.0"})},
+            r"written by lgd 0\.8\.0; lgd .* reads version 1: use that version or a later one",
+        ),
     ):
         torch.save(content, run.storage.path(name))
         with pytest.raises(UserError, match=message):
@@ -97,7 +106,7 @@ def test_another_programs_checkpoint_and_another_version_are_refused(run: Run):
     assert checkpoint.load_latest(run) is None
 
 
-def test_the_best_stays_besides_the_last_ones(run: Run):
+def test_the_best_checkpoint_is_kept_in_addition_to_the_newest_ones(run: Run):
     writer = checkpoint.CheckpointWriter(run)
     for step, top1 in ((1, 0.5), (2, 0.75), (3, 0.5), (4, None), (5, None)):
         if top1 is not None:
@@ -108,7 +117,7 @@ def test_the_best_stays_besides_the_last_ones(run: Run):
     assert checkpoint.best(run) == {"checkpoint": "checkpoints/step-00000002.pt", "val_top1": 0.75}
 
 
-def test_what_is_written_is_what_the_network_was_then(run: Run):
+def test_a_checkpoint_has_the_weights_of_the_moment_of_saving(run: Run):
     network, optimizer = trained(3)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     writer = checkpoint.CheckpointWriter(run)
@@ -120,7 +129,7 @@ def test_what_is_written_is_what_the_network_was_then(run: Run):
     assert all(torch.equal(content["model"][name], value) for name, value in before.items())
 
 
-def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_next_call(run: Run, monkeypatch: pytest.MonkeyPatch):
+def test_an_error_of_writing_a_checkpoint_is_raised_by_the_next_call(run: Run, monkeypatch: pytest.MonkeyPatch):
     writer = checkpoint.CheckpointWriter(run)
 
     def full(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What the workers agree on at the end of a window, and what stops a run then."""
+"""The metrics of a window, and the errors that stop a run at its end."""
 
 import dataclasses
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.training.metrics_log import EXPLODED, LogWindow, WindowReport
+from lgd.training.metrics_log import MAX_LOSS, LogWindow, WindowReport
 from lgd.training.recipes import recipe_named
 from lgd.training.run import Run, begin_run
 
@@ -22,19 +22,19 @@ def run(dataset: Dataset, tmp_path: Path) -> Run:
 
 
 def window(*losses: float) -> LogWindow:
-    """From step 7 on, a step for each loss of the local path; the global path's is 1."""
-    filled = LogWindow(step=7, batch=2, device=CPU)
+    """Return a window that starts at step 7. losses: of the local path in each step; that of the global path is 1."""
+    filled = LogWindow(step=7, batch_size=2, device=CPU)
     for step, loss in enumerate(losses, 7):
         paths = {"local": torch.tensor(loss), "global": torch.tensor(1.0)}
         filled.add(paths, torch.tensor(0.5), [f"a-{step}", f"b-{step}"], positions=[2 * step, 2 * step + 1])
     return filled
 
 
-@pytest.mark.parametrize("loss", [EXPLODED, 2e30, float("inf"), float("nan"), float("-inf")])
-def test_an_exploded_or_infinite_loss_stops_the_run_with_step_clips_and_checkpoint(loss: float, run: Run):
+@pytest.mark.parametrize("loss", [MAX_LOSS, 2e30, float("inf"), float("nan"), float("-inf")])
+def test_a_loss_that_is_too_high_or_not_finite_stops_the_run_with_step_clips_and_checkpoint(loss: float, run: Run):
     with pytest.raises(UserError) as caught:
         window(1.0, loss, loss).reduce(run, 0.0, 0, rank=0)
-    assert "after step 8 (this worker's clips: a-8, b-8): " in str(caught.value)
+    assert "after step 8 (clips of this worker: a-8, b-8): " in str(caught.value)
     assert "last good checkpoint: none yet" in str(caught.value)
     for name in ("step-00000004.pt", "step-00000006.pt"):
         run.storage.write(f"checkpoints/{name}", b"")
@@ -42,40 +42,40 @@ def test_an_exploded_or_infinite_loss_stops_the_run_with_step_clips_and_checkpoi
         window(1.0, loss).reduce(run, 0.0, 0, rank=0)
 
 
-def test_large_but_sound_losses_are_reported(run: Run):
-    report = window(EXPLODED / 2, 3.0).reduce(run, 0.0, 0, rank=0)
-    assert report.losses == [EXPLODED / 2 + 1, 4.0]
-    assert report.numbers["loss_global"] == 1
-    assert report.numbers["top1"] == 0.5
+def test_high_but_valid_losses_are_reported(run: Run):
+    report = window(MAX_LOSS / 2, 3.0).reduce(run, 0.0, 0, rank=0)
+    assert report.losses == [MAX_LOSS / 2 + 1, 4.0]
+    assert report.metrics["loss_global"] == 1
+    assert report.metrics["top1"] == 0.5
 
 
 def report_of(run: Run, positions: list[list[int]], skipped: int = 0) -> WindowReport:
-    """Of a window that begins with step 5 of batches of 4."""
+    """Return the report of a window that starts at step 5, with a batch size of 4. positions: of each step."""
     window = LogWindow(5, 4, CPU)
-    for of_step in positions:
-        window.add({"local": torch.tensor(1.0)}, torch.tensor(0.5), ["key"] * len(of_step), positions=of_step)
+    for used in positions:
+        window.add({"local": torch.tensor(1.0)}, torch.tensor(0.5), ["key"] * len(used), positions=used)
     return window.reduce(run, 0.0, skipped, rank=0)
 
 
-def test_the_clips_of_the_steps_each_once_are_right_in_any_order(run: Run):
+def test_each_clip_of_the_steps_once_is_correct_in_any_order(run: Run):
     assert report_of(run, [[20, 21, 22, 23], [27, 26, 25, 24]]).steps == 2
-    assert report_of(run, [[20, 22, 23], [24, 25, 26, 27]], skipped=1).numbers["skipped"] == 1
-    assert report_of(run, [[20, 21, 22, 23]], skipped=1).steps == 1  # left out in a batch that is read ahead
+    assert report_of(run, [[20, 22, 23], [24, 25, 26, 27]], skipped=1).metrics["skipped"] == 1
+    assert report_of(run, [[20, 21, 22, 23]], skipped=1).steps == 1  # left out in a batch that was read ahead
 
 
 @pytest.mark.parametrize(
     ("positions", "skipped", "counts"),
     [
-        ([[20, 21, 22, 22]], 0, "1 not taken, 1 more than once, 0 of other steps"),
-        ([[20, 21, 22]], 0, "1 not taken, 0 more than once, 0 of other steps"),
-        ([[20, 21]], 1, "2 not taken, 0 more than once, 0 of other steps"),
-        ([[20, 21, 22, 24]], 1, "1 not taken, 0 more than once, 1 of other steps"),
-        ([[19, 22, 22, 23]], 0, "2 not taken, 1 more than once, 1 of other steps"),  # the sum is right
+        ([[20, 21, 22, 22]], 0, "1 not used, 1 used more than once, 0 of different steps"),
+        ([[20, 21, 22]], 0, "1 not used, 0 used more than once, 0 of different steps"),
+        ([[20, 21]], 1, "2 not used, 0 used more than once, 0 of different steps"),
+        ([[20, 21, 22, 24]], 1, "1 not used, 0 used more than once, 1 of different steps"),
+        ([[19, 22, 22, 23]], 0, "2 not used, 1 used more than once, 1 of different steps"),  # the sum is right
     ],
 )
-def test_a_clip_that_is_taken_twice_or_not_at_all_stops_the_run(
+def test_a_clip_that_is_used_twice_or_not_at_all_stops_the_run(
     run: Run, positions: list[list[int]], skipped: int, counts: str
 ):
-    with pytest.raises(RuntimeError, match=r"not each of the clips 20 to 23 once") as error:
+    with pytest.raises(RuntimeError, match=r"clips 20 to 23 were not each used exactly once") as error:
         report_of(run, positions, skipped)
     assert counts in str(error.value)

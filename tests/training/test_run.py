@@ -1,55 +1,77 @@
+"""Run folders: created, opened, resumed with the same configuration only."""
+
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lgd
 from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
-from lgd.pipeline.storage.storage import Storage
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.training.config_file import RENAMED_FIELDS
 from lgd.training.recipes import RECIPES
-from lgd.training.run import CONFIG, begin_run, open_run
+from lgd.training.run import CONFIG, VERSION, begin_run, open_run
+
+NANO = RECIPES["nano-rgb"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Dataset:
-    (tmp_path / "data" / "rgb").mkdir(parents=True)
-    (tmp_path / "data" / "rgb" / "index.arrow").touch()
-    recipe = StreamSpec("rgb", {"fps": 25.0})
-    return Dataset(Storage(tmp_path / "data"), "f" * 16, ("a", "b"), 4, {"rgb": recipe})
+def begin(folder: Path, dataset: Dataset) -> Path:
+    """Create a run and return its config.json."""
+    begin_run(str(folder), "nano-rgb", NANO, dataset=dataset)
+    return folder / CONFIG
 
 
-CONFIGURATION = RECIPES["nano-rgb"]
+def change(path: Path, **fields: Any) -> None:
+    """Change fields of the top level of config.json."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_a_run_is_read_back_with_every_field(tmp_path: Path, data: Dataset):
-    config = replace(CONFIGURATION, transform=replace(CONFIGURATION.transform, mean=(1.0, 2.0, 3.0)), seed=9)
-    begun = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=data)
-    assert open_run(str(tmp_path / "run")).config == config
-    assert open_run(str(tmp_path / "run")).stream_spec == data.spec("rgb")
-    assert begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=data).config == begun.config
+def change_config(path: Path, **fields: Any) -> None:
+    """Change fields of the configuration in config.json; a value of ... deletes the field. __ stands for a dot."""
+    config = json.loads(path.read_text())["config"] | {name.replace("__", "."): value for name, value in fields.items()}
+    change(path, config={name: value for name, value in config.items() if value is not ...})
 
 
-def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path, data: Dataset):
-    folder = str(tmp_path / "run")
-    begin_run(folder, "nano-rgb", CONFIGURATION, dataset=data)
-    other = replace(CONFIGURATION, batch_size=4, optimizer=replace(CONFIGURATION.optimizer, lr=0.5))
-    with pytest.raises(UserError, match=r"--optimizer.lr: 0.02 -> 0.5; --batch-size: 8 -> 4") as raised:
-        begin_run(folder, "nano-rgb", other, dataset=data)
+def test_a_run_is_read_back_with_every_field(tmp_path: Path, empty_dataset: Dataset):
+    config = replace(NANO, transform=replace(NANO.transform, mean=(1.0, 2.0, 3.0)), seed=9)
+    begun = begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=empty_dataset)
+    opened = open_run(str(tmp_path / "run"))
+    assert opened.config == config
+    assert (opened.recipe, opened.classes, opened.fingerprint) == ("nano-rgb", ("a", "b"), "f" * 16)
+    assert opened.stream_spec == empty_dataset.spec("rgb")
+    assert begin_run(str(tmp_path / "run"), "nano-rgb", config, dataset=empty_dataset).config == begun.config
+
+
+def test_a_run_names_the_version_of_lgd_that_wrote_it(tmp_path: Path, empty_dataset: Dataset):
+    description = json.loads(begin(tmp_path / "run", empty_dataset).read_text())
+    assert (description["version"], description["lgd"]) == (VERSION, lgd.__version__)
+
+
+def test_a_different_configuration_is_refused_with_the_options_that_differ(tmp_path: Path, empty_dataset: Dataset):
+    begin(tmp_path / "run", empty_dataset)
+    different = replace(NANO, batch_size=4, optimizer=replace(NANO.optimizer, max_grad_norm=0.5))
+    expected = (
+        r"different configuration \(--optimizer.max-grad-norm: None -> 0.5; --batch-size: 8 -> 4\): give the same"
+    )
+    with pytest.raises(UserError, match=expected) as raised:
+        begin_run(str(tmp_path / "run"), "nano-rgb", different, dataset=empty_dataset)
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("change", [{"fingerprint": "0" * 16}, {"classes": ("a", "c")}])
-def test_other_data_are_refused(tmp_path: Path, data: Dataset, change: dict):
-    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=data)
-    with pytest.raises(UserError, match="another dataset"):
-        begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=replace(data, **change))
+@pytest.mark.parametrize("changes", [{"fingerprint": "0" * 16}, {"classes": ("a", "c")}])
+def test_a_different_dataset_is_refused(tmp_path: Path, empty_dataset: Dataset, changes: dict):
+    begin(tmp_path / "run", empty_dataset)
+    with pytest.raises(UserError, match="a different dataset"):
+        begin_run(str(tmp_path / "run"), "nano-rgb", NANO, dataset=replace(empty_dataset, **changes))
 
 
-def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path, data: Dataset):
+def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path, empty_dataset: Dataset):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="holds other files"):
-        begin_run(str(tmp_path), "nano-rgb", CONFIGURATION, dataset=data)
+    with pytest.raises(UserError, match="contains other files"):
+        begin(tmp_path, empty_dataset)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(
@@ -57,29 +79,68 @@ def test_a_folder_with_other_files_is_not_written_to(tmp_path: Path, data: Datas
     [
         ("{", "does not describe a run"),
         ("{}", "does not describe a run"),
-        ('{"format": "lgd-run", "version": 9}', "version 9"),
-        ('{"format": "lgd-run", "version": 1}', "version 1, and this program reads version 2"),
+        ("[]", "does not describe a run"),
+        ('{"format": "lgd-dataset", "version": 1}', "does not describe a run"),
+        (
+            '{"format": "lgd-run", "version": 9, "lgd": "0.9.1"}',
+            r"is a run of version 9, written by lgd 0\.9\.1; lgd .* reads version 2: use that version or a later one",
+        ),
+        ('{"format": "lgd-run", "version": 9}', "of version 9, written by a newer version of lgd"),
+        (
+            '{"format": "lgd-run", "version": 1}',
+            "of version 1, written by an older version of lgd; .*: use that version, or train again",
+        ),
+        ('{"format": "lgd-run", "version": "2"}', "written by an older version of lgd"),
+        ('{"format": "lgd-run", "version": 2}', "field 'recipe' is missing"),
     ],
 )
-def test_a_damaged_or_foreign_run_is_refused(tmp_path: Path, content: str, message: str):
+def test_a_damaged_run_and_a_run_of_a_different_version_are_refused(tmp_path: Path, content: str, message: str):
     (tmp_path / CONFIG).write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as raised:
         open_run(str(tmp_path))
+    assert str(tmp_path) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_missing_field_is_refused(tmp_path: Path, data: Dataset):
-    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=data)
-    path = tmp_path / "run" / CONFIG
+def test_a_field_that_is_newer_than_the_run_has_its_default(tmp_path: Path, empty_dataset: Dataset):
+    path = begin(tmp_path / "run", empty_dataset)
+    change_config(path, compile=..., optimizer__max_grad_norm=...)
+    assert open_run(str(tmp_path / "run")).config == NANO
+    assert begin_run(str(tmp_path / "run"), "nano-rgb", NANO, dataset=empty_dataset).config == NANO
+
+
+def test_a_run_with_the_field_names_of_version_0_1_is_read(tmp_path: Path, empty_dataset: Dataset):
+    path = begin(tmp_path / "run", empty_dataset)
     description = json.loads(path.read_text())
-    del description["config"]["batch"]
+    for old, new in RENAMED_FIELDS.items():
+        description["config"][old] = description["config"].pop(new)
+    del description["lgd"]
     path.write_text(json.dumps(description))
-    with pytest.raises(UserError, match="batch"):
+    assert open_run(str(tmp_path / "run")).config == NANO
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"precision": "float8"}, "field 'precision' is 'float8', must be float32 or bfloat16"),
+        ({"model__frames": "sixteen"}, "field 'model.frames' is 'sixteen', must be a whole number"),
+        ({"model__name": "lgd4d"}, "field 'model.name' is 'lgd4d', must be one of lgd3d_r50, "),
+        ({"optimizer__nesterov": True}, "unknown field 'optimizer.nesterov': it was written by lgd "),
+    ],
+)
+def test_a_wrong_or_unknown_field_is_named_with_its_file(
+    tmp_path: Path, empty_dataset: Dataset, fields: dict, message: str
+):
+    path = begin(tmp_path / "run", empty_dataset)
+    change_config(path, **fields)
+    with pytest.raises(UserError, match=message) as raised:
         open_run(str(tmp_path / "run"))
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
 
 
-def test_settings_of_the_stream_that_were_changed_by_hand_are_refused(tmp_path: Path, data: Dataset):
-    begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=data)
-    path = tmp_path / "run" / CONFIG
+def test_a_stream_spec_that_was_changed_by_hand_is_refused(tmp_path: Path, empty_dataset: Dataset):
+    path = begin(tmp_path / "run", empty_dataset)
     path.write_text(path.read_text().replace('"fps": 25.0', '"fps": 30.0'))
-    with pytest.raises(UserError, match="does not describe a run"):
+    with pytest.raises(UserError, match="its stream spec does not match its hash"):
         open_run(str(tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""A run whose folder is in an object store: killed, continued, scored, from whatever machine."""
+"""A run folder in an object store: killed, resumed and evaluated."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ import pytest
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.storage.storage import Storage
-from tests.training.test_elastic import counted, positions, train
+from tests.training.runs import positions, train_command, without_repeats
 
 
 @pytest.mark.cluster
-def test_a_run_in_an_object_store_is_killed_continued_and_scored(s3: str, dataset_folder: Path, tmp_path: Path):
+def test_a_run_in_an_object_store_is_resumed_and_evaluated(s3: str, dataset_folder: Path, tmp_path: Path):
     run = Storage(f"{s3}/run")
-    words = train(dataset_folder, f"{s3}/run", "--num-workers", 1, 1)
+    words = train_command(dataset_folder, f"{s3}/run", "--num-workers", 1, 1)
     run_lgd_until(lambda: any(name.startswith("step-") for name in run.names("checkpoints")), *words)
     assert not run.exists("result.json")
     done = run_lgd(*words)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in run.read("metrics.jsonl").decode().splitlines()]
-    assert positions(counted(lines)) == list(range(360))  # 12 videos, 30 epochs
+    assert positions(without_repeats(lines)) == list(range(360))  # 12 videos, 30 epochs
     assert json.loads(run.read("result.json"))["steps"] == 90
     assert any(name.startswith("events.out.tfevents") for name in run.names("tensorboard"))
     scores = f"{s3}/scores.parquet"
@@ -28,4 +28,4 @@ def test_a_run_in_an_object_store_is_killed_continued_and_scored(s3: str, datase
     assert json.loads(done.stdout)["videos"] == 6
     again = run_lgd(*words)
     assert again.returncode == 0
-    assert "is finished already (90 steps); nothing to do" in again.stderr
+    assert "is already finished (90 steps); nothing to do" in again.stderr

@@ -11,19 +11,18 @@ from lgd.training.models.lgd import Network
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import begin_run
-from lgd.training.start import located, start_weights
-from tests.training.test_run import CONFIGURATION
-from tests.training.test_run import data as data  # a fixture
+from lgd.training.start import start_weights, with_absolute_paths
+from tests.training.test_run import NANO
 
 CLASSES = ("a", "b")
 
 
 @pytest.fixture
-def stage1(tmp_path: Path, data: Dataset) -> tuple[str, Network]:
-    """A run folder with a checkpoint of a network, and that network."""
-    run = begin_run(str(tmp_path / "run"), "nano-rgb", CONFIGURATION, dataset=data)
+def stage1(tmp_path: Path, empty_dataset: Dataset) -> tuple[str, Network]:
+    """A run folder with a checkpoint, and the network of the checkpoint."""
+    run = begin_run(str(tmp_path / "run"), "nano-rgb", NANO, dataset=empty_dataset)
     torch.manual_seed(1)
-    network = build(CONFIGURATION.model, 2, 3)
+    network = build(NANO.model, 2, 3)
     writer = checkpoint.CheckpointWriter(run)
     writer.save(7, network, torch.optim.SGD(network.parameters(), lr=0.1))
     writer.close()
@@ -36,7 +35,7 @@ def started(config: TrainConfig, classes: tuple[str, ...] = CLASSES, channels: i
     return network, start_weights(network, config, classes)
 
 
-def equal_parts(a: Network, b: Network) -> set[str]:
+def equal_tensors(a: Network, b: Network) -> set[str]:
     theirs = b.state_dict()
     equal = {name for name, value in a.state_dict().items() if name in theirs and torch.equal(value, theirs[name])}
     return {name for name in equal if not name.endswith(("num_batches_tracked", "running_mean", "running_var"))}
@@ -47,56 +46,56 @@ def names(network: Network) -> set[str]:
 
 
 @pytest.mark.parametrize("how", ["folder", "file"])
-def test_stage_2_takes_everything_but_the_heads_from_a_run_or_a_checkpoint(stage1: tuple[str, Network], how: str):
+def test_stage_2_loads_everything_except_the_heads_from_a_run_or_a_checkpoint(stage1: tuple[str, Network], how: str):
     folder, network = stage1
     path = folder if how == "folder" else f"{folder}/checkpoints/step-00000007.pt"
-    model = replace(CONFIGURATION.model, stage=2, sketch_dimension=64)
-    second, report = started(replace(CONFIGURATION, model=model, init_from=path))
+    model = replace(NANO.model, stage=2, sketch_dimension=64)
+    second, report = started(replace(NANO, model=model, init_from=path))
     heads = {name for name in names(network) if name.startswith(("local_head", "global_head"))}
-    assert names(network) - heads <= equal_parts(network, second)
+    assert names(network) - heads <= equal_tensors(network, second)
     assert path in report
     assert "combination" in report
     assert "local_head" in report
 
 
-def test_heads_are_kept_for_the_same_classes_only(stage1: tuple[str, Network]):
+def test_heads_are_loaded_only_for_the_same_classes(stage1: tuple[str, Network]):
     folder, network = stage1
-    config = replace(CONFIGURATION, init_from=folder)
-    assert names(network) <= equal_parts(network, started(config)[0])
+    config = replace(NANO, init_from=folder)
+    assert names(network) <= equal_tensors(network, started(config)[0])
     other, _ = started(config, classes=("a", "c"))
     assert not torch.equal(other.state_dict()["local_head.weight"], network.state_dict()["local_head.weight"])
-    assert "res2.0.unit.spatial.conv.weight" in equal_parts(network, other)
+    assert "res2.0.unit.spatial.conv.weight" in equal_tensors(network, other)
 
 
-def test_rgb_into_flow_keeps_all_but_the_first_convolution(stage1: tuple[str, Network]):
+def test_rgb_into_flow_loads_everything_except_the_first_convolution(stage1: tuple[str, Network]):
     folder, network = stage1
-    flow, report = started(replace(CONFIGURATION, stream="flow", init_from=folder), channels=2)
-    different = names(network) - equal_parts(network, flow)
+    flow, report = started(replace(NANO, stream="flow", init_from=folder), channels=2)
+    different = names(network) - equal_tensors(network, flow)
     assert len(different) == 1
     assert different.pop().startswith("stem")
     assert "mean over" in report
 
 
-def test_without_anything_to_start_from_the_weights_are_new(stage1: tuple[str, Network]):
-    network, report = started(CONFIGURATION)
+def test_weights_are_new_without_a_source(stage1: tuple[str, Network]):
+    network, report = started(NANO)
     assert report == ""
-    assert "res2.0.unit.spatial.conv.weight" not in equal_parts(stage1[1], network)
+    assert "res2.0.unit.spatial.conv.weight" not in equal_tensors(stage1[1], network)
 
 
-def test_what_is_not_there_or_does_not_fit_is_refused(stage1: tuple[str, Network], tmp_path: Path):
-    with pytest.raises(UsageError, match="not from both"):
-        located(replace(CONFIGURATION, init_from="a", imagenet="b"))
-    with pytest.raises(UsageError, match="stage 2 tunes a network of stage 1"):
-        located(replace(CONFIGURATION, model=replace(CONFIGURATION.model, stage=2)))
-    with pytest.raises(UserError, match="--init-from takes a file that is there"):
-        located(replace(CONFIGURATION, init_from=str(tmp_path / "nowhere")))
+def test_missing_files_and_weights_that_do_not_fit_are_refused(stage1: tuple[str, Network], tmp_path: Path):
+    with pytest.raises(UsageError, match="not both"):
+        with_absolute_paths(replace(NANO, init_from="a", imagenet="b"))
+    with pytest.raises(UsageError, match="stage 2 starts from a network of stage 1"):
+        with_absolute_paths(replace(NANO, model=replace(NANO.model, stage=2)))
+    with pytest.raises(UserError, match=r"--init-from: .*nowhere does not exist"):
+        with_absolute_paths(replace(NANO, init_from=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="lgd3d_r50"):
-        started(replace(CONFIGURATION, model=replace(CONFIGURATION.model, name="lgd3d_r50"), init_from=stage1[0]))
+        started(replace(NANO, model=replace(NANO.model, name="lgd3d_r50"), init_from=stage1[0]))
 
 
-def test_paths_are_made_absolute_and_addresses_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_paths_become_absolute_and_urls_do_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert located(replace(CONFIGURATION, init_from="run")).init_from == str(tmp_path / "run")
+    assert with_absolute_paths(replace(NANO, init_from="run")).init_from == str(tmp_path / "run")
     address = "https://example.org/resnet50.pth"
-    assert located(replace(CONFIGURATION, imagenet=address)).imagenet == address
+    assert with_absolute_paths(replace(NANO, imagenet=address)).imagenet == address

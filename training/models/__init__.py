@@ -1,1 +1,2 @@
-"""The networks of the paper: ResNet and P3D, local and global diffusion, the combination classifier."""
+"""The networks of the paper: ResNet and P3D units, blocks with local and global diffusion, the combination classifier,
+and their initial weights. May import lgd.pipeline."""

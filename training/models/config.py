@@ -1,4 +1,4 @@
-"""What decides a network: the families by name, and the configuration of one of them."""
+"""Families of networks by name, and the configuration of a network."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ Variant = Literal["lgd", "v1", "v2", "none"]
 
 @dataclass(frozen=True)
 class Family:
-    """What a name of the paper's tables stands for."""
+    """A family of networks, as the tables of the paper name them."""
 
     blocks: tuple[int, int, int, int]
-    """Residual units in res2, res3, res4, res5; 0 where the network ends earlier."""
+    """Residual units in res2, res3, res4 and res5; 0 for stages that the network does not have."""
     temporal: bool
     """True: P3D-A units on 16-frame clips. False: 2D units on single frames."""
     variant: Variant
-    """Block variant that the name promises."""
+    """Block variant."""
     frames: int
     """Frames of a clip (3D) or snippets of a video (2D)."""
     size: int
@@ -37,60 +37,59 @@ MODELS: dict[str, Family] = {
     "p3d_r101": Family(R101, temporal=True, variant="none", frames=16, size=112),
     "tsn_r50": Family(R50, temporal=False, variant="none", frames=3, size=224),
     "tsn_r101": Family(R101, temporal=False, variant="none", frames=3, size=224),
-    # Not in the paper: the same network, small enough to train from scratch on a CPU. It ends at res4: res5 would
-    # sample 7 x 7 (56 pixel crops) and 8 x 8 (64 pixel frames) differently, and forget in testing what it learned.
+    # Not in the paper: the same network, small enough to train from scratch on a CPU. It ends at res4: res5 samples
+    # maps of 7 x 7 (crops of 56 pixels) and 8 x 8 (frames of 64 pixels) differently, which makes testing worse.
     "lgd3d_nano": Family((1, 1, 2, 0), temporal=True, variant="lgd", frames=16, size=56, width=16),
 }
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that decides a network but its classes and input channels, which the data decide.
+    """Everything that decides a network, except classes and input channels, which the dataset decides.
 
-    Where the paper is silent, the default is this project's decision.
-    """
+    Defaults that the paper does not give are decisions of this project."""
 
     name: str = "lgd3d_r50"
-    """Family, one of those that `lgd models` lists."""
+    """Family, see `lgd models`."""
     variant: Variant | None = None
     """Block variant: lgd (eq. 2 and 3), v1 (eq. 8), v2 (eq. 9), none (plain P3D or TSN). Default: the family's."""
     stage: Literal[1, 2] = 1
     """Training stage. 1: a linear head on each path (eq. 6); 2: the combination classifier (eq. 5 and 7)."""
     frames: int | None = None
-    """Frames of a clip: 16, or 128 (long clips: pool1 takes 4 into 1). Default: the family's; 2D: 3 snippets."""
+    """Frames per clip: 16, or 128 (long clips: pool1 pools 4 frames into one). Default: that of the family (2D: 3)."""
     rank_divisor: int = 16
-    """Rank of W_xg, W_gx and W_gg = output channels / this."""
+    """Rank of W_xg, W_gx and W_gg: output channels / rank divisor."""
     spatial_stride: Literal["3x3", "1x1"] = "3x3"
-    """Convolution that halves the frame in the first unit of res3 to res5; torchvision's weights were made with 3x3."""
+    """Convolution that halves the frame size in the first unit of res3 to res5; torchvision's weights use 3x3."""
     sketch_dimension: int = 8192
-    """D, length of the Tensor Sketch of each path (stage 2)."""
+    """Length D of the Tensor Sketch of each path (stage 2)."""
     sketch_seed: int = 0
-    """Seed of the sketch's hash functions, which are saved with the weights."""
+    """Seed of the hash functions of the sketch, which are saved with the weights."""
     sketch_normalize: bool = True
-    """Signed square root and L2 normalization of each path's sketch before the linear layer; eq. 5 has neither."""
+    """Signed square root and L2 normalization of each path's sketch before the linear layer (not in eq. 5)."""
     zero_last_bn: bool = False
-    """From scratch: start the last batch normalization of every unit at zero, so that units start as their shortcut."""
+    """From scratch: initialize the last batch normalization of every unit with zero: units start as their shortcut."""
     checkpoint_activations: bool = False
-    """Compute each block's activations again in the backward pass instead of keeping them; for long clips."""
+    """Recompute the activations of each block in the backward pass instead of storing them; for long clips."""
 
     @property
     def family(self) -> Family:
-        """The family of `name`; KeyError for a name that `zoo.build` would refuse."""
+        """Family of the network. Raises KeyError for an unknown name, which `zoo.check_model_config` reports."""
         return MODELS[self.name]
 
     @property
     def block_variant(self) -> Variant:
-        """The block variant, the family's where none is given."""
+        """Block variant; that of the family if none is given."""
         return self.family.variant if self.variant is None else self.variant
 
     @property
     def clip_frames(self) -> int:
-        """Frames of a clip, the family's where none are given."""
+        """Frames per clip; that of the family if none is given."""
         return self.family.frames if self.frames is None else self.frames
 
     @property
     def pool1_frames(self) -> int:
-        """Frames that pool1 takes into one (Table 1): 2, for long clips 4; the 2D families keep every frame."""
+        """Frames that pool1 pools into one (Table 1): 2, for long clips 4; 1 for 2D families."""
         if not self.family.temporal:
             return 1
         return 4 if self.clip_frames >= 128 else 2

@@ -1,4 +1,4 @@
-"""Local and global diffusion: the block, and the network made of it (Table 1)."""
+"""Local and global diffusion: the block and the network (Table 1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lgd.training.models.sketch import CombinationClassifier
 
 
 class LowRank(nn.Module):
-    """W = W1 W2 of low rank, linear between the factors, no bias: N x C_in -> N x C_out."""
+    """W = W1 W2 of low rank, without nonlinearity between the factors and without bias: N x C_in -> N x C_out."""
 
     def __init__(self, c_in: int, c_out: int, rank: int) -> None:
         super().__init__()
@@ -25,22 +25,23 @@ class LowRank(nn.Module):
         self.outer = nn.Linear(rank, c_out, bias=False)
 
     def forward(self, g: Tensor) -> Tensor:
-        return self.outer(self.inner(g))
+        projected: Tensor = self.outer(self.inner(g))
+        return projected
 
 
 def pool(x: Tensor) -> Tensor:
-    """Global average pooling over frames, height and width: N x C x T x H x W -> N x C."""
+    """Return the global average over frames, height and width: N x C x T x H x W -> N x C."""
     return x.mean((2, 3, 4))
 
 
 class Block(nn.Module):
-    """A residual unit with local and global diffusion (section 3.1).
+    """Residual unit with local and global diffusion (section 3.1).
 
     x_l = ReLU(F(x_{l-1}) + broadcast(W_xg g_{l-1}))        (2)
     g_l = ReLU(W_gx GAP(x_l) + W_gg g_{l-1})                (3)
 
     Variants of the ablation: v1 replaces (3) by g_l = GAP(x_l) (8), v2 replaces (2) by
-    x_l = ReLU(F(x_{l-1}) sigmoid(broadcast(W_xg g_{l-1}))) (9), none is the unit alone.
+    x_l = ReLU(F(x_{l-1}) sigmoid(broadcast(W_xg g_{l-1}))) (9), none is only the unit.
     """
 
     def __init__(self, unit: ResidualUnit, c_in: int, c_out: int, *, variant: Variant, rank: int) -> None:
@@ -48,9 +49,9 @@ class Block(nn.Module):
         self.unit = unit
         self.variant = variant
         self.w_xg = LowRank(c_in, c_out, rank) if variant != "none" else None
-        whole = variant in ("lgd", "v2")
-        self.w_gx = LowRank(c_out, c_out, rank) if whole else None
-        self.w_gg = LowRank(c_in, c_out, rank) if whole else None
+        has_global_weights = variant in ("lgd", "v2")
+        self.w_gx = LowRank(c_out, c_out, rank) if has_global_weights else None
+        self.w_gg = LowRank(c_in, c_out, rank) if has_global_weights else None
 
     def forward(self, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """(N x C_in x T x H x W, N x C_in) -> (N x C_out x T x H' x W', N x C_out); g is None without LGD."""
@@ -66,39 +67,38 @@ class Block(nn.Module):
 
 
 class Output(NamedTuple):
-    """What a network says about N clips. A head that the network does not have is None."""
+    """Output of a network for N clips. Heads that the network does not have are None."""
 
     local_logits: Tensor | None
     """Stage 1: W_x GAP(x_L), N x classes."""
     global_logits: Tensor | None
     """Stage 1 with LGD: W_g g_L, N x classes."""
     combined_logits: Tensor | None
-    """Stage 2: the combination classifier's, N x classes."""
+    """Stage 2: logits of the combination classifier, N x classes."""
     local: Tensor
-    """x_L, the local representation, N x C x T x H x W."""
+    """Local representation x_L, N x C x T x H x W."""
     glob: Tensor | None
-    """g_L, the global representation, N x C; None without LGD."""
+    """Global representation g_L, N x C; None without LGD."""
 
     def logits(self) -> dict[str, Tensor]:
-        """The heads that there are, by path: local and global, or combined."""
+        """Return the logits of the network's heads by path: local and global, or combined."""
         heads = {"local": self.local_logits, "global": self.global_logits, "combined": self.combined_logits}
         return {path: logits for path, logits in heads.items() if logits is not None}
 
 
 class Losses(NamedTuple):
-    """The loss to minimize, and its parts for the curves (scalars on the device, cut from the graph)."""
+    """The loss to minimize, and the loss of each path for the metrics (scalars on the device, detached)."""
 
     total: Tensor
     paths: dict[str, Tensor]
 
 
 class Network(nn.Module):
-    """The networks of the paper: LGD-3D, LGD-2D, P3D and TSN, as `config` says; built by `zoo.build`.
+    """A network of the paper: LGD-3D, LGD-2D, P3D or TSN, depending on `config`. Use `zoo.build` to create one.
 
-    The video is taken in channels-last 3D (the loader's format; any other is converted), and so is everything after
-    it, which is about twice as fast on a CPU. Weights may have either format: for a GPU, move them to channels-last 3D
-    once rather than in every step.
-    """
+    It computes in channels-last 3D, which is about twice as fast on a CPU; a video in a different memory format is
+    converted. Weights may have either format: for a GPU, convert them to channels-last 3D once instead of in every
+    step."""
 
     def __init__(self, config: ModelConfig, classes: int, channels: int) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class Network(nn.Module):
             self.global_head = nn.Linear(c_in, classes) if variant != "none" else None
 
     def forward(self, video: Tensor) -> Output:
-        """Video N x channels x T x H x W, any height and width, to logits and representations."""
+        """Return logits and representations of a video, N x channels x T x H x W, with any height and width."""
         x = self.stem(video.contiguous(memory_format=torch.channels_last_3d))
         g = None if self.config.block_variant == "none" else pool(x)
         for blocks in (self.res2, self.res3, self.res4, self.res5):
@@ -145,7 +145,7 @@ class Network(nn.Module):
                 else:
                     x, g = block(x, g)
             if blocks is self.res2:
-                x = self.pool2(x)  # after g, which has seen every frame
+                x = self.pool2(x)  # after g, which is computed from all frames
 
         local = self.local_head(pool(x)) if self.local_head is not None else None
         glob = self.global_head(g) if self.global_head is not None else None
@@ -154,10 +154,10 @@ class Network(nn.Module):
 
     @staticmethod
     def loss(output: Output, label: Tensor, weight: Tensor | None = None) -> Losses:
-        """Sum over the heads of their cross-entropies (eq. 6; eq. 7 in stage 2), float32.
+        """Return the sum of the heads' cross-entropies (eq. 6; eq. 7 in stage 2), float32.
 
-        `label` holds N class numbers. A head's loss is sum_n weight_n CE_n: the weights are not normalized here, so
-        that workers with unequal shares of a batch can weigh each clip by 1 / the global batch. Default: 1/N each.
+        label: N class numbers. weight: N; the loss of a head is sum_n weight_n CE_n. Weights are not normalized, so
+        that workers with shares of different sizes can give each clip the weight 1 / (global batch size). Default: 1/N.
         """
         paths = {}
         for path, logits in output.logits().items():
@@ -168,32 +168,35 @@ class Network(nn.Module):
 
     @staticmethod
     def probabilities(output: Output) -> Tensor:
-        """N x classes, float32: the mean of the heads' probabilities; in stage 2 there is one head."""
+        """Return the probabilities, N x classes, float32: the mean over the heads, of which stage 2 has one."""
         heads = [logits.float().softmax(1) for logits in output.logits().values()]
         return torch.stack(heads).mean(0)
 
 
 def checkpointed(block: Block, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Run a block without keeping its activations; the backward pass computes them again."""
-    if torch.compiler.is_compiling():  # there the statistics are written by the forward pass only
-        return checkpoint(block, x, g, use_reentrant=False)
-    return checkpoint(block, x, g, use_reentrant=False, context_fn=lambda: _contexts(block))
+    """Run a block without storing its activations; the backward pass recomputes them."""
+    output: tuple[Tensor, Tensor | None]
+    if torch.compiler.is_compiling():  # compiled code updates the statistics only in the forward pass
+        output = checkpoint(block, x, g, use_reentrant=False)
+    else:
+        output = checkpoint(block, x, g, use_reentrant=False, context_fn=lambda: _contexts(block))
+    return output
 
 
 def _contexts(block: Block) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_held(block)
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _statistics_held(block: Block) -> Iterator[None]:
-    """Keep the recomputation from averaging the same batch into the running statistics a second time."""
-    held = [
+def _frozen_statistics(block: Block) -> Iterator[None]:
+    """Prevent the recomputation from adding the same batch to the running statistics a second time."""
+    saved = [
         (norm, norm.momentum, norm.num_batches_tracked) for norm in block.modules() if isinstance(norm, nn.BatchNorm3d)
     ]
-    for norm, _, _ in held:
+    for norm, _, _ in saved:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm, momentum, batches in held:
+        for norm, momentum, batches in saved:
             norm.momentum, norm.num_batches_tracked = momentum, batches

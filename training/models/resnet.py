@@ -1,7 +1,6 @@
-"""Residual units: the 2D bottleneck of ResNet and its P3D-A form, and the stem in front of them.
+"""Residual units: the 2D bottleneck of ResNet and its P3D-A form, and the stem before them.
 
-Every convolution is written on N x C x T x H x W; a 2D network is one whose kernels are 1 frame long.
-"""
+All convolutions work on N x C x T x H x W; in a 2D network the kernels are 1 frame long."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ Triple = tuple[int, int, int]
 
 
 class ConvBN(nn.Module):
-    """A convolution without bias, padded to keep the size, and its batch normalization."""
+    """Convolution without bias, padded to keep the size, and batch normalization."""
 
     def __init__(self, c_in: int, c_out: int, kernel: Triple, *, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
@@ -27,15 +26,15 @@ class ConvBN(nn.Module):
         self.bn = nn.BatchNorm3d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
+        normalized: Tensor = self.bn(self.conv(x))
+        return normalized
 
 
 class Stem(nn.Module):
     """conv1 and pool1 (Table 1): N x channels x T x H x W -> N x width x T' x H' x W'.
 
-    With `temporal`, 1x7x7 (stride 2 in space) then 3x1x1, and a max pooling of `pool_frames` frames into one.
-    Without, the stem of a 2D ResNet: 1x7x7, then a 1x3x3 max pooling with stride 2 in space.
-    """
+    With `temporal`, convolutions of 1x7x7 (spatial stride 2) and 3x1x1, then max pooling of `pool_frames` frames into
+    one. Without, the stem of a 2D ResNet: a convolution of 1x7x7, then 1x3x3 max pooling with spatial stride 2."""
 
     def __init__(self, channels: int, width: int, temporal: bool, *, pool_frames: int) -> None:
         super().__init__()
@@ -47,23 +46,23 @@ class Stem(nn.Module):
         x = functional.relu(self.spatial(video), inplace=True)
         if self.temporal is not None:
             x = functional.relu(self.temporal(x), inplace=True)
-        return self.pool1(x)
+        pooled: Tensor = self.pool1(x)
+        return pooled
 
 
 class ResidualUnit(nn.Module):
-    """F of eq. 2: a bottleneck with its shortcut, before the ReLU that closes it.
+    """F of eq. 2: a bottleneck with its shortcut, without the final ReLU.
 
-    N x C_in x T x H x W -> N x 4 width x T x H/stride x W/stride. With `temporal` the P3D-A unit: the spatial
-    1x3x3 convolution is followed by a temporal 3x1x1 one, each with batch normalization and ReLU.
-    """
+    N x C_in x T x H x W -> N x 4 width x T x H/stride x W/stride. With `temporal` it is the P3D-A unit: the spatial
+    1x3x3 convolution is followed by a temporal 3x1x1 one, each with batch normalization and ReLU."""
 
     def __init__(
         self, c_in: int, width: int, stride: int, *, temporal: bool, spatial_stride: Literal["3x3", "1x1"] = "3x3"
     ) -> None:
         super().__init__()
         c_out = EXPANSION * width
-        whole, halved = (1, 1, 1), (1, stride, stride)
-        first, second = (whole, halved) if spatial_stride == "3x3" else (halved, whole)
+        same, halved = (1, 1, 1), (1, stride, stride)
+        first, second = (same, halved) if spatial_stride == "3x3" else (halved, same)
         self.reduce = ConvBN(c_in, width, (1, 1, 1), stride=first)
         self.spatial = ConvBN(width, width, (1, 3, 3), stride=second)
         self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
@@ -76,15 +75,15 @@ class ResidualUnit(nn.Module):
         x = functional.relu(self.spatial(x), inplace=True)
         if self.temporal is not None:
             x = functional.relu(self.temporal(x), inplace=True)
-        return self.expand(x) + identity
+        residual: Tensor = self.expand(x)
+        return residual + identity
 
 
 @torch.no_grad()
 def make_temporal_identity(temporal: ConvBN) -> None:
-    """Let a fresh temporal convolution and its batch normalization pass every frame unchanged (center tap 1).
+    """Initialize a temporal convolution and its batch normalization as the identity (center tap 1).
 
-    The scale makes up for the epsilon of the normalization, so that with fresh statistics evaluation is exact.
-    """
+    The scale compensates for the epsilon of the normalization, so that evaluation with new statistics is exact."""
     weight = temporal.conv.weight
     weight.zero_()
     weight[:, :, weight.shape[2] // 2, 0, 0] = torch.eye(weight.shape[0], dtype=weight.dtype, device=weight.device)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, *, dimension: int) -> Tensor:
-    """cs(v)_j = sum over bucket(i) = j of sign(i) v_i: (... x C, C, C) -> ... x dimension."""
+    """Return the count sketch: cs(v)_j = sum of sign(i) v_i over bucket(i) = j; (... x C, C, C) -> ... x dimension."""
     sketch = vectors.new_zeros((*vectors.shape[:-1], dimension))
     return sketch.index_add(-1, bucket, vectors * sign)
 
@@ -16,9 +16,8 @@ def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, *, dimension: in
 class TensorSketch(nn.Module):
     """ts(v), whose inner products estimate the squared inner products of the vectors (the bilinear kernel).
 
-    ts(v) = irfft(rfft(cs(v; h1, s1)) rfft(cs(v; h2, s2))): two count sketches under independent hash functions,
-    convolved circularly. The hash functions are drawn from `generator` and saved in the state dict.
-    """
+    ts(v) = irfft(rfft(cs(v; h1, s1)) rfft(cs(v; h2, s2))): circular convolution of two count sketches with independent
+    hash functions, which are drawn from `generator` and saved in the state dict."""
 
     buckets: Tensor
     signs: Tensor
@@ -27,27 +26,27 @@ class TensorSketch(nn.Module):
         super().__init__()
         self.dimension = dimension
         shape = (2, channels)
-        # Explicitly on the CPU: the same hashes wherever, and however, the network is built.
+        # Explicitly on the CPU, so that the hash functions do not depend on where and how the network is built.
         buckets = torch.randint(dimension, shape, generator=generator, device="cpu")
         signs = torch.randint(2, shape, generator=generator, device="cpu", dtype=torch.int8) * 2 - 1
         self.register_buffer("buckets", buckets)
         self.register_buffer("signs", signs)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Mean sketch over positions: N x P x C -> N x D, in float32 (float64 for float64), autocast or not."""
+        """Return the mean sketch over positions: N x P x C -> N x D; float32 (float64 for float64) even in autocast."""
         vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         first = torch.fft.rfft(count_sketch(vectors, self.buckets[0], self.signs[0], dimension=self.dimension))
         second = torch.fft.rfft(count_sketch(vectors, self.buckets[1], self.signs[1], dimension=self.dimension))
-        # The inverse transform is linear: one for the mean instead of one a position.
-        return torch.fft.irfft((first * second).mean(1), n=self.dimension)
+        # The inverse transform is linear: one for the mean is enough.
+        sketch: Tensor = torch.fft.irfft((first * second).mean(1), n=self.dimension)
+        return sketch
 
 
 def signed_sqrt_l2(sketch: Tensor) -> Tensor:
-    """Signed square root, then L2 normalization over the last dimension.
+    """Apply the signed square root, then L2 normalization over the last dimension.
 
-    The root's slope has no bound at zero, where a float32 transform leaves only rounding noise: below a millionth of
-    the vector's root mean square it is continued by its secant.
-    """
+    The slope of the root is unbounded at zero, where the values of a float32 transform are only rounding errors. Below
+    a millionth of the vector's root mean square the root is replaced by its secant, which is linear."""
     floor = 1e-6 * sketch.detach().square().mean(-1, keepdim=True).sqrt() + 1e-20
     return functional.normalize(sketch / torch.maximum(sketch.abs(), floor).sqrt(), dim=-1)
 
@@ -55,9 +54,8 @@ def signed_sqrt_l2(sketch: Tensor) -> Tensor:
 class CombinationClassifier(nn.Module):
     """phi = [mean_i ts(x_L^i), ts(g_L)] (eq. 5) and a linear layer on it (eq. 7).
 
-    Each path has its own hash functions, and is normalized by itself so that neither drowns the other.
-    Without a global path (variant none) phi is the local half alone.
-    """
+    Each path has its own hash functions. Each is normalized separately, so that neither dominates. Without a global
+    path (variant none) phi is only the local half."""
 
     def __init__(
         self, channels: int, classes: int, dimension: int, *, seed: int, normalize: bool, global_path: bool
@@ -70,7 +68,7 @@ class CombinationClassifier(nn.Module):
         self.linear = nn.Linear(dimension * (2 if global_path else 1), classes)
 
     def features(self, x: Tensor, g: Tensor | None) -> Tensor:
-        """phi: local N x C x T x H x W, global N x C -> N x D or N x 2D, float32 (float64 for float64)."""
+        """Return phi: local N x C x T x H x W, global N x C -> N x D or N x 2D, float32 (float64 for float64)."""
         halves = [self.local_sketch(x.flatten(2).transpose(1, 2))]
         if self.global_sketch is not None:
             assert g is not None
@@ -80,5 +78,6 @@ class CombinationClassifier(nn.Module):
         return torch.cat(halves, dim=1)
 
     def forward(self, x: Tensor, g: Tensor | None) -> Tensor:
-        """Logits, N x classes."""
-        return self.linear(self.features(x, g))
+        """Return the logits, N x classes."""
+        logits: Tensor = self.linear(self.features(x, g))
+        return logits

@@ -1,4 +1,4 @@
-"""Where a network's weights come from: from scratch, a 2D ResNet trained on ImageNet, or another of these networks."""
+"""Initial weights of a network: from scratch, from a 2D ResNet trained on ImageNet, or from another network of ours."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from lgd.training.models.lgd import Block, Network
 from lgd.training.models.resnet import ConvBN, ResidualUnit, make_temporal_identity
 
 HEADS = ("local_head.", "global_head.", "combination.linear.")
-"""The parts of a network that belong to one list of classes."""
+"""The parts of a network that depend on the classes."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a network, by name, and of those of the source; prints as two lines at most."""
+    """What was loaded: the tensors of a network and of the source, by name. As text it has at most two lines."""
 
     source: str
     loaded: tuple[str, ...]
-    """Taken as they are."""
+    """Loaded without changes."""
     adapted: dict[str, str]
-    """Derived from the source or set to suit it, and how."""
-    left: tuple[str, ...]
-    """Not in the source, or of other classes: as the network was initialized."""
+    """Derived from the source or set to fit it, and how."""
+    new: tuple[str, ...]
+    """Missing in the source, or for different classes: as the network was initialized."""
     unused: tuple[str, ...]
-    """In the source, without a place in the network (the source's names)."""
+    """Tensors of the source that the network does not have (names of the source)."""
 
     def __str__(self) -> str:
         ways: dict[str, list[str]] = {}
@@ -45,12 +45,12 @@ class LoadReport:
             ways.setdefault(way, []).append(name)
         adapted = "; ".join(f"{way}: {_summary(names)}" for way, names in ways.items())
         first = f"{self.source}: loaded {len(self.loaded)} tensors" + (f"; {adapted}" if adapted else "")
-        rest = [f"{what}: {_summary(n)}" for what, n in (("new", self.left), ("not used", self.unused)) if n]
+        rest = [f"{what}: {_summary(n)}" for what, n in (("new", self.new), ("not used", self.unused)) if n]
         return "\n".join([first, "; ".join(rest)] if rest else [first])
 
 
 def initialize(network: Network) -> None:
-    """From scratch: Xavier for every convolution and matrix, biases 0, batch normalization 1 and 0."""
+    """Initialize a network from scratch: convolutions and matrices as Xavier, biases 0, batch normalization 1 and 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -65,33 +65,34 @@ def initialize(network: Network) -> None:
 
 
 def load_imagenet(network: Network, path_or_url: str | Path) -> LoadReport:
-    """Start a fresh network from a 2D ResNet's state dict in torchvision's names (.pth or .safetensors, file or URL).
+    """Load a 2D ResNet's state dict with torchvision's names (.pth or .safetensors, file or URL) into a new network.
 
-    Spatial convolutions and their batch normalization are taken over; conv1 takes the mean over RGB where the input
-    is flow; temporal convolutions become the identity; the outer factor of every W_xg becomes zero, so that the local
-    path starts as the 2D network (under v2 it starts as that network with every unit halved, sigmoid(0)). Nothing is
-    changed when it raises UserError: an unreadable file, another depth, not a ResNet of bottlenecks.
-    """
+    Spatial convolutions and their batch normalization are loaded; for flow, conv1 is the mean over RGB. Temporal
+    convolutions become the identity, and the outer factor of every W_xg zero, so that the local path starts as the 2D
+    network (with v2 as the 2D network with every unit halved, sigmoid(0)). Raises UserError, without changing the
+    network, for an unreadable file, a different depth, and a network that is not a ResNet of bottlenecks."""
     state = read_state(path_or_url)
     source = str(path_or_url)
-    there, here = _units(state, r"layer(\d)\.(\d+)\."), _units(network.state_dict(), r"res(\d)\.(\d+)\.")
-    if not there:
-        raise UserError(f"{source}: not a ResNet in torchvision's names (nothing is called layer1.0.…)")
-    if there != here:
+    theirs, ours = _units(state, r"layer(\d)\.(\d+)\."), _units(network.state_dict(), r"res(\d)\.(\d+)\.")
+    if not theirs:
+        raise UserError(f"{source}: not a ResNet with torchvision's names (no tensor is named layer1.0.…)")
+    if theirs != ours:
         raise UserError(
-            f"{source}: a ResNet of {_listed(there)} residual units, but {network.config.name} has {_listed(here)}; "
-            "take the ResNet of the same depth"
+            f"{source}: a ResNet with {_listed(theirs)} residual units, but {network.config.name} has {_listed(ours)}; "
+            "use the ResNet of the same depth"
         )
     values, adapted, used = {}, {}, set()
     for name, tensor in network.state_dict().items():
-        theirs = _torchvision_name(name)
-        if theirs is None or (theirs not in state and name.endswith("num_batches_tracked")):
+        their_name = _torchvision_name(name)
+        if their_name is None or (their_name not in state and name.endswith("num_batches_tracked")):
             continue
-        if theirs not in state:
-            raise UserError(f"{source}: no {theirs}; only ResNets of bottlenecks (50, 101) fit {network.config.name}")
-        value = state[theirs].unsqueeze(2) if state[theirs].ndim == 4 else state[theirs]
+        if their_name not in state:
+            raise UserError(
+                f"{source}: {their_name} is missing; only ResNets of bottlenecks (50, 101) fit {network.config.name}"
+            )
+        value = state[their_name].unsqueeze(2) if state[their_name].ndim == 4 else state[their_name]
         values[name], way = _fit(source, name, value, tensor=tensor)
-        used.add(theirs)
+        used.add(their_name)
         if way:
             adapted[name] = way
     return _apply(network, source, state, values=values, adapted=adapted, used=used)
@@ -100,20 +101,19 @@ def load_imagenet(network: Network, path_or_url: str | Path) -> LoadReport:
 def transfer(
     network: Network, state: Mapping[str, Tensor], *, heads: bool = True, source: str = "checkpoint"
 ) -> LoadReport:
-    """Start a fresh network from another of these networks of the same depth and width.
+    """Load the weights of another network of ours, of the same depth and width, into a new network.
 
-    `state` is the other's state dict. All weights that both have are taken over, so this serves 16 -> 128 frames,
-    stage 1 -> 2, RGB -> flow (conv1 takes the mean over the source's channels) and other classes. The heads are left
-    new where they have another number of classes, or always with heads=False: another list of classes. Where the
-    source has no temporal convolutions or no W_xg, they start as `load_imagenet` starts them. `source` is the name
-    for the report and for errors. Nothing is changed when it raises UserError: other depth, width or sketch.
-    """
-    there, here = (_units(names, r"res(\d)\.(\d+)\.") for names in (state, network.state_dict()))
-    if not there:
-        raise UserError(f"{source}: not the weights of one of these networks (nothing is called res2.0.…)")
-    if there != here:
+    state: state dict of the other network. All weights that both have are loaded: 16 -> 128 frames, stage 1 -> 2,
+    RGB -> flow (conv1 is the mean over the source's channels) and different classes are possible. The heads stay new if
+    the number of classes differs, and always with heads=False, for different classes. If the source has no temporal
+    convolutions or no W_xg, these start as in `load_imagenet`. source: name for the report and for errors. Raises
+    UserError, without changing the network, for a different depth, width or sketch."""
+    theirs, ours = (_units(names, r"res(\d)\.(\d+)\.") for names in (state, network.state_dict()))
+    if not theirs:
+        raise UserError(f"{source}: not the weights of one of these networks (no tensor is named res2.0.…)")
+    if theirs != ours:
         raise UserError(
-            f"{source}: a network of {_listed(there)} residual units, but {network.config.name} has {_listed(here)}"
+            f"{source}: a network with {_listed(theirs)} residual units, but {network.config.name} has {_listed(ours)}"
         )
     values, adapted, used = {}, {}, set()
     for name, tensor in network.state_dict().items():
@@ -133,11 +133,10 @@ def transfer(
 
 
 def read_state(path_or_url: str | Path) -> dict[str, Tensor]:
-    """A state dict (name -> tensor, on the CPU) from a .safetensors or .pth file, or from an http(s) URL of one.
+    """Return the state dict (name -> tensor, on the CPU) of a .safetensors or .pth file, or of an http(s) URL of one.
 
-    A download is kept in torch.hub's folder, and checked where the file name ends in its hash (as torchvision's do).
-    Pickled code is never run. Raises UserError for a file that is missing, broken or something else.
-    """
+    A download is stored in torch.hub's folder, and verified if the file name ends in its hash (as torchvision's do).
+    Code in a pickle is never run. Raises UserError for a file that is missing, damaged or not a state dict."""
     path = _download(str(path_or_url)) if _is_url(str(path_or_url)) else Path(path_or_url)
     if not path.is_file():
         raise UserError(f"no weights at {path}")
@@ -148,9 +147,9 @@ def read_state(path_or_url: str | Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{path}: not a file of weights, or one that needs code to be run: {reason}") from error
+        raise UserError(f"{path}: not a file of weights, or one that could run code: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path}: not a state dict (names and tensors, nothing else)")
+        raise UserError(f"{path}: not a state dict (only names and tensors)")
     return state
 
 
@@ -163,7 +162,7 @@ def _apply(
     adapted: dict[str, str],
     used: set[str],
 ) -> LoadReport:
-    """Write `values` into the network, start the parts that they do not reach, and report."""
+    """Load `values` into the network, initialize temporal convolutions and W_xg without values, and report."""
     own = network.state_dict()
     with torch.no_grad():
         for name, value in values.items():
@@ -174,30 +173,32 @@ def _apply(
             adapted |= {name: "identity" for name in own if name.startswith(f"{prefix}.")}
         outer = f"{prefix}.w_xg.outer.weight"
         if isinstance(module, Block) and module.w_xg is not None and outer not in values:
-            # The outer factor alone: with both at zero neither would ever get a gradient.
+            # Only the outer factor: with both factors zero, neither would get a gradient.
             nn.init.zeros_(module.w_xg.outer.weight)
             adapted[outer] = "zero"
     return LoadReport(
         source,
         loaded=tuple(name for name in values if name not in adapted),
         adapted=adapted,
-        left=tuple(name for name in own if name not in values and name not in adapted),
+        new=tuple(name for name in own if name not in values and name not in adapted),
         unused=tuple(name for name in state if name not in used),
     )
 
 
 def _fit(source: str, name: str, value: Tensor, *, tensor: Tensor) -> tuple[Tensor, str]:
-    """The value for a tensor of the network, and how it was adapted ("" if it was not)."""
+    """Return the value for a tensor of the network, and how it was adapted ("" if it was not)."""
     if value.shape == tensor.shape:
         return value, ""
-    shape, wanted = list(value.shape), list(tensor.shape)
-    if name == "stem.spatial.conv.weight" and shape[:1] + shape[2:] == wanted[:1] + wanted[2:]:
+    shape, needed = list(value.shape), list(tensor.shape)
+    if name == "stem.spatial.conv.weight" and shape[:1] + shape[2:] == needed[:1] + needed[2:]:
         return value.mean(1, keepdim=True).expand_as(tensor), f"mean over {shape[1]} input channels"
-    raise UserError(f"{source}: {name} has the shape {shape}, the network needs {wanted}: another width or kind")
+    raise UserError(
+        f"{source}: {name} has the shape {shape}, but the network needs {needed}: a different width or kind"
+    )
 
 
 def _torchvision_name(name: str) -> str | None:
-    """torchvision's name of a tensor of the 2D network in ours, None where it has none."""
+    """Return torchvision's name for a tensor of our network; None for a tensor that a 2D ResNet does not have."""
     if match := re.fullmatch(r"stem\.spatial\.(conv|bn)\.(\w+)", name):
         return f"{match[1]}1.{match[2]}"
     match = re.fullmatch(r"res(\d)\.(\d+)\.unit\.(reduce|spatial|expand|shortcut)\.(conv|bn)\.(\w+)", name)
@@ -212,9 +213,9 @@ def _torchvision_name(name: str) -> str | None:
 
 
 def _units(names: Iterable[str], pattern: str) -> tuple[int, ...]:
-    """Residual units a stage, read from names; () where none match."""
-    found = {match.groups() for name in names if (match := re.match(pattern, name))}
-    stages = Counter(stage for stage, _ in found)
+    """Return the number of residual units per stage, found in names of tensors; () if no name matches."""
+    units = {match.groups() for name in names if (match := re.match(pattern, name))}
+    stages = Counter(stage for stage, _ in units)
     return tuple(stages[stage] for stage in sorted(stages))
 
 
@@ -223,7 +224,7 @@ def _listed(counts: Iterable[int]) -> str:
 
 
 def _summary(names: Iterable[str]) -> str:
-    """Names in few words: the stages, units and leaves are left out, and the tensors counted."""
+    """Return a short text for names: groups of tensors, without stage, unit and leaf, with their number."""
     groups = Counter(re.sub(r"^((res|layer)\d)\.\d+", r"\2", name).rsplit(".", 1)[0] for name in names)
     return ", ".join(f"{group} ({count})" for group, count in groups.items())
 
@@ -234,7 +235,7 @@ def _is_url(text: str) -> bool:
 
 def _download(url: str) -> Path:
     name = Path(urlparse(url).path).name
-    # Many files on the web are called model.safetensors: the address is part of the name that one is kept under.
+    # Many files on the web are named model.safetensors: the name of the stored file contains a hash of the URL.
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     if path.is_file():
         return path
@@ -243,5 +244,5 @@ def _download(url: str) -> Path:
     try:
         torch.hub.download_url_to_file(url, str(path), hash_prefix=match[1] if match else None, progress=False)
     except (URLError, RuntimeError, OSError) as error:
-        raise UserError(f"{url}: cannot be downloaded: {error}") from error
+        raise UserError(f"cannot download {url}: {error}") from error
     return path

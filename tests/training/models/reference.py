@@ -1,6 +1,6 @@
-"""The networks of the paper derived a second time: plain NumPy float64, from the equations and Table 1.
+"""A second implementation of the paper's networks, in NumPy float64, from the equations and Table 1.
 
-Nothing here calls the project. Weights come as a mapping of names to arrays, the network's state dict.
+It uses no code of the project. Weights are a mapping of names to arrays: the state dict of a network.
 """
 
 from collections.abc import Mapping
@@ -50,10 +50,10 @@ def average(x):
 
 
 def unit(x, weights: Weights, stride: int, stride_on: str):
-    """F of eq. 2: bottleneck plus shortcut, 2D or P3D-A by what weights there are."""
-    whole, halved = (1, 1, 1), (1, stride, stride)
-    y = relu(conv_bn(x, part(weights, "reduce."), halved if stride_on == "1x1" else whole))
-    y = relu(conv_bn(y, part(weights, "spatial."), halved if stride_on == "3x3" else whole))
+    """F of eq. 2: bottleneck plus shortcut; P3D-A if there are temporal weights, otherwise 2D."""
+    same, halved = (1, 1, 1), (1, stride, stride)
+    y = relu(conv_bn(x, part(weights, "reduce."), halved if stride_on == "1x1" else same))
+    y = relu(conv_bn(y, part(weights, "spatial."), halved if stride_on == "3x3" else same))
     if "temporal.conv.weight" in weights:
         y = relu(conv_bn(y, part(weights, "temporal.")))
     y = conv_bn(y, part(weights, "expand."))

@@ -1,4 +1,4 @@
-"""training/models/lgd.py and resnet.py: the block and the network."""
+"""The block and the network, compared with equations and tables of the paper."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from lgd.training.models.config import MODELS, Family
+from lgd.training.models.config import MODELS, Family, ModelConfig
 from lgd.training.models.lgd import Block, Network
 from lgd.training.models.resnet import ResidualUnit
-from lgd.training.models.zoo import ModelConfig, build
+from lgd.training.models.zoo import build
 from tests.training.models import reference
 
 VARIANTS = ["lgd", "v1", "v2", "none"]
@@ -18,13 +18,13 @@ VARIANTS = ["lgd", "v1", "v2", "none"]
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two families with blocks after a stage's first, which the nano network does not have."""
+    """Two small families with more than one block in a stage, which the nano network has only in res4."""
     monkeypatch.setitem(MODELS, "small3d", Family((2, 1, 2, 1), True, "lgd", frames=16, size=32, width=4))
     monkeypatch.setitem(MODELS, "small2d", Family((2, 1, 2, 1), False, "lgd", frames=3, size=64, width=4))
 
 
-def alive(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and batch statistics of a network that has been trained: none of them zero, one or equal."""
+def with_random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Give a module weights and batch statistics like those of a trained network: none is zero, one or equal."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
         if name.endswith(("running_var", "bn.weight")):
@@ -47,7 +47,7 @@ def gradients_of(module: nn.Module) -> dict[str, torch.Tensor]:
 
 def assert_equal(ours: torch.Tensor, theirs: np.ndarray) -> None:
     assert ours.shape == theirs.shape
-    assert np.abs(theirs).max() > 1e-3, "a dead network proves nothing"
+    assert np.abs(theirs).max() > 1e-3, "the comparison of zeros proves nothing"
     assert np.abs(ours.detach().numpy() - theirs).max() <= 1e-9 * np.abs(theirs).max()
 
 
@@ -57,7 +57,7 @@ def assert_equal(ours: torch.Tensor, theirs: np.ndarray) -> None:
 def test_block_follows_the_equations(variant, c_in, width, stride, temporal):
     c_out = 4 * width
     unit = ResidualUnit(c_in, width, stride, temporal=temporal)
-    block = alive(Block(unit, c_in, c_out, variant=variant, rank=2))
+    block = with_random_weights(Block(unit, c_in, c_out, variant=variant, rank=2))
     x = torch.randn(2, c_in, 4, 6, 5, dtype=torch.float64)
     g = None if variant == "none" else torch.randn(2, c_in, dtype=torch.float64)
     expected_x, expected_g = reference.block(x.numpy(), g if g is None else g.numpy(), arrays(block), variant, stride)
@@ -72,7 +72,7 @@ def test_block_follows_the_equations(variant, c_in, width, stride, temporal):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nano_network_follows_the_equations(variant):
     config = ModelConfig("lgd3d_nano", variant=variant)
-    network = alive(build(config, classes=5, channels=3))
+    network = with_random_weights(build(config, classes=5, channels=3))
     plan = reference.Plan(MODELS["lgd3d_nano"].blocks, True, variant)
     _compare(network, plan, torch.randn(2, 3, 16, 28, 36, dtype=torch.float64))
 
@@ -83,14 +83,16 @@ def test_nano_network_follows_the_equations(variant):
 @pytest.mark.parametrize("name", ["small3d", "small2d"])
 def test_stages_and_transitions_follow_the_equations(name, variant, stride_on):
     family = MODELS[name]
-    network = alive(build(ModelConfig(name, variant=variant, spatial_stride=stride_on), classes=3, channels=2))
+    network = with_random_weights(
+        build(ModelConfig(name, variant=variant, spatial_stride=stride_on), classes=3, channels=2)
+    )
     plan = reference.Plan(family.blocks, family.temporal, variant, stride_on=stride_on)
     _compare(network, plan, torch.randn(2, 2, family.frames, 32, 32, dtype=torch.float64))
 
 
 @pytest.mark.usefixtures("small")
 def test_long_clips_follow_the_equations():
-    network = alive(build(ModelConfig("small3d", frames=128), classes=3, channels=3))
+    network = with_random_weights(build(ModelConfig("small3d", frames=128), classes=3, channels=3))
     plan = reference.Plan(MODELS["small3d"].blocks, True, "lgd", pool1_frames=4)
     _compare(network, plan, torch.randn(1, 3, 128, 8, 8, dtype=torch.float64))
 
@@ -100,7 +102,7 @@ def test_long_clips_follow_the_equations():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_combination_classifier_follows_the_equations(variant, normalize):
     config = ModelConfig("small3d", variant=variant, stage=2, sketch_dimension=48, sketch_normalize=normalize)
-    network = alive(build(config, classes=3, channels=3))
+    network = with_random_weights(build(config, classes=3, channels=3))
     plan = reference.Plan(MODELS["small3d"].blocks, True, variant, sketch_dimension=48, normalize=normalize)
     _compare(network, plan, torch.randn(2, 3, 16, 32, 32, dtype=torch.float64))
 
@@ -118,7 +120,7 @@ def _compare(network: nn.Module, plan: reference.Plan, video: torch.Tensor) -> N
         assert_equal(output.logits()[path], expected)
 
 
-def test_any_height_and_width_at_test_time():
+def test_videos_of_any_height_and_width_can_be_tested():
     network = build(ModelConfig("lgd3d_nano"), classes=4, channels=3).eval()
     for size in [(56, 56), (60, 80), (33, 47)]:
         output = network(torch.randn(1, 3, 16, *size))
@@ -126,17 +128,17 @@ def test_any_height_and_width_at_test_time():
         assert output.local.shape[2:] == (4, -(-size[0] // 8), -(-size[1] // 8))
 
 
-def test_whole_network_keeps_channels_last():
+def test_the_complete_network_keeps_channels_last():
     network = build(ModelConfig("lgd3d_nano"), classes=4, channels=3)
     formats = []
 
-    def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    def record_format(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         formats.append(output.is_contiguous(memory_format=torch.channels_last_3d))
 
     for module in network.modules():
         if isinstance(module, nn.Conv3d | nn.BatchNorm3d | nn.MaxPool3d):
-            module.register_forward_hook(note)
-    network(torch.randn(16, 3, 16, 24, 24))  # torch's CPU convolutions leave the format for small batches on one core
+            module.register_forward_hook(record_format)
+    network(torch.randn(16, 3, 16, 24, 24))  # for small batches on one core torch's CPU convolutions change the format
     assert len(formats) > 40
     assert all(formats)
 
@@ -157,14 +159,14 @@ def test_loss_is_the_sum_of_both_cross_entropies():
     assert losses.total.item() == pytest.approx(sum(e.mean() for e in expected.values()), rel=1e-5)
 
 
-def test_weighted_losses_of_uneven_shares_add_up_to_the_loss_of_the_whole_batch():
+def test_weighted_losses_of_shares_of_different_sizes_add_up_to_the_loss_of_the_batch():
     network = build(ModelConfig("lgd3d_nano"), classes=4, channels=3).eval()
     video, label = torch.randn(5, 3, 16, 32, 32), torch.tensor([0, 1, 2, 3, 0])
-    whole = network.loss(network(video), label).total
+    batch_loss = network.loss(network(video), label).total
     weight = torch.full((5,), 1 / 5)
     shares = [slice(0, 4), slice(4, 5)]
     parts = [network.loss(network(video[s]), label[s], weight[s]).total.item() for s in shares]
-    assert sum(parts) == pytest.approx(whole.item(), rel=1e-5)
+    assert sum(parts) == pytest.approx(batch_loss.item(), rel=1e-5)
 
 
 def test_probabilities_are_the_mean_of_both_heads():
@@ -180,11 +182,11 @@ def test_probabilities_are_the_mean_of_both_heads():
 def test_activation_checkpointing_changes_neither_gradients_nor_statistics(stage):
     config = ModelConfig("small3d", stage=stage, sketch_dimension=32)
     plain = build(config, classes=3, channels=3)
-    sparing = build(dataclasses.replace(config, checkpoint_activations=True), classes=3, channels=3)
-    sparing.load_state_dict(plain.state_dict())
+    checkpointed = build(dataclasses.replace(config, checkpoint_activations=True), classes=3, channels=3)
+    checkpointed.load_state_dict(plain.state_dict())
     video, label = torch.randn(2, 3, 16, 32, 32), torch.tensor([0, 2])
-    kept = []
-    for network in (plain, sparing):
+    saved_numbers = []
+    for network in (plain, checkpointed):
         saved = 0
 
         def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -194,20 +196,20 @@ def test_activation_checkpointing_changes_neither_gradients_nor_statistics(stage
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             total = network.loss(network(video), label).total
-        kept.append(saved)
+        saved_numbers.append(saved)
         total.backward()
-    assert kept[1] < kept[0] / 2
-    for (name, first), second in zip(plain.named_parameters(), sparing.parameters(), strict=True):
+    assert saved_numbers[1] < saved_numbers[0] / 2
+    for (name, first), second in zip(plain.named_parameters(), checkpointed.parameters(), strict=True):
         assert first.grad is not None, name
         torch.testing.assert_close(first.grad, second.grad, msg=name)
-    torch.testing.assert_close(dict(plain.named_buffers()), dict(sparing.named_buffers()))
+    torch.testing.assert_close(dict(plain.named_buffers()), dict(checkpointed.named_buffers()))
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stage", [1, 2])
 def test_every_parameter_gets_a_gradient(variant, stage):
-    """DistributedDataParallel waits for ever for a parameter that takes no part in the loss."""
+    """DistributedDataParallel waits forever for a parameter that is not used in the loss."""
     network = build(ModelConfig("small3d", variant=variant, stage=stage, sketch_dimension=32), classes=3, channels=3)
     network.loss(network(torch.randn(2, 3, 16, 32, 32)), torch.tensor([0, 1])).total.backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
@@ -230,15 +232,15 @@ def test_compiles_without_graph_breaks(stage, checkpoint_activations):
         gradients = gradients_of(network)
         return total.detach(), gradients, {name: buffer.clone() for name, buffer in network.named_buffers()}
 
-    # The front ends trace, break and differentiate alike; only the code generation of "inductor" is left out.
+    # "aot_eager" traces and differentiates like "inductor", but generates no code.
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(step(compiled), step(network), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("stage", [1, 2])
-def test_a_step_reads_no_value_back_to_the_host(stage):
-    """On the meta device there are no values: whatever would wait for the GPU raises there."""
+def test_a_step_does_not_wait_for_values_from_the_gpu(stage):
+    """Tensors on the meta device have no values: an operation that would wait for the GPU raises an error."""
     with torch.device("meta"):
         network = Network(ModelConfig("small3d", stage=stage, sketch_dimension=32), classes=3, channels=3)
         network.to("meta")

@@ -1,12 +1,12 @@
-"""training/models/sketch.py: the Tensor Sketch and the combination classifier."""
+"""The Tensor Sketch and the combination classifier."""
 
 import numpy as np
 import pytest
 import torch
 
-from lgd.training.models.config import MODELS, Family
+from lgd.training.models.config import MODELS, Family, ModelConfig
 from lgd.training.models.sketch import CombinationClassifier, TensorSketch, signed_sqrt_l2
-from lgd.training.models.zoo import ModelConfig, build
+from lgd.training.models.zoo import build
 from tests.training.models import reference
 
 
@@ -14,7 +14,7 @@ def sketch(channels: int, dimension: int, seed: int = 0) -> TensorSketch:
     return TensorSketch(channels, dimension, torch.Generator().manual_seed(seed))
 
 
-def test_check_vector():
+def test_the_sketch_of_a_vector_computed_by_hand():
     ts = sketch(channels=4, dimension=8)
     ts.buckets.copy_(torch.tensor([[3, 1, 4, 1], [0, 2, 7, 5]]))
     ts.signs.copy_(torch.tensor([[1, -1, 1, 1], [-1, 1, 1, -1]]))
@@ -33,7 +33,8 @@ def test_mean_over_positions_follows_the_definition(dimension):
 
 
 def _bias(damage=lambda ts: None) -> float:
-    """Mean error of the estimated squared inner product over 3000 draws of the hashes, in standard errors."""
+    """Return the mean error of the estimated squared inner product over 3000 draws of the hash functions, in standard
+    errors. damage: changes a sketch before it is used."""
     generator = torch.Generator().manual_seed(0)
     u, v = (torch.rand(1, 1, 12, dtype=torch.float64, generator=generator) + 0.2 for _ in range(2))
     estimates = []
@@ -49,18 +50,18 @@ def test_inner_product_is_unbiased_over_hashes():
     assert _bias() < 4
 
 
-def test_a_wrong_sign_would_be_seen_as_bias():
+def test_a_wrong_sign_is_detected_as_bias():
     assert _bias(lambda ts: ts.signs[1].fill_(1)) > 8
 
 
-def test_a_shared_hash_would_be_seen_as_bias():
+def test_a_shared_hash_function_is_detected_as_bias():
     def share(ts: TensorSketch) -> None:
         ts.buckets[1], ts.signs[1] = ts.buckets[0], ts.signs[0]
 
     assert _bias(share) > 8
 
 
-def test_hashes_are_uniform_and_the_four_of_a_classifier_independent():
+def test_the_four_hash_functions_of_a_classifier_are_uniform_and_independent():
     classifier = CombinationClassifier(2048, 3, dimension=8192, seed=0, normalize=True, global_path=True)
     assert classifier.global_sketch is not None
     pairs = [(s.buckets[i], s.signs[i]) for s in (classifier.local_sketch, classifier.global_sketch) for i in (0, 1)]
@@ -90,7 +91,7 @@ def test_signed_square_root_has_finite_gradients_at_zero():
     assert torch.isfinite(sketched.grad).all()
 
 
-def test_float32_whatever_autocast_says():
+def test_sketches_are_float32_in_autocast():
     ts = sketch(channels=64, dimension=256)
     vectors = (100 * torch.rand(2, 5, 64)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -99,11 +100,11 @@ def test_float32_whatever_autocast_says():
     torch.testing.assert_close(out, ts(vectors.float()), rtol=0, atol=0)
     exact = ts(vectors.double())
     assert (out - exact).abs().max() < 1e-5 * exact.abs().max()
-    # The largest numbers of float16 overflow when they are squared; in float32 they do not.
+    # The squares of large float16 numbers overflow in float16, but not in float32.
     assert torch.isfinite(ts(torch.full((1, 1, 64), 60000.0, dtype=torch.float16))).all()
 
 
-def test_keeps_far_less_than_sketch_matrices():
+def test_a_sketch_uses_much_less_memory_than_sketch_matrices():
     """C x D matrices of +-1 would be 67 MB for each hash at C = 2048, D = 8192."""
     ts = sketch(channels=2048, dimension=8192)
     assert sum(buffer.numel() for buffer in ts.buffers()) == 4 * 2048

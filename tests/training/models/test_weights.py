@@ -1,4 +1,4 @@
-"""training/models/weights.py: initialization, ImageNet's weights, and transfer between these networks."""
+"""Initialization, weights of ImageNet networks, and transfer between our networks."""
 
 import functools
 import http.server
@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lgd.pipeline.console.errors import UserError
-from lgd.training.models.config import MODELS, Family
+from lgd.training.models.config import MODELS, Family, ModelConfig
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import load_imagenet, read_state, transfer
-from lgd.training.models.zoo import ModelConfig, build
+from lgd.training.models.zoo import build
 
 State = dict[str, Tensor]
 
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def torchvision_resnet(blocks: tuple[int, ...], width: int) -> State:
-    """A trained-looking 2D ResNet of bottlenecks, in torchvision's names, written from its definition."""
+    """Return the state dict of a 2D ResNet of bottlenecks with torchvision's names and weights like trained ones."""
     generator = torch.Generator().manual_seed(0)
     state: State = {}
 
@@ -67,7 +67,7 @@ def torchvision_resnet(blocks: tuple[int, ...], width: int) -> State:
 
 
 def plain_resnet(state: State, frames: Tensor, max_pool: bool) -> Tensor:
-    """The last feature map of that 2D ResNet in evaluation mode: N x C x H x W."""
+    """Return the last feature map of this 2D ResNet in evaluation mode: N x C x H x W."""
 
     def norm(x: Tensor, name: str) -> Tensor:
         mean, var, weight, bias = (
@@ -129,7 +129,7 @@ def test_zero_last_bn_starts_every_unit_as_its_shortcut():
 
 @pytest.mark.parametrize("name", ["lgd3d_r50", "lgd2d_r50", "p3d_r50"])
 def test_still_clip_with_imagenet_weights_equals_the_2d_resnet(name, tmp_path):
-    """The 3D families have no spatial pooling after conv1 (Table 1); the 2D ones have ResNet's."""
+    """3D families have no spatial pooling after conv1 (Table 1); 2D families have the pooling of ResNet."""
     state = torchvision_resnet((3, 4, 6, 3), width=64)
     network = build(ModelConfig(name), classes=4, channels=3).eval()
     load_imagenet(network, saved(state, tmp_path / "resnet50.safetensors"))
@@ -147,16 +147,16 @@ def test_imagenet_report_names_every_tensor_once(tmp_path):
     network = build(ModelConfig("small3d"), classes=3, channels=2)
     before = copied(network)
     report = load_imagenet(network, saved(state, tmp_path / "resnet.pth"))
-    assert sorted((*report.loaded, *report.adapted, *report.left)) == sorted(before)
+    assert sorted((*report.loaded, *report.adapted, *report.new)) == sorted(before)
     assert set(report.unused) == {"fc.weight", "fc.bias"}
-    assert {name.split(".")[0] for name in report.left if "w_g" not in name and "w_xg" not in name} == {
+    assert {name.split(".")[0] for name in report.new if "w_g" not in name and "w_xg" not in name} == {
         "local_head",
         "global_head",
     }
-    assert {name for name in report.left if name.startswith("res")} == {
+    assert {name for name in report.new if name.startswith("res")} == {
         name for name in before if any(part in name for part in (".w_gx.", ".w_gg.", ".w_xg.inner."))
     }
-    assert same(network, before, set(report.left))
+    assert same(network, before, set(report.new))
     assert {way: {n for n, w in report.adapted.items() if w == way} for way in report.adapted.values()} == {
         "mean over 3 input channels": {"stem.spatial.conv.weight"},
         "identity": {name for name in before if ".temporal." in name},
@@ -191,19 +191,19 @@ def test_both_factors_of_w_xg_learn_after_imagenet(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("blocks", "width", "says"), [((2, 1, 3, 1), 4, "2, 1, 3, 1"), ((2, 1, 2, 1), 8, "another width")]
+    ("blocks", "width", "message"), [((2, 1, 3, 1), 4, "2, 1, 3, 1"), ((2, 1, 2, 1), 8, "a different width")]
 )
-def test_imagenet_of_another_size_is_a_clear_error_and_changes_nothing(blocks, width, says, tmp_path):
+def test_an_imagenet_network_of_a_different_size_is_refused_and_changes_nothing(blocks, width, message, tmp_path):
     network = build(ModelConfig("small3d"), classes=3, channels=3)
     before = copied(network)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         load_imagenet(network, saved(torchvision_resnet(blocks, width), tmp_path / "resnet.pth"))
     assert "resnet.pth" in str(error.value)
     assert "\n" not in str(error.value)
     assert same(network, before, set(before))
 
 
-def test_imagenet_of_basic_blocks_or_of_something_else_is_a_clear_error(tmp_path):
+def test_a_resnet_of_basic_blocks_and_a_different_network_are_refused(tmp_path):
     network = build(ModelConfig("small3d"), classes=3, channels=3)
     basic = {name: value for name, value in torchvision_resnet((2, 1, 2, 1), 4).items() if "3.weight" not in name}
     with pytest.raises(UserError, match="bottlenecks"):
@@ -213,7 +213,7 @@ def test_imagenet_of_basic_blocks_or_of_something_else_is_a_clear_error(tmp_path
 
 
 class Trap:
-    """What a hostile .pth does when it is unpickled."""
+    """Creates a folder when it is unpickled, like a hostile .pth file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -223,15 +223,15 @@ class Trap:
 
 
 def test_a_file_of_weights_never_runs_code(tmp_path):
-    sprung = tmp_path / "sprung"
-    torch.save({"conv1.weight": Trap(sprung)}, tmp_path / "trap.pth")
+    created = tmp_path / "created"
+    torch.save({"conv1.weight": Trap(created)}, tmp_path / "trap.pth")
     with pytest.raises(UserError, match=r"trap\.pth"):
         read_state(tmp_path / "trap.pth")
-    assert not sprung.exists()
+    assert not created.exists()
 
 
 @pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors", "missing.pth"])
-def test_a_broken_or_missing_file_is_a_clear_error(name, tmp_path):
+def test_a_damaged_or_missing_file_is_refused_with_one_line(name, tmp_path):
     if "broken" in name:
         (tmp_path / name).write_bytes(b"not weights at all")
     with pytest.raises(UserError, match=name) as error:
@@ -239,13 +239,13 @@ def test_a_broken_or_missing_file_is_a_clear_error(name, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_of_more_than_tensors_is_a_clear_error(tmp_path):
+def test_a_file_with_more_than_tensors_is_refused(tmp_path):
     torch.save({"model": {"conv1.weight": torch.zeros(1)}, "epoch": 3}, tmp_path / "run.pth")
     with pytest.raises(UserError, match="not a state dict"):
         read_state(tmp_path / "run.pth")
 
 
-def test_weights_from_a_url_are_kept_and_told_apart_by_address(tmp_path, monkeypatch):
+def test_downloaded_weights_are_stored_and_distinguished_by_url(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for depth in ("a", "b"):
         (tmp_path / "web" / depth).mkdir(parents=True)
@@ -272,7 +272,7 @@ def test_16_frames_to_128_keeps_every_tensor():
     report = transfer(long, short.state_dict())
     assert set(report.loaded) == set(short.state_dict())
     assert not report.adapted
-    assert not report.left
+    assert not report.new
     assert not report.unused
     assert same(long, short.state_dict(), set(short.state_dict()))
     video = torch.randn(1, 3, 128, 32, 32)
@@ -283,18 +283,18 @@ def test_16_frames_to_128_keeps_every_tensor():
 def test_stage_1_to_2_keeps_all_but_the_heads():
     one = build(ModelConfig("small3d"), classes=3, channels=3)
     two = build(ModelConfig("small3d", stage=2, sketch_dimension=64), classes=3, channels=3)
-    fresh = copied(two)
+    initial = copied(two)
     report = transfer(two, one.state_dict())
     backbone = {name for name in one.state_dict() if name.startswith(("stem.", "res"))}
     assert set(report.loaded) == backbone
-    assert set(report.left) == {
+    assert set(report.new) == {
         *("combination.linear.weight", "combination.linear.bias"),
         *(f"combination.{path}_sketch.{leaf}" for path in ("local", "global") for leaf in ("buckets", "signs")),
     }
     assert set(report.unused) == {f"{path}_head.{leaf}" for path in ("local", "global") for leaf in ("weight", "bias")}
     assert not report.adapted
     assert same(two, one.state_dict(), backbone)
-    assert same(two, fresh, set(report.left))
+    assert same(two, initial, set(report.new))
 
 
 def test_rgb_to_flow_keeps_all_but_conv1_which_takes_the_mean():
@@ -303,7 +303,7 @@ def test_rgb_to_flow_keeps_all_but_conv1_which_takes_the_mean():
     report = transfer(flow, rgb.state_dict())
     assert set(report.adapted) == {"stem.spatial.conv.weight"}
     assert set(report.loaded) == set(rgb.state_dict()) - {"stem.spatial.conv.weight"}
-    assert not report.left
+    assert not report.new
     mean = rgb.state_dict()["stem.spatial.conv.weight"].mean(1)
     for channel in range(2):
         torch.testing.assert_close(flow.state_dict()["stem.spatial.conv.weight"][:, channel], mean)
@@ -312,17 +312,17 @@ def test_rgb_to_flow_keeps_all_but_conv1_which_takes_the_mean():
 
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize(("classes", "heads"), [(5, True), (3, False)])
-def test_another_list_of_classes_leaves_the_heads_new(stage, classes, heads):
+def test_heads_stay_new_for_different_classes(stage, classes, heads):
     config = ModelConfig("small3d", stage=stage, sketch_dimension=64, sketch_seed=1)
     old = build(config, classes=3, channels=3)
     new = build(ModelConfig("small3d", stage=stage, sketch_dimension=64, sketch_seed=2), classes=classes, channels=3)
-    fresh = copied(new)
+    initial = copied(new)
     report = transfer(new, old.state_dict(), heads=heads)
-    names = {name for name in fresh if "head." in name or "linear." in name}
-    assert set(report.left) == names
+    names = {name for name in initial if "head." in name or "linear." in name}
+    assert set(report.new) == names
     assert set(report.unused) == names
-    assert same(new, fresh, names)
-    assert set(report.loaded) == set(fresh) - names  # in stage 2 the hashes too
+    assert same(new, initial, names)
+    assert set(report.loaded) == set(initial) - names  # in stage 2 also the hash functions
     assert same(new, old.state_dict(), set(report.loaded))
 
 
@@ -332,7 +332,7 @@ def test_same_classes_keep_the_heads():
     assert same(new, old.state_dict(), set(old.state_dict()))
 
 
-def test_2d_without_lgd_to_3d_with_it_starts_the_missing_parts_as_imagenet_does():
+def test_2d_without_lgd_to_3d_with_lgd_initializes_the_missing_parts_as_for_imagenet():
     flat = build(ModelConfig("small2d", variant="none"), classes=3, channels=3)
     deep = build(ModelConfig("small3d"), classes=3, channels=3)
     report = transfer(deep, flat.state_dict())
@@ -348,23 +348,23 @@ def test_2d_without_lgd_to_3d_with_it_starts_the_missing_parts_as_imagenet_does(
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         (ModelConfig("deeper"), "2, 1, 3, 1"),
-        (ModelConfig("wider"), "another width"),
+        (ModelConfig("wider"), "a different width"),
         (ModelConfig("small3d", stage=2, sketch_dimension=32), "features"),
     ],
 )
-def test_another_depth_width_or_sketch_is_a_clear_error_and_changes_nothing(config, says):
+def test_a_different_depth_width_or_sketch_is_refused_and_changes_nothing(config, message):
     source = build(ModelConfig("small3d", stage=2, sketch_dimension=64), classes=3, channels=3)
     network = build(config, classes=3, channels=3)
     before = copied(network)
-    with pytest.raises(UserError, match=says) as error:
+    with pytest.raises(UserError, match=message) as error:
         transfer(network, source.state_dict(), source="old run")
     assert "old run" in str(error.value)
     assert same(network, before, set(before))
 
 
-def test_weights_of_something_else_are_a_clear_error():
+def test_weights_of_a_different_network_are_refused():
     with pytest.raises(UserError, match="one of these networks"):
         transfer(build(ModelConfig("small3d"), classes=3, channels=3), torchvision_resnet((2, 1, 2, 1), 4))

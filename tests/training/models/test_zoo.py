@@ -1,16 +1,10 @@
-"""training/models/zoo.py: names, sizes, and the errors of a wrong configuration."""
-
-from typing import Any
+"""Sizes of the networks, and the errors of wrong configurations."""
 
 import pytest
 
 from lgd.pipeline.console.errors import UsageError
-from lgd.training.models.zoo import MODELS, ModelConfig, build, count, listing
-
-
-@pytest.fixture(scope="module")
-def rows() -> list[dict[str, Any]]:
-    return listing(classes=400)
+from lgd.training.models.config import MODELS, ModelConfig, Variant
+from lgd.training.models.zoo import build, count
 
 
 @pytest.mark.parametrize(
@@ -30,7 +24,7 @@ def test_sizes_of_the_paper(config, parameters, gmac):
     assert round(size.gmac, 2) == gmac
 
 
-def test_lgd_itself_costs_8_million_multiplications():
+def test_local_and_global_diffusion_costs_8_million_multiply_accumulates():
     with_lgd, without = (count(ModelConfig(name), 400, 3) for name in ("lgd3d_r50", "p3d_r50"))
     assert round(with_lgd.gmac - without.gmac, 3) == 0.008
 
@@ -53,42 +47,30 @@ def closed_form(name: str, stage: int, classes: int, channels: int) -> int:
     return total + (paths * (c_in * classes + classes) if stage == 1 else paths * 8192 * classes + classes)
 
 
-def test_parameters_of_every_family_follow_the_closed_form(rows):
-    for row in rows:
-        assert row["parameters"] == closed_form(row["name"], row["stage"], classes=400, channels=3), row
+def test_parameters_of_every_family_and_stage_follow_the_closed_form():
+    for name in MODELS:
+        for stage in (1, 2):
+            parameters = count(ModelConfig(name, stage=stage), 400, 3).parameters
+            assert parameters == closed_form(name, stage, classes=400, channels=3), (name, stage)
 
 
-def test_flow_has_only_a_narrower_conv1():
+def test_flow_networks_differ_from_rgb_networks_only_in_conv1():
     for name in ("lgd3d_nano", "tsn_r50"):
         assert count(ModelConfig(name), 7, 2).parameters == closed_form(name, 1, classes=7, channels=2)
 
 
-def test_v1_and_v2_count_only_their_own_matrices():
-    whole, v1, v2, none = (
-        count(ModelConfig("lgd3d_r50", variant=v), 400, 3).parameters  # type: ignore[arg-type]
-        for v in ("lgd", "v1", "v2", "none")
-    )
-    assert v2 == whole
-    assert none < v1 < whole
+def test_variants_v1_and_v2_have_only_the_matrices_of_their_equations():
+    variants: tuple[Variant, ...] = ("lgd", "v1", "v2", "none")
+    lgd, v1, v2, none = (count(ModelConfig("lgd3d_r50", variant=v), 400, 3).parameters for v in variants)
+    assert v2 == lgd
+    assert none < v1 < lgd
     w_xg = 4 * (64 * 16 + 16 * 256) // 4 + 2 * 2 * 256 * 16  # res2
     w_xg += (256 + 512) * 32 + 3 * 2 * 512 * 32 + (512 + 1024) * 64 + 5 * 2 * 1024 * 64
     w_xg += (1024 + 2048) * 128 + 2 * 2 * 2048 * 128
     assert v1 - none == w_xg + 2048 * 400 + 400
 
 
-def test_listing_has_both_stages_and_both_clip_lengths(rows):
-    assert all(set(row) == {"name", "stage", "classes", "parameters", "gmac", "input"} for row in rows)
-    keys = [(row["name"], row["stage"], row["input"][1]) for row in rows]
-    expected = [(n, s, t) for n, f in MODELS.items() for t in ((16, 128) if f.temporal else (3,)) for s in (1, 2)]
-    assert keys == expected
-    sizes = {key: row for key, row in zip(keys, rows, strict=True)}
-    short, long = sizes["lgd3d_r101", 1, 16], sizes["lgd3d_r101", 1, 128]
-    assert short["parameters"] == long["parameters"]
-    assert 4 < long["gmac"] / short["gmac"] < 8  # conv1 sees 8 times the frames, what follows pool1 4 times
-    assert sizes["lgd2d_r50", 1, 3]["input"] == [3, 3, 224, 224]
-
-
-def test_counting_is_of_the_network_that_is_built():
+def test_count_gives_the_size_of_the_network_that_is_built():
     config = ModelConfig("lgd3d_nano", variant="v2", stage=2, sketch_dimension=512)
     network = build(config, classes=5, channels=2)
     assert count(config, 5, 2).parameters == sum(parameter.numel() for parameter in network.parameters())
@@ -101,7 +83,7 @@ def test_nano_is_small_enough_for_a_cpu():
 
 
 @pytest.mark.parametrize(
-    ("config", "classes", "says"),
+    ("config", "classes", "message"),
     [
         (ModelConfig("lgd3d_r5"), 4, "lgd3d_r50"),
         (ModelConfig("resnet"), 4, "tsn_r50"),
@@ -109,15 +91,15 @@ def test_nano_is_small_enough_for_a_cpu():
         (ModelConfig(stage=3), 4, "1 or 2"),  # type: ignore[arg-type]
         (ModelConfig(frames=15), 4, "multiple of 4 frames"),
         (ModelConfig(frames=132), 4, "multiple of 8 frames"),
-        (ModelConfig(rank_divisor=3), 4, "rank divisor"),
+        (ModelConfig(rank_divisor=3), 4, "--model.rank-divisor must divide 256 channels"),
         (ModelConfig(spatial_stride="7x7"), 4, "7x7"),  # type: ignore[arg-type]
-        (ModelConfig(sketch_dimension=0), 4, "sketch dimension"),
+        (ModelConfig(sketch_dimension=0), 4, "--model.sketch-dimension"),
         (ModelConfig(), 0, "at least one class"),
     ],
 )
-def test_wrong_usage_gets_one_clear_line(config, classes, says):
-    for refuse in (build, count):
+def test_a_wrong_configuration_is_refused_with_one_line(config, classes, message):
+    for function in (build, count):
         with pytest.raises(UsageError) as error:
-            refuse(config, classes, 3)
-        assert says in str(error.value)
+            function(config, classes, 3)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
