@@ -1,1 +1,5 @@
-"""Batches -> checkpoints, scores, fused predictions: the networks, the loop, Ray Train."""
+"""Training: batches become checkpoints, scores, fused scores and reports.
+
+The modules here train a run: recipes and run folders, the training loop, checkpoints and metrics, and Ray Train around
+them. `models` holds the networks, `scoring` evaluates runs, `fusion` fuses score files, `report` writes HTML reports.
+May import `lgd.pipeline`, and nothing of preprocessing, prediction, clusters or benchmarks."""
