@@ -12,7 +12,7 @@ import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Annotated, Any, NamedTuple
+from typing import IO, Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -50,15 +50,7 @@ class CommandResult(ABC):
         return ""
 
 
-class Answer(NamedTuple):
-    """Deprecated: being replaced by `CommandResult`."""
-
-    document: Any
-    text: list[Any]
-    failed: str = ""
-
-
-Command = Callable[..., "Answer | CommandResult"]
+Command = Callable[..., CommandResult]
 Commands = Mapping[str, Command | Mapping[str, Command]]  # a mapping is a group of commands: `lgd bench flow`
 Defaults = Callable[[str, list[str]], dict[str, Any]]  # (command, the words after it) -> values by parameter
 
@@ -82,9 +74,7 @@ def _summary(command: Command) -> str:
     return re.split(r"\.(?= [A-Z`]|$)", paragraph, maxsplit=1)[0]
 
 
-def dispatch(
-    words: list[str], commands: Commands, defaults: Defaults, *, group: tuple[str, ...] = ()
-) -> "Answer | CommandResult":
+def dispatch(words: list[str], commands: Commands, defaults: Defaults, *, group: tuple[str, ...] = ()) -> CommandResult:
     """Run the command that a command line (without its `lgd`) names.
 
     group: the names of the groups of commands that `commands` belong to, outermost first.
@@ -128,9 +118,9 @@ class CommandSequence:
         say(f"\n$ lgd {shlex.join(command)}")
         with self.timed(stage):
             result = dispatch(command, self._commands, self._defaults)
-        for line in _lines(result):
+        for line in result.lines():
             say(line) if isinstance(line, str) else progress_console.print(line)
-        return _document(result)
+        return result.document()
 
 
 @contextlib.contextmanager
@@ -152,7 +142,7 @@ def run_command_line(words: list[str], commands: Commands, defaults: Defaults) -
     run_and_print(words, lambda: dispatch(words, commands, defaults))
 
 
-def run_and_print(words: list[str], call: Callable[[], "Answer | CommandResult"]) -> None:
+def run_and_print(words: list[str], call: Callable[[], CommandResult]) -> None:
     """Make the call that the words ask for and print its result: as one JSON document if `--json` is among the words.
 
     Exits with 1 if the command failed, with 2 if the command line is wrong."""
@@ -161,10 +151,10 @@ def run_and_print(words: list[str], call: Callable[[], "Answer | CommandResult"]
         with stdout_for_result(alone=as_json) as output:
             result = call()
             if as_json:
-                output.write(json.dumps(_document(result), indent=2, ensure_ascii=False) + "\n")
+                output.write(json.dumps(result.document(), indent=2, ensure_ascii=False) + "\n")
             else:
                 console = Console(file=output, highlight=False)
-                for line in _lines(result):
+                for line in result.lines():
                     console.print(line, soft_wrap=isinstance(line, str), markup=False)
         if result.failed:
             raise UserError(result.failed)
@@ -177,11 +167,3 @@ def run_and_print(words: list[str], call: Callable[[], "Answer | CommandResult"]
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-
-
-def _lines(result: "Answer | CommandResult") -> list[Line]:
-    return result.lines() if isinstance(result, CommandResult) else result.text
-
-
-def _document(result: "Answer | CommandResult") -> Any:
-    return result.document() if isinstance(result, CommandResult) else result.document

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import inspect
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -30,6 +31,7 @@ HelpText = str | Callable[[], str | None] | None  # tyro's own type: a function 
 
 ARGUMENT = type(arg())  # what `tyro.conf.arg` returns
 POSITIONAL = get_args(Positional[int])[1]
+COLORS = re.compile(r"\x1b\[[\d;]*m")
 ASCII_BOXES = str.maketrans("│─╭╮╰╯", "|-++++")
 
 
@@ -119,9 +121,10 @@ def _help(text: str, usage_line: str, command: Callable[..., Any]) -> str:
     paragraphs = re.split(r"\n\s*\n", inspect.getdoc(command) or "")
     width = min(shutil.get_terminal_size().columns, 100)
     description = "\n\n".join(textwrap.fill(" ".join(paragraph.split()), width) for paragraph in paragraphs)
-    boxes = re.search(r"^.*╭", text, re.MULTILINE)
-    rest = re.sub(r"^│ *│\n", "", text[boxes.start() :] if boxes else text, flags=re.MULTILINE)  # no empty lines
-    return f"{usage_line}\n\n{description}\n\n" + rest.replace("show this help message", "Show this help message", 1)
+    boxes = itertools.dropwhile(lambda line: "╭" not in line, text.splitlines())
+    lines = [line for line in boxes if not re.fullmatch(r"│ *│", COLORS.sub("", line))]  # no empty lines in a box
+    rest = re.sub(r"(--help.*?)show", r"\1Show", "\n".join(lines), count=1)
+    return f"{usage_line}\n\n{description}\n\n{rest}\n"
 
 
 def _describe(name: str, annotation: Any, default: Any, *, helptext: HelpText) -> tuple[Any, HelpText]:
@@ -139,7 +142,7 @@ def _describe(name: str, annotation: Any, default: Any, *, helptext: HelpText) -
         return f"Switch off: {sentence}" if default is True and sentence else sentence
 
     def hint(label: str) -> str:
-        return "" if kind is bool or label in ("", "None") or "Default:" in text() else f"Default: {label}."
+        return "" if kind is bool or label in ("", "''", "None") or "Default:" in text() else f"Default: {label}."
 
     positional = name.upper() + (" ..." if Ellipsis in get_args(kind) else "") if POSITIONAL in metadata else None
     metavar = _given(metadata, "metavar") or positional or _metavar(name, kind)

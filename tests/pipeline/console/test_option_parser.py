@@ -95,6 +95,18 @@ def test_every_option_is_described_in_sentences_with_its_default_once(help_text:
     assert f" {line} " in f"{rows} "
 
 
+def test_help_on_a_terminal_is_the_same_with_colors(
+    help_text: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(SystemExit):
+        parse("--help")
+    colored = capsys.readouterr().out
+    assert "\x1b[" in colored
+    assert re.sub(r"\x1b\[[\d;]*m", "", colored) == help_text
+
+
 def test_the_help_has_no_words_of_the_parser(help_text: str):
     for word in ("None", "STR", "INT", "FLOAT", "False", "(default", "[-h]"):
         assert word not in help_text
