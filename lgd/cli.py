@@ -171,12 +171,11 @@ def evaluate(
 ) -> CommandResult:
     """Score a split with a run's checkpoint: class probabilities of every video. Rerun to resume."""
     from lgd.clusters.embedded import embedded_cpus, ensure_cluster
-    from lgd.training.run import open_run
     from lgd.training.scoring.evaluate import evaluate as evaluate_run
 
     cpus = embedded_cpus(resources.num_workers, resources.cpus_per_task)
     return evaluate_run(
-        open_run(run),
+        run,
         data,
         split,
         out=out,

@@ -34,7 +34,7 @@ from lgd.pipeline.tasks import Task, run_tasks
 from lgd.training import checkpoint
 from lgd.training.config_file import RENAMED_FIELDS, to_flat_dict
 from lgd.training.recipes import TrainConfig
-from lgd.training.run import Run
+from lgd.training.run import Run, open_run
 from lgd.training.scoring.class_table import check_output_files, write_class_table
 from lgd.training.scoring.inference import check_dataset, load_checkpoint, load_network
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
@@ -92,7 +92,7 @@ class EvaluateResult(CommandResult):
 
 
 def evaluate(
-    run: Run,
+    folder: str,
     data: str,
     split: str,
     *,
@@ -106,17 +106,19 @@ def evaluate(
 ) -> EvaluateResult:
     """Score a split of a dataset with a run's checkpoint, or its missing chunks, and write the score file `out`.
 
-    per_class: Parquet file for the accuracy of each class and the confusion matrix; not written if a video has no
-    label. Raises UserError for a run without a valid checkpoint, a dataset with different classes, with a different
-    stream spec or without the split, a damaged frame, a full disk and an unreachable store; complete chunks are kept.
+    folder: of the run. data: folder of the dataset. per_class: Parquet file for the accuracy of each class and the
+    confusion matrix; not written if a video has no label. start_cluster: called only if a chunk is missing.
+    Raises UsageError for an invalid `out` or `per_class`, and UserError for a run without a valid checkpoint, a dataset
+    with different classes, with a different stream spec or without the split, a damaged frame, a full disk and an
+    unreachable store; complete chunks are kept.
     """
     started = time.monotonic()
     check_output_files({"--out": out, "--per-class": per_class}, [])
-    dataset = open_dataset(data)
+    run, dataset = open_run(folder), open_dataset(data)
     check_dataset(run, dataset)
     videos = _videos_of(dataset, split)
-    folder, name = folder_and_name(out)
-    if folder.exists(name) and folder.size(name) is None:
+    out_folder, out_name = folder_and_name(out)
+    if out_folder.exists(out_name) and out_folder.size(out_name) is None:
         raise UsageError(f"--out {out} is a folder: give the name of a file in it")
     content = load_checkpoint(run, which)
     file = run.storage.display(checkpoint.checkpoint_name(content["step"]))
