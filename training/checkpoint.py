@@ -151,7 +151,8 @@ def read(storage: Storage, name: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{shown} is not a checkpoint of lgd")
     written_by = json.loads(content["run"]).get("lgd") if "run" in content else None
-    check_version(f"{shown} is a checkpoint", content["version"], VERSION, written_by=written_by)
+    version = content["version"]
+    check_version(f"{shown} is a checkpoint", version, VERSION, written_by=written_by, otherwise="train again")
     return content
 
 

@@ -23,7 +23,7 @@ class RecipeList(CommandResult):
 
     def lines(self) -> list[Line]:
         name = Column("recipe", min_width=26)
-        table = Table(name, "network", "stage", "frames", "crop", "batch size", "epochs", "lr")
+        table = Table(name, "network", "stage", "frames", "crop", "batch", "epochs", "lr")
         for recipe, config in self.recipes.items():
             model = config.model
             network = model.name if model.variant is None else f"{model.name} {model.variant}"

@@ -139,7 +139,7 @@ def open_run(folder: str) -> Run:
         raise UserError(f"{shown} does not describe a run ({error!r}): choose a different --run folder") from error
     if written_format != FORMAT:
         raise UserError(f"{shown} does not describe a run (format {written_format!r}): choose a different --run folder")
-    check_version(f"{storage.display()} is a run", version, VERSION, written_by=written_by)
+    check_version(f"{storage.display()} is a run", version, VERSION, written_by=written_by, otherwise="train again")
     description = from_json(RunDescription, content, shown, written_by=written_by)
     config = from_flat_dict(TrainConfig, description.config, shown, written_by=written_by)
     if config.model.name not in MODELS:
@@ -150,15 +150,18 @@ def open_run(folder: str) -> Run:
     return Run(storage, description.recipe, config, description.data.classes, spec, description.data.fingerprint)
 
 
-def check_version(subject: str, version: object, supported: int, *, written_by: str | None) -> None:
-    """Raise UserError, which names the version of lgd to use, if a run or checkpoint is not of the supported version.
+def check_version(
+    subject: str, version: object, supported: int, *, written_by: str | None = None, otherwise: str
+) -> None:
+    """Raise UserError, which names the version of lgd to use, if a file is not of the supported version.
 
-    subject: "runs/a is a run". written_by: version of lgd that wrote it, if known."""
+    subject: "runs/a is a run". written_by: version of lgd that wrote it, if known. otherwise: what else to do with a
+    file of an older version."""
     if version == supported:
         return
     newer = isinstance(version, int) and version > supported
     writer = f"lgd {written_by}" if written_by else f"{'a newer' if newer else 'an older'} version of lgd"
     raise UserError(
         f"{subject} of version {version}, written by {writer}; lgd {__version__} reads version {supported}: use "
-        + ("that version or a later one" if newer else "that version, or train again")
+        + ("that version or a later one" if newer else f"that version, or {otherwise}")
     )

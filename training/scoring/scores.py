@@ -12,6 +12,9 @@
 The last three columns are optional (`lgd evaluate --keep`). The schema's metadata, JSON under the key `lgd`, has
 format, version, classes, split, `about` (stream, model, recipe, run, step, checkpoint, protocol, clips, crops, frames,
 precision, data, data_recipe, fingerprint) and `identity`, by which `lgd evaluate` recognizes its finished work.
+
+Compatibility: this version reads score files of version 1, which lgd 0.1 and later write. The version rises only if
+earlier versions of lgd would misread a file; additional columns and metadata do not need it.
 """
 
 import json
@@ -27,6 +30,7 @@ import pyarrow.parquet as pq
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.retries import with_retries
 from lgd.pipeline.storage.storage import folder_and_name
+from lgd.training.run import check_version
 
 FORMAT = "lgd-scores"
 VERSION = 1
@@ -140,11 +144,7 @@ def read_scores(path: str) -> Scores:
         header = json.loads(table.schema.metadata[METADATA])
         if header["format"] != FORMAT or not isinstance(header["about"], dict):
             raise KeyError("format")
-        if header["version"] != VERSION:
-            raise UserError(
-                f"{path} has version {header['version']}, and this program reads version {VERSION}: run `lgd evaluate` "
-                "again, or use the program that wrote the file"
-            )
+        check_version(f"{path} is a score file", header["version"], VERSION, otherwise="run `lgd evaluate` again")
         classes = tuple(header["classes"])
         column = table.column("probabilities").combine_chunks()
         values = column.flatten().to_numpy(zero_copy_only=False)

@@ -184,7 +184,10 @@ def test_a_different_version_is_refused(tmp_path: Path):
     table = pq.read_table(path)
     metadata = table.schema.metadata[METADATA].replace(b'"version": 1', b'"version": 2')
     pq.write_table(table.replace_schema_metadata({METADATA: metadata}), path)
-    with pytest.raises(UserError, match="has version 2, and this program reads version 1"):
+    with pytest.raises(
+        UserError,
+        match=r"is a score file of version 2, written by a newer version of lgd; .* reads version 1: use that version",
+    ):
         read_scores(path)
 
 
