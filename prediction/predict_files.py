@@ -14,9 +14,15 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
 from lgd.prediction.predict import Prediction, open_trained_runs, predict_videos
 from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
+from lgd.training.scoring.class_table import ClassName
 from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
 
-ClassProbability = TypedDict("ClassProbability", {"class": str, "probability": float})
+
+class ClassProbability(ClassName):
+    """A class and its probability."""
+
+    probability: float
+    """Probability, 0 to 1."""
 
 
 @final
@@ -32,7 +38,7 @@ class PredictedVideo(TypedDict):
     frames: int
     """Frames at the frame rate of the first run's dataset."""
     seconds: float
-    """Duration."""
+    """Duration of the video."""
     render: NotRequired[str]
     """The video with the predictions drawn, if it was asked for."""
 

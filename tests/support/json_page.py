@@ -1,6 +1,7 @@
 """docs/json.md, written from the dataclasses that the commands return: `python -m tests.support.json_page FILE`.
 
 Each field of a `CommandResult` is a key of the document of `--json`; its description is the string below the field.
+Nested dataclasses and TypedDicts have a table of their own.
 """
 
 import ast
@@ -39,13 +40,16 @@ def page(results: Mapping[str, type]) -> str:
     return "\n".join(parts)
 
 
-def descriptions(dataclass: type) -> dict[str, str]:
-    """The string below each field in the source of a dataclass and of those that it is derived from."""
+def descriptions(kind: type) -> dict[str, str]:
+    """The string below each field in the source of a dataclass (and of those it is derived from) or of a TypedDict."""
     found: dict[str, str] = {}
-    for each in reversed(dataclass.__mro__):
-        if not dataclasses.is_dataclass(each):
+    for each in reversed(kind.__mro__) if dataclasses.is_dataclass(kind) else [kind]:
+        if not _is_object(each):
             continue
-        body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        try:
+            body = ast.parse(textwrap.dedent(inspect.getsource(each))).body[0]
+        except OSError:  # a TypedDict with a key that is no Python name, such as "class"
+            continue
         assert isinstance(body, ast.ClassDef)
         for field, text in zip(body.body, body.body[1:], strict=False):
             if (
@@ -60,16 +64,15 @@ def descriptions(dataclass: type) -> dict[str, str]:
 
 
 def _summary(dataclass: type) -> str:
-    return " ".join((inspect.getdoc(dataclass) or "").split("\n\n")[0].split())
+    return " ".join((dataclass.__doc__ or "").split("\n\n")[0].split())
 
 
 def _table(dataclass: type) -> str:
     texts = descriptions(dataclass)
-    hints = typing.get_type_hints(dataclass)
     rows = [
-        f"| `{field.name}` | {_type_name(hints[field.name])} | {texts.get(field.name, '')} |"
-        for field in dataclasses.fields(dataclass)
-        if not field.name.startswith("_")
+        f"| `{name}` | {_type_name(hint)} | {texts.get(name, '')} |"
+        for name, hint in typing.get_type_hints(dataclass).items()
+        if not name.startswith("_")
     ]
     return "\n".join(["| key | type | meaning |", "|---|---|---|", *rows, ""])
 
@@ -84,10 +87,8 @@ def _type_name(hint: Any) -> str:
         return " or ".join(_type_name(each) for each in arguments)
     if origin is typing.Literal:
         return " or ".join(f'"{each}"' for each in arguments)
-    if dataclasses.is_dataclass(hint):
-        return hint.__name__
-    if hasattr(hint, "__annotations__") and issubclass(hint, dict):  # a TypedDict
-        return "object"
+    if _is_object(hint):
+        return str(hint.__name__)
     if origin is not None and issubclass(origin, Mapping):
         return f"object: string -> {_type_name(arguments[1])}"
     if origin is not None:
@@ -96,7 +97,7 @@ def _type_name(hint: Any) -> str:
 
 
 def _nested(dataclass: type) -> Iterator[type]:
-    """Dataclasses inside the types of a dataclass's fields, at any depth."""
+    """Dataclasses and TypedDicts inside the types of a dataclass's fields, at any depth."""
     for hint in typing.get_type_hints(dataclass).values():
         for inner in _inside(hint):
             yield inner
@@ -104,11 +105,15 @@ def _nested(dataclass: type) -> Iterator[type]:
 
 
 def _inside(hint: Any) -> Iterator[type]:
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
+    if _is_object(hint):
         yield hint
     for argument in typing.get_args(hint):
         yield from _inside(argument)
+
+
+def _is_object(hint: Any) -> bool:
+    """Whether a type is an object with known keys in JSON."""
+    return typing.is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
 
 def main(file: str) -> None:

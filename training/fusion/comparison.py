@@ -28,14 +28,14 @@ class Change(TypedDict):
 
 @dataclass(frozen=True)
 class FuseResult(CommandResult):
-    """Result of `lgd fuse`. If a video has no label, everything that needs labels is None."""
+    """Result of `lgd fuse`. If a video has no label, everything that needs labels is null (None)."""
 
     inputs: dict[str, Metrics | None]
     """Metrics of each input, by score file."""
     fused: Metrics | None
     """Metrics of the fused scores."""
     equal: Metrics | None
-    """Metrics of the fusion with equal weights; None if `fused` has equal weights."""
+    """Metrics of the fusion with equal weights; null if `fused` has equal weights."""
     split: str
     """Split of the videos."""
     videos: int
@@ -49,11 +49,11 @@ class FuseResult(CommandResult):
     temperatures: list[float]
     """Temperature of each input."""
     fitted_on: list[FittedOn] | None
-    """Score files that weights and temperatures were fitted on; None if they were not fitted."""
+    """Score files that weights and temperatures were fitted on; null if they were not fitted."""
     dropped: dict[str, int]
     """By score file, the number of its videos that are left out because another file lacks them."""
     fit: dict[str, Metrics] | None
-    """Metrics on the fitting videos with equal weights ("equal") and fitted weights ("fitted")."""
+    """Metrics on the fitting videos with equal weights ("equal") and fitted weights ("fitted"); null without a fit."""
     agreement: float
     """Fraction of the videos for which all inputs predict the same class."""
     agreements: list[list[float]]
@@ -74,7 +74,8 @@ class FuseResult(CommandResult):
     """Accuracy and confusions of each class of the fused scores."""
     out: str | None
     """File of the fused scores, if one was written."""
-    _unlabelled_keys: list[str] = field(default_factory=list, repr=False)  # for `lines`
+    _unlabelled_keys: list[str] = field(default_factory=list, repr=False)
+    """For `lines`; not in the document."""
 
     def document(self) -> dict[str, Any]:
         document = asdict(self)

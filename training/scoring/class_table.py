@@ -16,12 +16,20 @@ from lgd.training.scoring.scores import METADATA, Scores
 FORMAT = "lgd-classes"
 VERSION = 1
 
-ClassRow = TypedDict(
-    "ClassRow",
-    {"class": str, "videos": int, "right": int, "accuracy": float | None, "predicted": dict[str, int]},
-)
-"""One class: its name, videos, correctly predicted videos, accuracy (None without videos), and by predicted class the
-number of its videos (the row of the confusion matrix without zeros)."""
+ClassName = TypedDict("ClassName", {"class": str})  # in this form, since `class` is a keyword of Python
+
+
+class ClassRow(ClassName):
+    """Accuracy and confusions of one class."""
+
+    videos: int
+    """Videos of the class."""
+    right: int
+    """Correctly predicted videos."""
+    accuracy: float | None
+    """Accuracy; null (None) for a class without videos."""
+    predicted: dict[str, int]
+    """Videos by predicted class, without zeros: the row of the confusion matrix."""
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
