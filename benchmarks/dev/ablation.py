@@ -3,7 +3,7 @@ r"""The effect of each part of the block: variants none, v1, v2 and lgd, and the
 It repeats the paper's Table 2 (accuracy) and Figure 4 (training loss of both paths) with lgd3d_nano, from scratch:
 
     lgd preprocess ../shared/data/labelled/weizmann4 --out weizmann4 --group 's\d+' --short-side 64
-    lgd demo --out lgd-demo                            # creates lgd-demo/data, and trains on it
+    lgd demo --out lgd-demo                            # creates lgd-demo/data and trains on it
     python -m lgd.benchmarks.dev.ablation --data weizmann4 lgd-demo/data --json ablation.json
 
 Only the variant differs. With the same seed, all variants start from the same weights in the tensors that they share,

@@ -13,6 +13,7 @@ from rich.console import Console
 from lgd.benchmarks.dev import ablation
 from lgd.benchmarks.dev.ablation import VARIANTS, AblationJob, AblationResult, configuration, initial_network, run_job
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.loading.loader import train_loader
 from lgd.training.models.config import Variant
 from lgd.training.recipes import TrainConfig, recipe_named
 
@@ -52,10 +53,9 @@ def test_variants_with_one_seed_train_on_the_same_clips_and_stage_2_on_the_clips
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ):
     seen: list[tuple[list[int], list[str], torch.Tensor]] = []
-    make_loader = ablation.train_loader
 
     def recording_loader(*arguments, **named):
-        loader = make_loader(*arguments, **named)
+        loader = train_loader(*arguments, **named)
 
         class Recording:
             device = loader.device
