@@ -78,7 +78,7 @@ def run_training(
     cache_config: cache of each worker's node, for a remote dataset.
     Raises UserError for an error that the user can fix, and if the workers failed too often."""
     if (finished := run.result()) is not None:
-        say(f"{run.storage.root} is already finished ({finished['steps']} steps); nothing to do")
+        say(f"{run.storage.display()} is already finished ({finished['steps']} steps); nothing to do")
         return _train_result(run, finished)
     videos = dataset.summary["splits"].get("train", 0)
     if not videos:
