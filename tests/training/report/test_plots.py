@@ -31,3 +31,10 @@ def test_plots_contain_real_text_and_use_the_colors_of_the_page():
     assert page.all("svg")[0]["aria-label"] == 'a "plot"'
     assert len({(style.color, style.dash, style.marker) for style in map(plots.series_style, range(28))}) == 28
     assert len({(style.dash, style.marker) for style in map(plots.series_style, range(4))}) == 4
+
+
+def test_a_logarithmic_scale_of_a_short_range_has_several_labels():
+    x = np.arange(5.0)
+    svg = str(plots.curves([(0, x, 1.05 + 0.2 * x)], "loss", "log", markers=False))
+    labels = {text.strip() for text in Page(svg).texts}
+    assert {"1.25", "1.5", "1.75"} <= labels
