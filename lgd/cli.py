@@ -1,34 +1,38 @@
-"""The front door: the `lgd` command, one verb a function, nothing else."""
+"""The `lgd` command line: each command is a function that declares its options and calls the module with the work."""
 
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import Positional, arg
 
 from lgd.benchmarks.commands import BENCHES
+from lgd.clusters.options import SubmitOptions
 from lgd.pipeline.console.command_line import CommandResult, Commands, CommandSequence, Json, run_command_line
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.storage import Storage
+from lgd.prediction.options import PredictOptions
+from lgd.preprocessing.annotations.options import AnnotationOptions
 from lgd.preprocessing.settings import PreprocessResources, Settings
-from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, recipe_defaults, reproduction_named
+from lgd.training.fusion.options import FusionOptions
+from lgd.training.recipes import REPRODUCTIONS, TrainConfig, recipe_defaults, reproduction_named
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 
 Address = Annotated[
     str | None,
     arg(
-        help="Ray cluster to join, host:port or auto; this machine must be one of its nodes. "
-        "Default: RAY_ADDRESS, or a cluster of this machine alone."
+        metavar="HOST:PORT",
+        help="Ray cluster to join, or auto; this machine must be one of its nodes. Default: RAY_ADDRESS, or a new "
+        "cluster on this machine alone.",
     ),
 ]
+Data = Annotated[str, arg(metavar="DIR", help="Folder of the dataset, local or s3://...")]
+Split = Annotated[str, arg(metavar="NAME", help="Split to score.")]
+Epochs = Annotated[float | None, arg(metavar="N", help="Epochs of each training. Default: those of the recipes.")]
 PerClass = Annotated[
-    str | None,
-    arg(
-        metavar="FILE.parquet",
-        help="File for the accuracy of each class and the confusion matrix: Parquet.",
-    ),
+    str | None, arg(metavar="FILE.parquet", help="File for the accuracy of each class and the confusion matrix.")
 ]
 
 
@@ -37,32 +41,11 @@ def preprocess(
         Positional[str],
         arg(help="Folder of the videos, local or s3://...: one folder per class, unless --annotations is given."),
     ],
-    out: Annotated[str, arg(help="Folder of the dataset, local or s3://...")],
-    annotations: Annotated[
-        Path | None,
-        arg(
-            help="Source of the labels: a CSV file (path, label and optionally split, key, start_s, end_s), a Kinetics "
-            "CSV file, or the folder of the lists of UCF101, HMDB51 or Kinetics. Default: the class folders."
-        ),
-    ] = None,
+    out: Data,
+    labels: Annotated[AnnotationOptions, arg(name="")] = AnnotationOptions(),
     *,
-    classes: Annotated[
-        Path | None, arg(help="Text file with one class per line, in the order of the labels. Default: sorted by name.")
-    ] = None,
-    split_number: Annotated[int | None, arg(help="Number of the split of UCF101 or HMDB51. Default: 1.")] = None,
-    group: Annotated[
-        str | None,
-        arg(help="Regular expression: videos whose file names match it with the same text stay in the same split."),
-    ] = None,
-    val_fraction: Annotated[
-        float, arg(help="Fraction of the videos in the split val, if the annotations give no splits.")
-    ] = 0.2,
-    streams: Annotated[tuple[str, ...], arg(help="Streams to create: rgb, flow or both.")] = ("rgb", "flow"),
-    retry_rejected: Annotated[
-        bool,
-        FlagCreatePairsOff,
-        arg(help="Retry videos that earlier runs rejected or could not find."),
-    ] = False,
+    streams: Annotated[tuple[str, ...], arg(metavar="STREAM ...", help="Streams to create.")] = ("rgb", "flow"),
+    retry_rejected: Annotated[bool, arg(help="Retry videos that earlier runs rejected or could not find.")] = False,
     resources: Annotated[PreprocessResources, arg(name="")] = PreprocessResources(),
     address: Address = None,
     settings: Annotated[Settings, arg(name="")] = Settings(),
@@ -78,9 +61,7 @@ def preprocess(
         stream_named(stream)
     cpus = embedded_cpus(resources.num_workers, resources.cpus_per_task)
     folder = Storage(videos)
-    manifest = read_manifest(
-        folder, annotations, group, val_fraction=val_fraction, classes=classes, split_number=split_number
-    )
+    manifest = read_manifest(folder, **vars(labels))
     return run_job(
         folder,
         out,
@@ -94,10 +75,8 @@ def preprocess(
 
 
 def inspect(
-    dataset: Annotated[Positional[str], arg(help="Folder of the dataset.")],
-    verify: Annotated[
-        bool, FlagCreatePairsOff, arg(help="Read every byte and check frame counts and checksums.")
-    ] = False,
+    dataset: Annotated[Positional[str], arg(help="Folder of the dataset, local or s3://...")],
+    verify: Annotated[bool, arg(help="Read every byte and check frame counts and checksums.")] = False,
     pictures: Annotated[
         str | None, arg(metavar="DIR", help="Folder for pictures: one PNG per video, with frames of RGB and flow.")
     ] = None,
@@ -106,8 +85,7 @@ def inspect(
         int | None, arg(help="Number of videos that --pictures draws, evenly spaced in the dataset. Default: 16.")
     ] = None,
     dali_index: Annotated[
-        str | None,
-        arg(metavar="DIR", help="Folder for index files for DALI's webdataset reader, one per shard."),
+        str | None, arg(metavar="DIR", help="Folder for index files for DALI's webdataset reader, one per shard.")
     ] = None,
     json: Json = False,
 ) -> CommandResult:
@@ -118,9 +96,11 @@ def inspect(
 
 
 def train(
-    recipe: Annotated[Positional[str], arg(metavar="RECIPE", help=f"One of {', '.join(RECIPES)}.")],
-    data: Annotated[str, arg(help="Folder of the dataset.")],
-    run: Annotated[str, arg(help="Folder of the run: checkpoints, metrics, result.")],
+    recipe: Annotated[
+        Positional[str], arg(metavar="RECIPE", help="Name of a recipe, such as nano-rgb; `lgd recipes` lists them.")
+    ],
+    data: Data,
+    run: Annotated[str, arg(metavar="DIR", help="Folder of the run: checkpoints, metrics, result.")],
     *,
     num_workers: Annotated[
         tuple[int, ...] | None,
@@ -154,11 +134,11 @@ def train(
 
 
 def evaluate(
-    run: Annotated[Positional[str], arg(help="Folder of the run.")],
-    data: Annotated[str, arg(help="Folder of the dataset.")],
-    out: Annotated[str, arg(help="File for the scores: Parquet, local or s3://...")],
+    run: Annotated[Positional[str], arg(help="Folder of the run, local or s3://...")],
+    data: Data,
+    out: Annotated[str, arg(metavar="FILE.parquet", help="File for the scores, local or s3://...")],
     *,
-    split: Annotated[str, arg(help="Split to score.")] = "val",
+    split: Split = "val",
     checkpoint: Annotated[
         CheckpointChoice, arg(help="The last checkpoint of the run, or its best one by validation top-1.")
     ] = "last",
@@ -190,79 +170,35 @@ def evaluate(
 
 def fuse(
     scores: Annotated[Positional[tuple[str, ...]], arg(help="Score files of `lgd evaluate` or `lgd fuse`.")],
-    weights: Annotated[tuple[float, ...] | None, arg(help="One weight per score file. Default: equal weights.")] = None,
-    temperatures: Annotated[
-        tuple[float, ...] | None,
-        arg(help="One temperature per score file, which its logits are divided by before the fusion. Default: 1."),
-    ] = None,
+    options: Annotated[FusionOptions, arg(name="")] = FusionOptions(),
+    out: Annotated[str | None, arg(metavar="FILE.parquet", help="File for the fused scores.")] = None,
     *,
-    fit: Annotated[
-        tuple[str, ...] | None,
-        arg(
-            metavar="SPLIT_SCORES ...",
-            help="Fit weights and temperatures on these score files: of the same models, in the same order, with "
-            "different videos than the reported ones.",
-        ),
-    ] = None,
-    space: Annotated[
-        Literal["probabilities", "logits"],
-        arg(help="What is averaged: probabilities, or their logarithms, which gives a geometric mean."),
-    ] = "probabilities",
-    intersect: Annotated[
-        bool,
-        FlagCreatePairsOff,
-        arg(help="Use only the videos that all score files have, and report how many are dropped."),
-    ] = False,
-    out: Annotated[str | None, arg(help="File for the fused scores: Parquet, local or s3://...")] = None,
     per_class: PerClass = None,
     json: Json = False,
 ) -> CommandResult:
     """Join score files by key, average them, and compare the result with the inputs. Fused files can be fused again."""
     from lgd.training.fusion.comparison import fuse_and_compare
 
-    return fuse_and_compare(
-        scores, weights, temperatures, fit=fit, space=space, intersect=intersect, out=out, per_class=per_class
-    )
+    return fuse_and_compare(scores, out=out, per_class=per_class, **vars(options))
 
 
 def predict(
     videos: Annotated[
         Positional[tuple[str, ...]],
-        arg(
-            metavar="VIDEO ...",
-            help="Local video files; give them last, after `--`, if a name starts with a dash.",
-        ),
+        arg(metavar="VIDEO ...", help="Local video files; give them last, after `--`, if a name starts with a dash."),
     ],
     rgb: Annotated[str | None, arg(metavar="RUN", help="Folder of a run of the rgb stream.")] = None,
     flow: Annotated[
         str | None, arg(metavar="RUN", help="Folder of a run of the flow stream. The optical flow is computed first.")
     ] = None,
     *,
-    weights: Annotated[tuple[float, float], arg(help="Weights of rgb and flow, if both are given.")] = (1.0, 1.0),
-    clips: Annotated[int | None, arg(help="Uniform clips per video. Default: the number in each run's recipe.")] = None,
-    crops: Annotated[
-        int, arg(help="Crops per clip: 1 for full frames, 3 for squares of the short side along the long side.")
-    ] = 1,
-    checkpoint: Annotated[
-        CheckpointChoice, arg(help="The last checkpoint of each run, or its best one by validation top-1.")
-    ] = "last",
-    top: Annotated[int, arg(help="Number of classes per video.")] = 5,
-    render: Annotated[
-        str | None,
-        arg(
-            metavar="OUT",
-            help="Draw the videos with their predictions, and with the optical flow if --flow is given: NAME.mp4 for "
-            "one video, or a folder for one mp4 per video.",
-        ),
-    ] = None,
+    options: Annotated[PredictOptions, arg(name="")] = PredictOptions(),
     json: Json = False,
 ) -> CommandResult:
     """Classify video files with trained runs. Needs no dataset and no cluster."""
     from lgd.prediction.predict_files import predict_files
 
-    return predict_files(
-        videos, rgb, flow, weights=weights, clips=clips, crops=crops, checkpoint=checkpoint, top=top, render=render
-    )
+    return predict_files(videos, rgb, flow, **vars(options))
 
 
 def report(
@@ -273,7 +209,7 @@ def report(
     ] = (),
     data: Annotated[
         str | None,
-        arg(help="Folder of the dataset, for its description and examples. Default: the folder that the scores name."),
+        arg(metavar="DIR", help="Folder of the dataset, for description and examples. Default: as the scores say."),
     ] = None,
     *,
     json: Json = False,
@@ -295,8 +231,7 @@ def models(
 
 def recipes(
     name: Annotated[
-        Positional[str | None],
-        arg(metavar="NAME", help="Recipe to print with all its fields. Default: list all recipes."),
+        Positional[str | None], arg(metavar="NAME", help="Recipe to print with all its fields. Default: list all.")
     ] = None,
     json: Json = False,
 ) -> CommandResult:
@@ -308,11 +243,11 @@ def recipes(
 
 def reproduce(
     name: Annotated[Positional[str], arg(metavar="NAME", help=f"One of {', '.join(REPRODUCTIONS)}.")],
-    data: Annotated[str, arg(help="Folder of the dataset, with the streams rgb and flow.")],
-    out: Annotated[Path, arg(help="Folder of the runs and scores.")],
+    data: Annotated[str, arg(metavar="DIR", help="Folder of a dataset with the streams rgb and flow.")],
+    out: Annotated[Path, arg(metavar="DIR", help="Folder of the runs and scores.")],
     *,
-    split: Annotated[str, arg(help="Split to score.")] = "val",
-    epochs: Annotated[float | None, arg(help="Epochs of each training. Default: those of the recipes.")] = None,
+    split: Split = "val",
+    epochs: Epochs = None,
     json: Json = False,
 ) -> CommandResult:
     """Train both streams with a chain of recipes, evaluate, fuse and write a report. Rerun to resume."""
@@ -323,11 +258,13 @@ def reproduce(
 
 
 def demo(
-    videos: Annotated[Path | None, arg(help="Folder of class folders. Default: a small set is rendered.")] = None,
-    out: Annotated[Path, arg(help="Folder for everything that the demo creates.")] = Path("lgd-demo"),
-    group: Annotated[str | None, arg(help="As in `lgd preprocess`.")] = None,
+    videos: Annotated[
+        Path | None, arg(metavar="DIR", help="Folder of class folders. Default: a small set is rendered.")
+    ] = None,
+    out: Annotated[Path, arg(metavar="DIR", help="Folder for everything that the demo creates.")] = Path("lgd-demo"),
+    group: Annotated[str | None, arg(metavar="REGEX", help="As in `lgd preprocess`.")] = None,
     *,
-    epochs: Annotated[float | None, arg(help="Epochs of each training. Default: those of the recipes.")] = None,
+    epochs: Epochs = None,
     json: Json = False,
 ) -> CommandResult:
     """Run all commands on a small set of videos: preprocess, train both streams, evaluate, fuse, report."""
@@ -351,35 +288,20 @@ def submit(
         Positional[tuple[str, ...]],
         arg(metavar="-- COMMAND ...", help="The command and its options. Its paths are the cluster's: absolute."),
     ] = (),
-    address: Annotated[
-        str,
-        arg(help="URL of the cluster's dashboard: http://HOST:PORT. Ray's usual token locations are searched."),
-    ] = "",
-    env: Annotated[
-        tuple[str, ...], arg(help="Names of local environment variables passed to the job. Default: none.")
-    ] = (),
-    *,
-    follow: Annotated[str | None, arg(metavar="ID", help="Print the log of a running or finished job.")] = None,
-    stop: Annotated[str | None, arg(metavar="ID", help="Stop a job.")] = None,
-    json: Annotated[
-        bool, FlagCreatePairsOff, arg(help="Print the JSON document of the job's command on stdout.")
-    ] = False,
+    options: Annotated[SubmitOptions, arg(name="")] = SubmitOptions(),
+    json: Annotated[bool, arg(help="Print the JSON document of the job's command on stdout.")] = False,
 ) -> CommandResult:
     """Run a command on a cluster. The job keeps running after Ctrl-C or if the terminal closes."""
     from lgd.clusters.submit import submit_or_follow
 
-    return submit_or_follow(
-        words, address, env, follow=follow, stop=stop, as_json=json, commands=COMMANDS, defaults=defaults
-    )
+    return submit_or_follow(words, as_json=json, commands=COMMANDS, defaults=defaults, **vars(options))
 
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 
 COMMANDS: Commands = {
-    **{
-        command.__name__: command
-        for command in (preprocess, inspect, train, evaluate, fuse, predict, report, models, recipes, reproduce)
-    },
+    **{each.__name__: each for each in (preprocess, inspect, train, evaluate, fuse, predict, report, models, recipes)},
+    "reproduce": reproduce,
     "bench": BENCHES,
     "submit": submit,
     "demo": demo,
@@ -394,7 +316,3 @@ def defaults(name: str, words: list[str]) -> dict[str, Any]:
 def main() -> None:
     """The `lgd` command."""
     run_command_line(sys.argv[1:], COMMANDS, defaults)
-
-
-if __name__ == "__main__":
-    main()
