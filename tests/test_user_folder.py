@@ -71,21 +71,19 @@ def test_every_stage_works_in_the_embedded_cluster(user: UserFolder, small_video
 
 
 @pytest.mark.usefixtures("joined")
-def test_every_command_works_on_a_running_cluster(user: UserFolder, small_videos: Path):
+def test_commands_work_on_a_running_cluster_and_without_one(user: UserFolder, small_videos: Path):
     def run(*words: object) -> str:
         return user.run(PYTHON_M, *words)
 
     short = ("--transform.crop", 32, "--batch-size", 4, "--epochs", 0.5)
-    run("preprocess", small_videos, "--out", "data", "--short-side", 32)
-    run("train", "nano-rgb", "--data", "data", "--run", "rgb", "--num-workers", 2, *short)
+    run("preprocess", small_videos, "--out", "data", "--short-side", 32, "--streams", "rgb")
+    run("train", "nano-rgb", "--data", "data", "--run", "rgb", "--num-workers", 1, *short)
     run("evaluate", "rgb", "--data", "data", "--out", "rgb.parquet", "--clips", 1)
     run("inspect", "data", "--verify", "--pictures", "pictures", "--videos", 1)
-    run("fuse", "rgb.parquet", "--out", "fused.parquet")
-    run("report", "report.html", "rgb", "rgb.parquet", "fused.parquet")
     run("predict", next(small_videos.rglob("*.mp4")), "--rgb", "rgb", "--render", "drawn.mp4")
     assert (user.folder / "drawn.mp4").exists()
 
 
 @pytest.mark.parametrize("launcher", [CONSOLE_SCRIPT, PYTHON_M], ids=["lgd", "python -m lgd"])
 def test_the_console_script_and_the_module_start_here(user: UserFolder, launcher: tuple[str, ...]):
-    assert user.run(launcher, "models").count(os.linesep) > 5
+    assert user.run(launcher, "recipes").count(os.linesep) > 5
