@@ -19,7 +19,7 @@ HEAD = """# JSON documents
 
 `lgd COMMAND --json` prints one JSON document on stdout and nothing else there. Progress, warnings and errors go to
 stderr. Paths and addresses are as given on the command line. Accuracies are fractions of 1. A key that is described as
-null may be absent in documents of earlier versions.
+null may be absent in documents of earlier versions. An object that several commands have is described once.
 
 This page is written by `make docs` from the dataclasses in the code.
 """
@@ -28,12 +28,15 @@ This page is written by `make docs` from the dataclasses in the code.
 def page(results: Mapping[str, type]) -> str:
     """The page as Markdown. results: by command, the dataclass that it returns."""
     parts = [HEAD]
+    shown: set[type] = set()
     for command, result in results.items():
-        parts.append(f"## lgd {command}\n")
+        parts.append(f"## {command}\n")
         parts.append(_summary(result) + "\n")
         parts.append(_table(result))
-        nested = list(dict.fromkeys(_nested(result)))
-        for inner in nested:
+        for inner in dict.fromkeys(_nested(result)):
+            if inner in shown:  # under an earlier command
+                continue
+            shown.add(inner)
             parts.append(f"### {inner.__name__}\n")
             parts.append(_summary(inner) + "\n")
             parts.append(_table(inner))
@@ -72,7 +75,7 @@ def _table(dataclass: type) -> str:
     rows = [
         f"| `{name}` | {_type_name(hint)} | {texts.get(name, '')} |"
         for name, hint in typing.get_type_hints(dataclass).items()
-        if not name.startswith("_")
+        if not name.startswith("_") and typing.get_origin(hint) is not typing.ClassVar
     ]
     return "\n".join(["| key | type | meaning |", "|---|---|---|", *rows, ""])
 
@@ -89,6 +92,8 @@ def _type_name(hint: Any) -> str:
         return " or ".join(f'"{each}"' for each in arguments)
     if _is_object(hint):
         return str(hint.__name__)
+    if origin in (typing.NotRequired, typing.Required, typing.Annotated):
+        return _type_name(arguments[0])
     if origin is not None and issubclass(origin, Mapping):
         return f"object: string -> {_type_name(arguments[1])}"
     if origin is not None:
@@ -116,10 +121,46 @@ def _is_object(hint: Any) -> bool:
     return typing.is_typeddict(hint) or (isinstance(hint, type) and dataclasses.is_dataclass(hint))
 
 
+def results() -> dict[str, type]:
+    """By command, the dataclass that it returns."""
+    from lgd.benchmarks.flow import FlowBenchmark
+    from lgd.benchmarks.loader import LoaderBenchmark
+    from lgd.benchmarks.preprocess import PreprocessBenchmark
+    from lgd.benchmarks.train import TrainBenchmark
+    from lgd.clusters.submit import StoppedJob
+    from lgd.pipeline.inspection.describe import DatasetDescription
+    from lgd.prediction.predict_files import PredictResult
+    from lgd.preprocessing.job import PreprocessResult
+    from lgd.training.elastic import TrainResult
+    from lgd.training.fusion.comparison import FuseResult
+    from lgd.training.models.model_list import ModelList
+    from lgd.training.recipe_list import RecipeDetails, RecipeList
+    from lgd.training.report.page import ReportResult
+    from lgd.training.reproduce import ReproduceResult
+    from lgd.training.scoring.evaluate import EvaluateResult
+
+    return {
+        "lgd preprocess": PreprocessResult,
+        "lgd inspect": DatasetDescription,
+        "lgd train": TrainResult,
+        "lgd evaluate": EvaluateResult,
+        "lgd fuse": FuseResult,
+        "lgd predict": PredictResult,
+        "lgd report": ReportResult,
+        "lgd models": ModelList,
+        "lgd recipes": RecipeList,
+        "lgd recipes NAME": RecipeDetails,
+        "lgd reproduce, lgd demo": ReproduceResult,
+        "lgd submit --stop": StoppedJob,
+        "lgd bench flow": FlowBenchmark,
+        "lgd bench preprocess": PreprocessBenchmark,
+        "lgd bench loader": LoaderBenchmark,
+        "lgd bench train": TrainBenchmark,
+    }
+
+
 def main(file: str) -> None:
     """Write the page to a file."""
-    from lgd.cli import results
-
     Path(file).write_text(page(results()))
 
 
