@@ -126,7 +126,7 @@ class ScalingBenchmark(StepSettings, ClaimsResult):
             (prediction.nodes, prediction.gbit): getattr(prediction, kind) for prediction in self.predicted
         }
         columns = [Column(f"{bandwidth:g} Gbit/s", justify="right") for bandwidth in bandwidths]
-        table = Table(f"{kind} scaling: nodes", "clips per node", "computation, s", *columns)
+        table = Table("nodes", "clips each", "compute, s", *columns, title=f"{kind} scaling: efficiency")
         for nodes in NODES:
             row = [predicted[nodes, bandwidth] for bandwidth in bandwidths]
             first = row[0]
@@ -266,12 +266,12 @@ def summarize(
         low, high = step_bounds(compute_s[-(-batch // run.workers)], reduce_s)
         nearest = min(max(run.step_s, low), high)
         error = run.step_s / nearest - 1
-        checks.append(Check(**vars(run), predicted_s=(low, high), error=error,
-                            predicted_over_measured=(low / run.step_s, high / run.step_s)))  # fmt: skip
+        ratios = (low / run.step_s, high / run.step_s)
+        checks.append(Check(**vars(run), predicted_s=(low, high), predicted_over_measured=ratios, error=error))
         if abs(error) > MAX_ERROR:
+            workers = f"{run.workers} worker{'s' if run.workers > 1 else ''}"
             not_met.append(
-                f"a step of {run.workers} workers took {1 + error:.2f} times as long as predicted (maximum: "
-                f"{1 + MAX_ERROR:g})"
+                f"a step with {workers} took {1 + error:.2f} times as long as predicted (maximum: {1 + MAX_ERROR:g})"
             )
     return ScalingBenchmark(
         **vars(settings),

@@ -54,7 +54,9 @@ def test_the_prediction_is_compared_with_real_workers():
     assert one.error == pytest.approx(0.1)
     assert two.predicted_s == pytest.approx((4.4, 5.4))
     assert two.predicted_over_measured == pytest.approx((4.4 / 7, 5.4 / 7))
-    assert result.failed == ("claims not met: a step of 2 workers took 1.30 times as long as predicted (maximum: 1.25)")
+    (claim,) = result.claims_not_met
+    assert claim == "a step with 2 workers took 1.30 times as long as predicted (maximum: 1.25)"
+    assert result.failed == f"claims not met: {claim}"
     runs[1] = WorkerRun(2, 5.0, START_UP)  # between the bounds
     result = summarize(SETTINGS, COMPUTE_S, (8, 80), loopback=LOOPBACK, runs=runs)
     assert result.checks[1].error == 0
