@@ -154,6 +154,7 @@ def test_no_sample_is_lost_when_the_server_is_killed_and_replaced(
     assert all(torch.equal(a.video, b.video) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.s3
 def test_a_server_that_stays_unreachable_is_one_line(
     dataset_folder: Path, s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch
 ):

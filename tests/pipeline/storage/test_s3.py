@@ -146,6 +146,7 @@ def test_an_object_of_which_a_part_cannot_be_sent_is_an_error_and_does_not_exist
     assert storage.list_all() == []
 
 
+@pytest.mark.s3
 def test_requests_wait_for_a_store_that_restarts(
     s3_environment: None, fast_retries: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -164,6 +165,7 @@ def test_requests_wait_for_a_store_that_restarts(
             assert storage.read("a") == b"after"
 
 
+@pytest.mark.s3
 def test_requests_wait_for_a_store_that_hangs_for_a_while(s3_environment: None, fast_retries: None):
     port = free_port()
     storage = Storage(s3_url(f"http://127.0.0.1:{port}"))
