@@ -6,5 +6,5 @@ import torch
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
-    """Seed torch: in about one of a hundred small networks with random weights a ReLU passes nothing."""
+    """Seed torch: with some random weights a small network passes no gradient to a part of it."""
     torch.manual_seed(0)
