@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import lgd
 from lgd.clusters.job import STDOUT_MARK
+from lgd.clusters.options import SubmitOptions
 from lgd.pipeline.console.command_line import Command, CommandResult, Commands, Defaults, Line, dispatch
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
@@ -78,11 +79,8 @@ def _failure(exit_code: int) -> str:
 
 def submit_or_follow(
     words: Sequence[str],
-    address: str,
-    variables: Sequence[str],
+    options: SubmitOptions,
     *,
-    follow: str | None,
-    stop: str | None,
     as_json: bool,
     commands: Commands,
     defaults: Defaults,
@@ -91,6 +89,7 @@ def submit_or_follow(
 
     as_json: the result's document is the JSON document of the job's command.
     Raises UsageError for wrong options, and UserError with the job's exit code if the job failed without output."""
+    address, follow, stop = options.address, options.follow, options.stop
     if not address or [bool(words), follow is not None, stop is not None].count(True) != 1:
         raise UsageError("give --address URL and exactly one of: -- COMMAND ..., --follow ID, --stop ID")
     if stop is not None:
@@ -104,7 +103,7 @@ def submit_or_follow(
         check_words([*words], commands, defaults)
         if as_json and "--json" not in words:
             words = (*words, "--json")
-        code = run_job(address, words, variables, keep=keep)
+        code = run_job(address, words, options.env, keep=keep)
     if code and not output:
         error = UserError(_failure(code))
         error.exit_code = code

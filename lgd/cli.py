@@ -294,7 +294,7 @@ def submit(
     """Run a command on a cluster. The job keeps running after Ctrl-C or if the terminal closes."""
     from lgd.clusters.submit import submit_or_follow
 
-    return submit_or_follow(words, as_json=json, commands=COMMANDS, defaults=defaults, **vars(options))
+    return submit_or_follow(words, options, as_json=json, commands=COMMANDS, defaults=defaults)
 
 
 DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
