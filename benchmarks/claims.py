@@ -1,25 +1,22 @@
 """The result of a benchmark that checks claims."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from lgd.pipeline.console.command_line import CommandResult
+from lgd.pipeline.console.command_line import CommandResult, with_json_key
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimsResult(CommandResult):
-    """Result of a benchmark that fails if a claim is not met.
+    """Result of a benchmark that fails if a claim is not met."""
 
-    claims_not_met: one sentence per claim; the JSON document calls it `failed`."""
-
-    claims_not_met: list[str]
-
-    OPTIONAL: ClassVar[tuple[str, ...]] = ()  # fields that the document leaves out if they are None
+    claims_not_met: list[str] = field(metadata=with_json_key("failed"))
+    """The claims that the measurements do not support, one sentence per claim."""
 
     def document(self) -> dict[str, Any]:
-        fields = super().document()
-        fields["failed"] = fields.pop("claims_not_met")
-        return {name: value for name, value in fields.items() if value is not None or name not in self.OPTIONAL}
+        document: dict[str, Any] = super().document()
+        document["failed"] = document.pop("claims_not_met")
+        return document
 
     @property
     def failed(self) -> str:

@@ -12,9 +12,8 @@ Claims: 8 times as fast as OpenCV at 160 x 120 and 6 times at 340 x 256; a mean 
 import itertools
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -24,7 +23,8 @@ import numpy as np
 from rich.table import Column, Table
 
 from lgd.benchmarks.claims import ClaimsResult
-from lgd.pipeline.console.command_line import Line
+from lgd.benchmarks.middlebury import PAIR_FILES, EndPointErrors, end_point_errors, mean_length, middlebury_folders
+from lgd.pipeline.console.command_line import AT_TOP_LEVEL, Line
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import Progress
 from lgd.pipeline.loading.clip_order import evenly_spaced
@@ -39,8 +39,6 @@ FPS = 25.0
 FIRST_FRAME = 5  # of each video: many videos begin with a black frame
 SHORT_SIDE = 256  # of the decoded frames before they are resized, pixels
 SIZES = {"160x120": (160, 120), "340x256": (340, 256)}
-PAIR_FILES = ("frame10.png", "frame11.png", "flow10.flo")  # of Middlebury
-UNKNOWN_FLOW = 1e9  # Middlebury marks pixels of unknown motion with larger values
 
 MIN_RATIO = {"160x120": 8, "340x256": 6}
 MAX_DIFFERENCE = 0.1  # pixels, mean over all pairs
@@ -62,13 +60,18 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class PairSummary:
-    """Pairs of frames, summarized: medians of the milliseconds per pair and of the ratio, means of the lengths."""
+    """Pairs of frames, summarized."""
 
     opencv_ms: float
+    """Time of OpenCV's solver per pair, milliseconds, median."""
     numba_ms: float
+    """Time of the numba solver per pair, milliseconds, median."""
     ratio: float
+    """How many times as fast numba is as OpenCV, median."""
     motion_px: float
+    """Mean length of OpenCV's flow vectors, pixels."""
     mean_difference_px: float
+    """Mean length of the difference between both solvers' vectors, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,7 @@ class VideoSummary(PairSummary):
     """The pairs of one video."""
 
     video: str
+    """Path of the video in the folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,38 +87,35 @@ class SizeSummary(PairSummary):
     """The pairs of all videos at one size."""
 
     videos: list[VideoSummary]
+    """The same for the pairs of each video alone."""
 
 
 @dataclass(frozen=True)
 class SkippedVideo:
-    """A video that cannot be used. reason: as in rejected.parquet. detail: one sentence."""
+    """A video that cannot be used."""
 
     video: str
+    """Path of the video in the folder."""
     reason: str
+    """Reason, as in rejected.parquet."""
     detail: str
-
-
-@dataclass(frozen=True)
-class EndPointErrors:
-    """Mean end-point errors of both solvers on one pair, pixels."""
-
-    opencv_epe: float
-    numba_epe: float
+    """One sentence that explains it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowBenchmark(ClaimsResult):
-    """The result of `lgd bench flow`.
-
-    warm_up_s: seconds to compile the solver or to load it from the cache. left_out: videos that cannot be used. sizes:
-    by size, such as 160x120; the JSON document has them at its top level. stages: size -> stage of the numba solver ->
-    its share of the time. middlebury: by name of the pair; None if the folder holds no pairs."""
+    """Result of `lgd bench flow`."""
 
     warm_up_s: float
+    """Time to compile the solver or to load it from the cache, seconds."""
     left_out: list[SkippedVideo]
-    sizes: dict[str, SizeSummary]
+    """Videos that cannot be used."""
+    sizes: dict[str, SizeSummary] = field(metadata=AT_TOP_LEVEL)
+    """Results by size of the frames, such as 160x120."""
     stages: dict[str, dict[str, float]]
+    """By size and stage of the numba solver, the fraction of its time."""
     middlebury: dict[str, EndPointErrors] | None
+    """End-point errors by name of the Middlebury pair; only if the folder has such pairs."""
 
     OPTIONAL: ClassVar[tuple[str, ...]] = ("middlebury",)
 
@@ -279,48 +280,6 @@ def stage_shares(clips: Sequence[np.ndarray]) -> dict[str, float]:
         "median": seconds["median"] / total,
     }
     return {**shares, "pyramid_and_rest": 1 - sum(shares.values())}
-
-
-def middlebury_folders(data: Path, files: Sequence[str]) -> dict[str, Path]:
-    """Return the folders that hold a pair and its true flow, by name; by path if a name occurs twice.
-
-    files: relative to data."""
-    existing = set(files)
-    prefixes = [file.removesuffix(PAIR_FILES[-1]) for file in files if Path(file).name == PAIR_FILES[-1]]
-    folders = [data / prefix for prefix in prefixes if all(prefix + name in existing for name in PAIR_FILES)]
-    names = Counter(folder.name for folder in folders)
-    return {folder.name if names[folder.name] == 1 else str(folder.relative_to(data)): folder for folder in folders}
-
-
-def end_point_errors(folder: Path) -> EndPointErrors:
-    """Return the end-point errors on a Middlebury pair. Raises UserError if the folder does not hold a valid pair."""
-    pictures = [cv2.imread(str(folder / name), cv2.IMREAD_GRAYSCALE) for name in PAIR_FILES[:2]]
-    frames = [picture for picture in pictures if picture is not None]
-    truth = read_flo(folder / PAIR_FILES[2])
-    if [frame.shape for frame in frames] != [truth.shape[:2]] * 2:
-        raise UserError(f"{folder} does not contain two pictures and a flow of the same size")
-    known = (np.abs(truth) < UNKNOWN_FLOW).all(axis=-1)
-    opencv, numba = (
-        mean_length(compute_flow(np.stack(frames), backend=backend)[0][known] - truth[known])
-        for backend in ("opencv", "numba")
-    )
-    return EndPointErrors(opencv, numba)
-
-
-def read_flo(path: Path) -> np.ndarray:
-    """Read a Middlebury .flo file: float32 H x W x 2 (x, y) in pixels; values above 1e9 mean unknown motion.
-
-    Raises UserError for any other file."""
-    content = path.read_bytes()
-    width, height = np.frombuffer(content, "<i4", 2, offset=4) if len(content) >= 12 else (0, 0)
-    if content[:4] != b"PIEH" or len(content) != 12 + 8 * width * height:
-        raise UserError(f"{path} is not a complete Middlebury flow file")
-    return np.frombuffer(content, "<f4", offset=12).reshape(height, width, 2)
-
-
-def mean_length(vectors: np.ndarray) -> float:
-    """Return the mean length of vectors (... x 2)."""
-    return float(np.hypot(vectors[..., 0], vectors[..., 1]).mean())
 
 
 def claims_not_met(sizes: Mapping[str, SizeSummary], middlebury: Mapping[str, EndPointErrors]) -> list[str]:

@@ -58,48 +58,60 @@ Round = dict[str, dict[str, dict[str, dict[str, float]]]]  # loader -> case -> v
 
 @dataclass(frozen=True, kw_only=True)
 class CaseNumbers:
-    """Numbers of one case, medians over the rounds.
-
-    clips_per_s_per_core, taken_share: by loader. taken_share: fraction of the time in which other processes used the
-    core. ratios: ours over each other loader. dataloader: the faster number of workers of the torch DataLoaders."""
+    """Numbers of one case, medians over the rounds."""
 
     clips_per_s_per_core: dict[str, float]
+    """Clips per second on one core by loader."""
     ratios: dict[str, float]
+    """Our speed divided by that of each other loader: ours_over_pyav and so on."""
     dataloader: dict[str, str]
+    """The faster number of workers of each torch DataLoader, by loader."""
     taken_share: dict[str, float]
+    """Fraction of the time in which other processes used the core, by loader."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlowNumbers(CaseNumbers):
-    """Numbers of the clips of flow. mean_error_of_255: mean absolute difference from OpenCV's decoder."""
+    """Numbers of the clips of flow, medians over the rounds."""
 
     mean_error_of_255: float
+    """Mean absolute difference from OpenCV's decoder, of 255."""
 
 
 @dataclass(frozen=True)
 class S3Numbers:
-    """Our loader with the dataset on a local S3 server. ratio_to_local: speed compared with a local folder."""
+    """Our loader with the dataset on an S3 server on this machine, medians over the rounds."""
 
     clips_per_s_per_core: float
+    """Clips per second on one core."""
     ratio_to_local: float
+    """Speed divided by that with a local folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderBenchmark(CaseNumbers, ClaimsResult):
-    """The result of `lgd bench loader`. The numbers at the top level are those of 16 frames of rgb.
-
-    codecs: codec -> number of videos. short_side, crop: pixels. s3: None unless measured."""
+    """Result of `lgd bench loader`. The numbers at the top level are those of 16 frames of rgb."""
 
     videos: int
+    """Number of videos in the dataset."""
     codecs: dict[str, int]
+    """Number of videos by codec."""
     short_side: int
+    """Short side of the frames, pixels."""
     crop: int
+    """Side of the square crop, pixels."""
     rounds: int
+    """Number of rounds."""
     mean_error_of_255: float
+    """Mean absolute difference from OpenCV's decoder, of 255."""
     bytes_read_per_byte_used: float
+    """Bytes that our loader reads, divided by the bytes of the frames that it uses."""
     frames128: CaseNumbers
+    """Numbers of clips of 128 frames of rgb."""
     flow: FlowNumbers
+    """Numbers of clips of 16 frames of flow."""
     s3: S3Numbers | None
+    """Numbers with the dataset on an S3 server; only if measured."""
 
     OPTIONAL: ClassVar[tuple[str, ...]] = ("s3",)
 

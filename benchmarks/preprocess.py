@@ -101,44 +101,59 @@ class SolverMilliseconds:
     """Milliseconds of TV-L1 per pair on one core."""
 
     ours: float
+    """Our solver, milliseconds per pair."""
     opencv: float
+    """OpenCV's solver, milliseconds per pair."""
 
 
 @dataclass(frozen=True)
 class CoreHours:
-    """Projected core-hours to preprocess a collection with our TV-L1 and with OpenCV's. clips: number of its clips."""
+    """Projected core-hours to preprocess a collection of clips."""
 
     clips: int
+    """Number of clips in the collection."""
     ours: float
+    """Core-hours with our TV-L1."""
     with_opencv_tvl1: float
+    """Core-hours with OpenCV's TV-L1."""
 
 
 @dataclass(frozen=True)
 class PreprocessBenchmark(CommandResult):
-    """The result of `lgd bench preprocess`.
-
-    source_s: length of all videos, seconds. stages: stage -> fraction of the worker time. decode_and_flow: decoding,
-    resizing and flow together. outside_stages: fraction of the wall time of a single worker. two_workers_over_one:
-    speed-up by the second worker. wall_s: number of workers -> seconds of each run. videos_per_s, flow_pairs_per_s:
-    with two workers. worker_s_a_source_s: worker time per second of video. core_hours: by collection. assumptions: of
-    the projection, one sentence each."""
+    """Result of `lgd bench preprocess`."""
 
     videos: int
+    """Number of videos in the dataset that each run creates."""
     rejected: int
+    """Number of rejected videos."""
     shards: int
+    """Number of shards in the dataset."""
     source_s: float
+    """Duration of all videos together, seconds."""
     short_side: int
+    """Short side of the frames, pixels."""
     stages: dict[str, float]
+    """Fraction of the worker time by stage."""
     decode_and_flow: float
+    """Fraction of the worker time of decoding, resizing and flow together."""
     outside_stages: float
+    """Fraction of a single worker's wall time that is outside the stages."""
     two_workers_over_one: float
+    """How many times as fast two workers are as one."""
     wall_s: dict[str, list[float]]
+    """Time of each run by number of workers, seconds."""
     videos_per_s: float
+    """Videos per second with two workers."""
     flow_pairs_per_s: float
+    """Frame pairs per second with two workers."""
     worker_s_a_source_s: float
+    """Worker time per second of video, seconds."""
     tvl1_ms: SolverMilliseconds
+    """Time of TV-L1 per pair on one core."""
     core_hours: dict[str, CoreHours]
+    """Projected cost by collection of clips."""
     assumptions: list[str]
+    """Assumptions of the projection, one sentence each."""
 
     def lines(self) -> list[Line]:
         stages = Table("worker time", Column("share", justify="right"))

@@ -48,53 +48,68 @@ Round = dict[str, dict[str, Any]]  # variant -> numbers of `train_child.measure`
 
 @dataclass(frozen=True)
 class VariantNumbers:
-    """Numbers of one variant, medians over the rounds.
-
-    step_s: seconds per step. gmac_per_s: 10^9 multiply-accumulates per second. data_wait: fraction of the time spent
-    waiting for data. memory_mb: peak, MB."""
+    """Numbers of one variant, medians over the rounds."""
 
     step_s: float
+    """Time per step, seconds."""
     clips_per_s: float
+    """Clips per second."""
     gmac_per_s: float
+    """10^9 multiply-accumulates per second."""
     data_wait: float
+    """Fraction of the time spent waiting for data."""
     memory_mb: float
+    """Peak memory of all rounds, MB: of the GPU, or of the process on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSettings:
-    """What is measured: the recipe and its fields, the size of the network, the device.
-
-    frames, crop: of a clip; crop in pixels. batch, micro_batch: clips. threads: for computation on a CPU. steps: per
-    round."""
+    """What is measured: the recipe and its fields, the size of the network, the device."""
 
     recipe: str
+    """Name of the recipe."""
     model: str
+    """Name of the network."""
     frames: int
+    """Frames per clip."""
     crop: int
+    """Side of the square crop, pixels."""
     batch: int
+    """Clips per step."""
     micro_batch: int | None
+    """Maximum clips that are computed at the same time; null (None) without a maximum."""
     precision: str
+    """Precision of the network."""
     compile: bool
+    """Whether torch.compile compiles the network."""
     parameters: int
+    """Number of parameters of the network."""
     forward_gmac_per_clip: float
+    """10^9 multiply-accumulates per clip and forward pass."""
     device: str
+    """Name of the GPU, or "cpu"."""
     threads: int
+    """Threads for computation on a CPU."""
     rounds: int
+    """Number of rounds."""
     steps: int
+    """Measured steps per round."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBenchmark(StepSettings, ClaimsResult):
-    """The result of `lgd bench train`.
-
-    data: None without a dataset. ratios: of speed and memory, ours over plain; of speed, the dataset's clips over
-    random clips. ours_of_bf16_peak: fraction of the GPU's peak; None for an unknown device."""
+    """Result of `lgd bench train`."""
 
     ours: VariantNumbers
+    """The recipe as configured, with random clips."""
     plain: VariantNumbers
+    """What a first script would do: float32, eager, the complete batch at once; with random clips."""
     data: VariantNumbers | None
+    """The recipe as configured, with clips of the dataset; only with a dataset."""
     ratios: dict[str, float]
+    """Speed and memory of ours divided by plain; speed with the dataset's clips divided by random clips."""
     ours_of_bf16_peak: float | None
+    """Fraction of the GPU's bfloat16 peak; only for a GPU whose peak is known."""
 
     OPTIONAL: ClassVar[tuple[str, ...]] = ("data", "ours_of_bf16_peak")
 

@@ -45,10 +45,12 @@ EXIT_INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class StoppedJob(CommandResult):
-    """The result of `lgd submit --stop`. status: in Ray's words: STOPPED, or how the job had ended before."""
+    """Result of `lgd submit --stop`."""
 
     job: str
+    """ID of the job."""
     status: str
+    """State of the job in Ray's words: STOPPED, or how the job had ended before."""
 
     def lines(self) -> list[Line]:
         return [f"{self.job}: {self.status.lower()}"]

@@ -19,7 +19,9 @@ from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
 
 
 class ClassProbability(ClassName):
-    """A class and its probability."""
+    """A class and its probability.
+
+    class: Class name."""
 
     probability: float
     """Probability, 0 to 1."""
@@ -38,7 +40,7 @@ class PredictedVideo(TypedDict):
     frames: int
     """Frames at the frame rate of the first run's dataset."""
     seconds: float
-    """Duration of the video."""
+    """Duration of the video, seconds."""
     render: NotRequired[str]
     """The video with the predictions drawn, if it was asked for."""
 

@@ -7,8 +7,8 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
@@ -40,12 +40,11 @@ class TrainResult(CommandResult):
     val_top1: float | None = None
     """Top-1 accuracy on the validation split after the last step, a fraction of 1."""
     val_top5: float | None = None
-    """Top-5 accuracy."""
+    """Top-5 accuracy on the validation split after the last step, a fraction of 1."""
     val_videos: int | None = None
     """Videos of the validation split."""
 
-    def document(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("val_top1", "val_top5", "val_videos")
 
     def lines(self) -> list[Line]:
         accuracy = "" if self.val_top1 is None else f"; validation top-1 {self.val_top1:.1%}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.pipeline.console.command_line import AT_TOP_LEVEL, IS_THE_DOCUMENT, CommandResult, Line
 from lgd.training.config_file import option_name, to_flat_dict
 from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, recipe_named
 
@@ -15,7 +15,7 @@ from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, recipe_nam
 class RecipeList(CommandResult):
     """Result of `lgd recipes`. The JSON document maps each name to the fields of that recipe."""
 
-    recipes: Mapping[str, TrainConfig] = field(default_factory=lambda: RECIPES)
+    recipes: Mapping[str, TrainConfig] = field(default_factory=lambda: RECIPES, metadata=IS_THE_DOCUMENT)
     """Recipes by name."""
 
     def document(self) -> dict[str, dict[str, Any]]:
@@ -34,11 +34,11 @@ class RecipeList(CommandResult):
 
 @dataclass(frozen=True)
 class RecipeDetails(CommandResult):
-    """Result of `lgd recipes NAME`. The JSON document holds the name as "recipe" and every field of the recipe."""
+    """Result of `lgd recipes NAME`. The JSON document has the name of the recipe and every field of it."""
 
     recipe: str
     """Name of the recipe."""
-    config: TrainConfig
+    config: TrainConfig = field(metadata=AT_TOP_LEVEL)
     """Its configuration."""
 
     def document(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class ReproduceResult(CommandResult):
-    """Result of `lgd reproduce` and `lgd demo`. Metrics are None if a video of the split has no label."""
+    """Result of `lgd reproduce` and `lgd demo`. Metrics are null (None) if a video of the split has no label."""
 
     rgb: Metrics | None
     """Metrics of the RGB stream."""
@@ -23,11 +23,11 @@ class ReproduceResult(CommandResult):
     fused: Metrics | None
     """Metrics of both streams, fused with equal weights."""
     seconds: dict[str, float]
-    """Duration of each stage."""
+    """Duration of each stage, seconds."""
     out: str
     """Folder of runs, scores and report."""
     report: str
-    """The report."""
+    """File of the report."""
 
     def lines(self) -> list[Line]:
         stages = Table("stage", "seconds")

@@ -12,7 +12,7 @@ import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, ClassVar
 
 from rich.console import Console
 from rich.table import Table
@@ -30,11 +30,23 @@ INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 Line = str | Table  # what a command prints: a line of text, or a table
 
+# Metadata of the fields of a result whose `document` does not have them as keys; docs/json.md is written from it.
+IS_THE_DOCUMENT: Mapping[str, str] = {"json_place": "document"}  # the value of the field is the document
+AT_TOP_LEVEL: Mapping[str, str] = {"json_place": "top level"}  # the keys of the field's value are at the top level
+
+
+def with_json_key(key: str) -> dict[str, str]:
+    """Return the metadata of a field that has a different key in the document."""
+    return {"json_key": key}
+
 
 class CommandResult(ABC):
     """What a command returns: a frozen dataclass derived from this class.
 
     Its fields are the JSON document of `--json`; `lines` is what a person reads."""
+
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    """Fields that the document leaves out if they are None."""
 
     @abstractmethod
     def lines(self) -> list[Line]:
@@ -42,7 +54,8 @@ class CommandResult(ABC):
 
     def document(self) -> Any:
         """The JSON document: the fields, unless a subclass says otherwise."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
+        fields: dict[str, Any] = dataclasses.asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
+        return {name: value for name, value in fields.items() if value is not None or name not in self.OPTIONAL}
 
     @property
     def failed(self) -> str:

@@ -1,9 +1,8 @@
 """`lgd inspect`: the numbers of a dataset, and on request its verification, pictures and index files for DALI."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.compute as pc
 from rich.table import Table
@@ -37,6 +36,8 @@ class StreamDescription:
     saturated: float | None = None
     """Mean fraction of the flow vectors of a video that exceed the bound; only for flow."""
 
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("saturated",)
+
 
 @dataclass(frozen=True)
 class DatasetDescription(CommandResult):
@@ -57,14 +58,15 @@ class DatasetDescription(CommandResult):
     problems: list[str] | None = None
     """With --verify: one line per problem; empty if the dataset is valid."""
     pictures: list[DrawnVideo] | None = None
-    """With --pictures: for each drawn video its file, key, split and class, the numbers of the frames shown (from 0),
-    and full_color_px, the speed that has the full color (pixels per frame; null without flow)."""
+    """With --pictures: the drawn videos."""
     dali_indexes: list[str] | None = None
     """With --dali-index: the files in that folder, one per shard."""
 
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("problems", "pictures", "dali_indexes")
+
     def document(self) -> dict[str, Any]:
-        """Return the fields, without those that are None."""
-        document = _without_none(dataclasses.asdict(self))
+        """Return the fields, without optional ones that are None; also in the streams."""
+        document: dict[str, Any] = super().document()
         return {**document, "streams": {name: _without_none(stream) for name, stream in document["streams"].items()}}
 
     def lines(self) -> list[Line]:

@@ -38,12 +38,24 @@ PAPER: Color = (232, 232, 232)  # not white, because flow is white where nothing
 # stays pale.
 OUTLIERS, MIN_FULL_COLOR = 0.02, 0.05
 
-# One drawn video: its file; key, split and class; the numbers of the frames shown (from 0); and the speed that has the
-# full color, pixels per frame (None without flow).
-DrawnVideo = TypedDict(
-    "DrawnVideo",
-    {"file": str, "key": str, "split": str, "class": str, "frames": list[int], "full_color_px": float | None},
-)
+_ClassName = TypedDict("_ClassName", {"class": str})  # in this form, since `class` is a keyword of Python
+
+
+class DrawnVideo(_ClassName):
+    """A video that was drawn.
+
+    class: Class name of the video."""
+
+    file: str
+    """Path of the picture."""
+    key: str
+    """Key of the video."""
+    split: str
+    """Split of the video."""
+    frames: list[int]
+    """Numbers of the frames shown, from 0."""
+    full_color_px: float | None
+    """Speed that has the full color, pixels per frame; null (None) without flow."""
 
 
 @dataclass(frozen=True)

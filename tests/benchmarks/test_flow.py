@@ -6,23 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-import cv2
-import numpy as np
 import pytest
 from rich.console import Console
 
 from lgd.benchmarks import flow
-from lgd.benchmarks.flow import (
-    EndPointErrors,
-    Pair,
-    SizeSummary,
-    claims_not_met,
-    end_point_errors,
-    middlebury_folders,
-    read_flo,
-    summarize,
-)
+from lgd.benchmarks.flow import Pair, SizeSummary, claims_not_met, summarize
+from lgd.benchmarks.middlebury import EndPointErrors
 from lgd.pipeline.console.errors import UserError
+from tests.benchmarks.test_middlebury import write_pair
 
 SIZES = {"64x48": (64, 48), "80x64": (80, 64)}
 
@@ -31,18 +22,6 @@ SIZES = {"64x48": (64, 48), "80x64": (80, 64)}
 def _small_sizes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(flow, "SIZES", SIZES)
     monkeypatch.setattr(flow, "MIN_RATIO", {})
-
-
-def write_pair(folder: Path) -> None:
-    """Write a Middlebury pair with a motion of 1 pixel to the right; the motion of the first row is unknown."""
-    folder.mkdir(parents=True)
-    texture = cv2.resize(np.random.default_rng(0).uniform(0, 255, (12, 16)), (81, 60), interpolation=cv2.INTER_CUBIC)
-    picture = np.clip(texture, 0, 255).astype(np.uint8)
-    cv2.imwrite(str(folder / "frame10.png"), picture[:, 1:])
-    cv2.imwrite(str(folder / "frame11.png"), picture[:, :-1])
-    truth = np.tile(np.array([1, 0], "<f4"), (60, 80, 1))
-    truth[0] = 1e10
-    (folder / "flow10.flo").write_bytes(b"PIEH" + np.array([80, 60], "<i4").tobytes() + truth.tobytes())
 
 
 @pytest.fixture
@@ -125,27 +104,3 @@ def test_claims_that_are_not_met_are_listed(monkeypatch: pytest.MonkeyPatch):
         "Venus: end-point error of 0.511 px (OpenCV: 0.500)",
     ]
     assert claims_not_met(at_64x48(good), {}) == []
-
-
-def test_folders_of_pairs_have_unique_names_and_incomplete_ones_are_ignored(tmp_path: Path):
-    files = [f"{folder}/{name}" for folder in ("a/Venus", "b/Venus", "c/Urban") for name in flow.PAIR_FILES]
-    folders = middlebury_folders(tmp_path, [*files, "d/Grove/flow10.flo"])
-    assert {name: folder.relative_to(tmp_path).as_posix() for name, folder in folders.items()} == {
-        "a/Venus": "a/Venus",
-        "b/Venus": "b/Venus",
-        "Urban": "c/Urban",
-    }
-    assert middlebury_folders(tmp_path, list(flow.PAIR_FILES)) == {tmp_path.name: tmp_path}
-
-
-def test_files_that_are_not_a_pair_are_a_user_error(data: Path):
-    folder = data / "pairs" / "shift"
-    content = (folder / "flow10.flo").read_bytes()
-    for damaged in (b"", content[:-1], b"text" + content[4:]):
-        (folder / "flow10.flo").write_bytes(damaged)
-        with pytest.raises(UserError, match="not a complete Middlebury flow file"):
-            read_flo(folder / "flow10.flo")
-    (folder / "flow10.flo").write_bytes(content)
-    (folder / "frame11.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="of the same size"):
-        end_point_errors(folder)

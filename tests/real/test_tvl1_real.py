@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lgd.benchmarks import flow as benchmark
+from lgd.benchmarks.middlebury import read_flo
 from lgd.pipeline.dataset.flow_code import default_bound, encode
 from lgd.preprocessing.flow.tvl1 import compute_flow
 
@@ -42,7 +43,7 @@ def mean_difference(a: np.ndarray, b: np.ndarray) -> float:
 def middlebury(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the center of a pair, 320 x 240 pixels, and its true flow; the benchmark solves the complete pairs."""
     frames = [cv2.imread(str(folder / f"frame{number}.png"), cv2.IMREAD_GRAYSCALE) for number in (10, 11)]
-    truth = benchmark.read_flo(folder / "flow10.flo")
+    truth = read_flo(folder / "flow10.flo")
     top, left = (truth.shape[0] - 240) // 2, (truth.shape[1] - 320) // 2
     center = np.s_[..., top : top + 240, left : left + 320]
     return np.stack([frame for frame in frames if frame is not None])[center], truth[top : top + 240, left : left + 320]

@@ -1,11 +1,11 @@
 """`lgd models`: list the networks with their sizes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rich.table import Table
 
-from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.pipeline.console.command_line import IS_THE_DOCUMENT, CommandResult, Line
 from lgd.pipeline.console.errors import UsageError
 from lgd.training.models.config import MODELS, ModelConfig
 from lgd.training.models.zoo import count
@@ -16,10 +16,13 @@ class ModelRow:
     """One network. Sizes are those for RGB and training crops."""
 
     name: str
+    """Name of the network family."""
     stage: int
     """Training stage, 1 or 2."""
     classes: int
+    """Number of classes."""
     parameters: int
+    """Number of parameters."""
     gmac: float
     """10^9 multiply-accumulates per clip."""
     input: tuple[int, int, int, int]
@@ -30,7 +33,8 @@ class ModelRow:
 class ModelList(CommandResult):
     """Result of `lgd models`. The JSON document is the list of rows."""
 
-    rows: tuple[ModelRow, ...]
+    rows: tuple[ModelRow, ...] = field(metadata=IS_THE_DOCUMENT)
+    """One row per network, number of frames and training stage."""
 
     def document(self) -> list[dict[str, Any]]:
         return [{**asdict(row), "input": list(row.input)} for row in self.rows]

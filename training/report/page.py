@@ -46,31 +46,36 @@ PANELS = {
 
 @dataclass(frozen=True)
 class ScoresContent:
-    """What the report shows of the score files of the same videos.
-
-    classes, videos: how many. files: short name -> its numbers (`metrics.summary`); None without labels. examples:
-    kind (fixed, broken, wrong, right, unknown) -> number of example videos."""
+    """What the report shows of the score files of the same videos."""
 
     split: str
+    """Split of the videos."""
     classes: int
+    """Number of classes."""
     videos: int
+    """Number of videos."""
     files: dict[str, Metrics | None]
+    """Metrics by short name of the score file; null (None) if a video has no label."""
     examples: dict[str, int]
+    """Number of example videos by kind: fixed, broken, wrong, right, unknown."""
 
 
 @dataclass(frozen=True)
 class ReportResult(CommandResult):
-    """The result of `lgd report`.
-
-    out: the report's file. bytes: its size. runs: short name -> the run's folder and its result. datasets: their
-    folders. notes: problems, which the page lists as well."""
+    """Result of `lgd report`."""
 
     out: str
+    """File of the report."""
     bytes: int
+    """Size of the file, bytes."""
     runs: dict[str, dict[str, Any]]
+    """By short name of the run, its folder (`run`) and its result, as `lgd train` prints it."""
     scores: list[ScoresContent]
+    """One entry per group of score files of the same videos."""
     datasets: list[str]
+    """Folders of the datasets."""
     notes: list[str]
+    """Problems, one sentence each, which the page lists as well."""
 
     def lines(self) -> list[Line]:
         return [*self.notes, f"{self.out}: {self.bytes / 1e6:.1f} MB"]

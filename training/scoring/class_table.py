@@ -20,7 +20,9 @@ ClassName = TypedDict("ClassName", {"class": str})  # in this form, since `class
 
 
 class ClassRow(ClassName):
-    """Accuracy and confusions of one class."""
+    """Accuracy and confusions of one class.
+
+    class: Class name."""
 
     videos: int
     """Videos of the class."""

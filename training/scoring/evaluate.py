@@ -15,8 +15,8 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -80,8 +80,7 @@ class EvaluateResult(CommandResult):
     intervals: dict[str, list[float]] | None = None
     """95 % interval, [low, high], of top1 and top5 (Wilson score) and of mean_class (bootstrap)."""
 
-    def document(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("top1", "top5", "mean_class", "ece", "nll", "intervals")
 
     def lines(self) -> list[Line]:
         summary = f"{self.out}: {self.videos} videos, {self.protocol}"
