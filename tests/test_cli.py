@@ -1,4 +1,4 @@
-"""What a user's mistakes come to: one line on stderr, the right exit code, nothing on stdout."""
+"""The command line as a user meets it: help, one line on stderr for a mistake, exit codes, one JSON document."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
     return run
 
 
-def test_every_verb_explains_its_options(call):
+def test_every_command_explains_its_options(call):
     code, out, _ = call("--help")
     assert code == 0
     assert all(command in out for command in cli.COMMANDS)
@@ -127,14 +127,14 @@ def test_users_mistakes_are_one_line_and_exit_code_1(call, tmp_path: Path, datas
 
 def test_inspect_describes_the_dataset_and_its_json_agrees(call, dataset_folder: Path):
     code, out, _ = call("inspect", dataset_folder, "--verify", "--json")
-    about = json.loads(out)
+    document = json.loads(out)
     assert code == 0
-    assert about["videos"] == 18
-    assert sum(about["splits"].values()) == 18
-    assert about["classes"] == ["down", "grow", "shrink", "sideways", "spin", "up"]
-    assert about["streams"]["rgb"]["frames"] == 18 * 40
-    assert about["streams"]["flow"]["frames"] == 18 * 39
-    assert about["problems"] == []
+    assert document["videos"] == 18
+    assert sum(document["splits"].values()) == 18
+    assert document["classes"] == ["down", "grow", "shrink", "sideways", "spin", "up"]
+    assert document["streams"]["rgb"]["frames"] == 18 * 40
+    assert document["streams"]["flow"]["frames"] == 18 * 39
+    assert document["problems"] == []
     text = call("inspect", dataset_folder)[1]
     assert "18 videos in 6 classes" in text
     assert "720" in text

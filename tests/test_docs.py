@@ -67,7 +67,6 @@ def example(hint: Any, with_optional: bool) -> Any:
         ("lgd inspect", ["inspect", "DATASET"]),
         ("lgd inspect", ["inspect", "DATASET", "--verify", "--pictures", "OUT", "--dali-index", "OUT"]),
     ],
-    ids=" ".join,
 )
 def test_a_printed_document_has_the_keys_of_the_page(
     command: str,

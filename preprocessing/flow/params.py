@@ -1,6 +1,9 @@
 """Parameters of TV-L1 optical flow."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from tyro.conf import arg
 
 from lgd.pipeline.console.errors import UsageError
 
@@ -18,7 +21,7 @@ class TVL1Params:
     """
 
     tau: float = 0.25  # time step of the dual variable
-    lambda_: float = 0.15  # weight of the data term: smaller is smoother
+    lambda_: Annotated[float, arg(name="lambda")] = 0.15  # weight of the data term: smaller is smoother
     theta: float = 0.3  # coupling of the data and the smoothness term: smaller is tighter
     scales: int = 5  # maximum number of scales of the image pyramid; a scale has at least 16 rows and columns
     scale_step: float = 0.8  # size of a scale relative to the next finer one
@@ -31,10 +34,12 @@ class TVL1Params:
     def __post_init__(self) -> None:
         for name in ("tau", "lambda_", "theta", "scales", "warps", "inner_iterations", "outer_iterations"):
             if not getattr(self, name) > 0:
-                raise UsageError(f"TV-L1 {name} must be greater than 0, not {getattr(self, name)}")
+                raise UsageError(
+                    f"--flow.tvl1.{name.strip('_').replace('_', '-')} must be greater than 0, not {getattr(self, name)}"
+                )
         if not 0 < self.scale_step < 1:
-            raise UsageError(f"TV-L1 scale_step must be between 0 and 1, not {self.scale_step}")
+            raise UsageError(f"--flow.tvl1.scale-step must be between 0 and 1, not {self.scale_step}")
         if not self.epsilon >= 0:
-            raise UsageError(f"TV-L1 epsilon must be 0 or more, not {self.epsilon}")
+            raise UsageError(f"--flow.tvl1.epsilon must be 0 or more, not {self.epsilon}")
         if self.median_filtering not in (1, 3, 5):
-            raise UsageError(f"TV-L1 median_filtering must be 1, 3 or 5, not {self.median_filtering}")
+            raise UsageError(f"--flow.tvl1.median-filtering must be 1, 3 or 5, not {self.median_filtering}")

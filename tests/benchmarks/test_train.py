@@ -96,6 +96,7 @@ def test_multiply_accumulates_depend_on_the_size_of_the_frames():
     assert count(NANO.model, 6, 3, size=112).gmac == pytest.approx(4 * count(NANO.model, 6, 3).gmac, rel=0.01)
 
 
+@pytest.mark.cluster
 def test_the_recipe_is_an_argument_and_its_fields_are_options(dataset_folder: Path):
     small = ("--batch-size", 1, "--transform.crop", 48, "--steps", 1, "--rounds", 1, "--json")
     done = run_lgd("bench", "train", "nano-flow", "--data", dataset_folder, *small)

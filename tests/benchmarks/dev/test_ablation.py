@@ -140,6 +140,7 @@ def test_the_table_shows_mean_and_sample_standard_deviation_over_the_seeds():
     assert "9.000 ± 0.707" in text.getvalue()
 
 
+@pytest.mark.cluster
 def test_the_file_is_complete_and_does_not_depend_on_the_number_of_processes(
     dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):

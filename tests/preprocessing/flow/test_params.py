@@ -22,9 +22,18 @@ def test_defaults_are_those_of_opencv():
 
 @pytest.mark.parametrize(
     "change",
-    [{"tau": 0}, {"theta": -1}, {"warps": 0}, {"scale_step": 1}, {"epsilon": float("nan")}, {"median_filtering": 7}],
+    [
+        {"tau": 0},
+        {"lambda_": 0},
+        {"theta": -1},
+        {"warps": 0},
+        {"scale_step": 1},
+        {"epsilon": float("nan")},
+        {"median_filtering": 7},
+    ],
     ids=str,
 )
 def test_invalid_parameters_are_rejected(change):
-    with pytest.raises(UsageError, match=next(iter(change))):
+    option = next(iter(change)).strip("_").replace("_", "-")
+    with pytest.raises(UsageError, match=f"^--flow.tvl1.{option} must"):
         TVL1Params(**change)

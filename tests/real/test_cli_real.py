@@ -1,4 +1,4 @@
-"""The verbs on real videos."""
+"""Commands on real videos."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ from lgd.clusters.testbed.processes import run_lgd
 
 @pytest.mark.cluster
 def test_every_labelled_video_and_clip_is_in_the_dataset_or_rejected_with_a_reason(data: Path, tmp_path: Path):
-    """And what webdataset, the index and the table say of them agrees."""
+    """The tables together contain each file of the list exactly once."""
     folders = ("labelled", "clips", "broken")
     paths = sorted(p.relative_to(data) for f in folders for p in (data / f).rglob("*") if p.is_file())
     listing = tmp_path / "list.csv"
@@ -27,8 +27,8 @@ def test_every_labelled_video_and_clip_is_in_the_dataset_or_rejected_with_a_reas
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     videos, rejected = pq.read_table(out / "videos.parquet"), pq.read_table(out / "rejected.parquet")
-    accounted = videos.column("path").to_pylist() + rejected.column("path").to_pylist()
-    assert sorted(accounted) == sorted([*map(str, paths), "labelled/weizmann4/bend/s99.avi"])
+    listed = videos.column("path").to_pylist() + rejected.column("path").to_pylist()
+    assert sorted(listed) == sorted([*map(str, paths), "labelled/weizmann4/bend/s99.avi"])
     assert (outcome["videos"], outcome["rejected"]) == (videos.num_rows, rejected.num_rows)
     reasons = dict(zip(rejected.column("path").to_pylist(), rejected.column("reason").to_pylist(), strict=True))
     assert reasons == {
