@@ -36,7 +36,7 @@ check: setup
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=25 -m 'not chaos'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m 'not chaos'
 
 quick: setup
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not cluster and not s3 and not chaos'
