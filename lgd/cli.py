@@ -179,7 +179,7 @@ def fuse(
     """Join score files by key, average them, and compare the result with the inputs. Fused files can be fused again."""
     from lgd.training.fusion.comparison import fuse_and_compare
 
-    return fuse_and_compare(scores, out=out, per_class=per_class, **vars(options))
+    return fuse_and_compare(scores, options, out=out, per_class=per_class)
 
 
 def predict(
@@ -198,7 +198,7 @@ def predict(
     """Classify video files with trained runs. Needs no dataset and no cluster."""
     from lgd.prediction.predict_files import predict_files
 
-    return predict_files(videos, rgb, flow, **vars(options))
+    return predict_files(videos, rgb, flow, options=options)
 
 
 def report(

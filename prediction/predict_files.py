@@ -11,11 +11,12 @@ import torch
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.storage.storage import Storage
+from lgd.prediction.options import PredictOptions
 from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
 from lgd.prediction.predict import Prediction, open_trained_runs, predict_videos
 from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
 from lgd.training.scoring.class_table import ClassName
-from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
+from lgd.training.scoring.protocol import TestProtocol
 
 
 class ClassProbability(ClassName):
@@ -80,38 +81,38 @@ def predict_files(
     rgb: str | None = None,
     flow: str | None = None,
     *,
-    weights: tuple[float, float] = (1.0, 1.0),
-    clips: int | None = None,
-    crops: int = 1,
-    checkpoint: CheckpointChoice = "last",
-    top: int = 5,
-    render: str | None = None,
+    options: PredictOptions = PredictOptions(),
 ) -> PredictResult:
     """Classify video files with the runs of one stream or two.
 
-    rgb, flow: folders of the runs. weights: of rgb and flow, if both are given. clips: uniform clips per video, by
-    default the number in each run's recipe. crops: see `TestProtocol`. top: number of classes per video. render: file
-    (NAME.mp4) or folder for videos with the predictions drawn. Raises UsageError for invalid arguments, and UserError
-    for runs that cannot be used and for a full disk; a file that cannot be decoded is an entry of the result."""
+    rgb, flow: folders of the runs. Raises UsageError for invalid arguments, and UserError for runs that cannot be used
+    and for a full disk; a file that cannot be decoded is an entry of the result."""
     if not paths:
         raise UsageError("give one or more video files")
-    if top < 1:
-        raise UsageError(f"--top must be 1 or more, not {top}")
-    TestProtocol(clips, crops)  # raises UsageError before any work
+    if options.top < 1:
+        raise UsageError(f"--top must be 1 or more, not {options.top}")
+    TestProtocol(options.clips, options.crops)  # raises UsageError before any work
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
-    trained = open_trained_runs(runs, weights, checkpoint, device=device)
+    trained = open_trained_runs(runs, options.weights, options.checkpoint, device=device)
     classes = next(iter(trained.values())).run.classes
     drawn = None
-    if render is not None:
-        folder, names = output_names(render, paths)
-        drawn = _Drawn(folder, names, classes, top)
+    if options.render is not None:
+        folder, names = output_names(options.render, paths)
+        drawn = _Drawn(folder, names, classes, options.top)
     files = given_files(paths)
     videos: list[PredictedVideo | RejectedVideo] = []
     with temporary_datasets(files, {s: t.run.stream_spec for s, t in trained.items()}, classes) as temporary:
         keys = [file.key for file in files if file.key not in temporary.rejected]
         predictions = predict_videos(
-            trained, temporary.datasets, SPLIT, keys=keys, clips=clips, crops=crops, weights=weights, device=device
+            trained,
+            temporary.datasets,
+            SPLIT,
+            keys=keys,
+            clips=options.clips,
+            crops=options.crops,
+            weights=options.weights,
+            device=device,
         )
         frames, fps = temporary.lengths()
         for number, file in enumerate(files):
@@ -121,8 +122,10 @@ def predict_files(
             prediction = predictions[file.key]
             video: PredictedVideo = {
                 "path": file.text,
-                "predictions": most_probable(classes, prediction.fused, top),
-                "streams": {name: most_probable(classes, each, top) for name, each in prediction.streams.items()},
+                "predictions": most_probable(classes, prediction.fused, options.top),
+                "streams": {
+                    name: most_probable(classes, each, options.top) for name, each in prediction.streams.items()
+                },
                 "frames": frames[file.key],
                 "seconds": frames[file.key] / fps,
             }

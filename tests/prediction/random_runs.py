@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset
+from lgd.prediction.options import PredictOptions
 from lgd.prediction.predict_files import PredictResult, predict_files
 from lgd.training.checkpoint import CheckpointWriter
 from lgd.training.models.zoo import build
@@ -30,5 +32,5 @@ def make_run(folder: Path, stream: str, dataset: Dataset) -> str:
     return str(folder)
 
 
-def predict(videos: Sequence[object], **options: object) -> PredictResult:
-    return predict_files([str(video) for video in videos], clips=CLIPS, **options)  # type: ignore[arg-type]
+def predict(videos: Sequence[object], rgb: str | None = None, flow: str | None = None, **options: Any) -> PredictResult:
+    return predict_files([str(video) for video in videos], rgb, flow, options=PredictOptions(clips=CLIPS, **options))

@@ -13,6 +13,7 @@ from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
 from lgd.pipeline.storage.storage import Storage
+from lgd.prediction.options import PredictOptions
 from lgd.prediction.predict_files import PredictResult, most_probable, predict_files, video_line
 from lgd.preprocessing.demo_videos import write_video
 from lgd.preprocessing.settings import Settings
@@ -90,7 +91,7 @@ def test_several_videos_are_drawn_in_a_folder_without_the_rejected_ones(
     text = tmp_path / "text.mp4"
     text.write_text("not a video")
     paths = [str(source), str(text), str(source)]
-    result = predict_files(paths, runs["rgb"], clips=1, render=str(tmp_path / "out"))
+    result = predict_files(paths, runs["rgb"], options=PredictOptions(clips=1, render=str(tmp_path / "out")))
     assert result.failed == "1 of 3 videos were rejected"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["up_000-2.mp4", "up_000.mp4"]
 
@@ -121,7 +122,8 @@ def test_unsuitable_runs_and_options_are_refused_before_any_work(
     ]
     for kind, message, options in cases:
         with pytest.raises(kind, match=message) as raised:
-            predict_files(["no-such-file.mp4"], **options)
+            given = {name: options.pop(name, None) for name in ("rgb", "flow")}
+            predict_files(["no-such-file.mp4"], **given, options=PredictOptions(**options))
         assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="one or more"):
         predict_files([], rgb=runs["rgb"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.prediction.options import PredictOptions
 from lgd.prediction.predict_files import predict_files
 from lgd.training.checkpoint import CheckpointWriter
 from lgd.training.models.zoo import build
@@ -27,7 +28,7 @@ def run(dataset: Dataset, tmp_path: Path) -> str:
 
 def test_every_clip_has_a_prediction_and_every_broken_file_a_prediction_or_a_reason(data: Path, run: str):
     paths = sorted(path for folder in ("clips", "broken") for path in (data / folder).rglob("*") if path.is_file())
-    result = predict_files([str(path) for path in paths], rgb=run, clips=1)
+    result = predict_files([str(path) for path in paths], rgb=run, options=PredictOptions(clips=1))
     rows = {str(Path(row["path"]).relative_to(data)): row for row in result.document()["videos"]}
     assert list(rows) == [str(path.relative_to(data)) for path in paths]
     assert {name: row["rejected"] for name, row in rows.items() if "rejected" in row} == {
@@ -47,6 +48,8 @@ def test_every_clip_has_a_prediction_and_every_broken_file_a_prediction_or_a_rea
 
 def test_a_file_with_the_name_of_an_option_and_a_rotated_video_are_drawn(data: Path, run: str, tmp_path: Path):
     paths = [data / "clips/moviepy/-video-with-dash-.mp4", data / "clips/decord/video_90.mov"]
-    result = predict_files([str(path) for path in paths], rgb=run, clips=1, render=str(tmp_path / "out"))
+    result = predict_files(
+        [str(path) for path in paths], rgb=run, options=PredictOptions(clips=1, render=str(tmp_path / "out"))
+    )
     assert not result.failed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["-video-with-dash-.mp4", "video_90.mp4"]

@@ -8,8 +8,9 @@ import numpy as np
 from rich.table import Table
 
 from lgd.pipeline.console.command_line import CommandResult, Line
-from lgd.training.fusion.fuse import FittedOn, Space
+from lgd.training.fusion.fuse import FittedOn
 from lgd.training.fusion.fuse_files import Fusion, fuse_files
+from lgd.training.fusion.options import FusionOptions, Space
 from lgd.training.scoring.class_table import ClassRow, check_output_files, class_rows, write_class_table
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
 from lgd.training.scoring.scores import shown_keys, unlabelled_keys, write_scores
@@ -134,12 +135,8 @@ class FuseResult(CommandResult):
 
 def fuse_and_compare(
     files: Sequence[str],
-    weights: tuple[float, ...] | None = None,
-    temperatures: tuple[float, ...] | None = None,
+    options: FusionOptions = FusionOptions(),
     *,
-    fit: Sequence[str] | None = None,
-    space: Space = "probabilities",
-    intersect: bool = False,
     out: str | None = None,
     per_class: str | None = None,
 ) -> FuseResult:
@@ -148,8 +145,8 @@ def fuse_and_compare(
     out: Parquet file for the fused scores. per_class: Parquet file for the accuracy of each class and the confusion
     matrix. Raises UsageError and UserError as `fuse_files` does, for an output file that is also an input, and for
     `per_class` if a video has no label."""
-    check_output_files({"--out": out, "--per-class": per_class}, [*files, *(fit or ())])
-    fusion = fuse_files(files, weights, temperatures, fit=fit, space=space, intersect=intersect)
+    check_output_files({"--out": out, "--per-class": per_class}, [*files, *(options.fit or ())])
+    fusion = fuse_files(files, options)
     if per_class:
         write_class_table(per_class, fusion.fused)
     if out:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from lgd.pipeline.console.errors import UserError
-from lgd.training.fusion.fuse import BLOCK_ROWS, FittedOn, FusionRule, Space
+from lgd.training.fusion.fuse import BLOCK_ROWS, FittedOn, FusionRule
 from lgd.training.fusion.join import JoinedScores, check_classes
+from lgd.training.fusion.options import Space
 from lgd.training.scoring.metrics import MIN_PROBABILITY
 from lgd.training.scoring.scores import shown_keys, unlabelled_keys
 

@@ -1,16 +1,16 @@
 """Late fusion: the weighted mean of the streams' predictions, joined by key (equal weights in the paper)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 import numpy as np
 
 from lgd.pipeline.console.errors import UsageError
 from lgd.training.fusion.join import JoinedScores
+from lgd.training.fusion.options import Space
 from lgd.training.scoring.metrics import MIN_PROBABILITY
 from lgd.training.scoring.scores import Scores
 
-Space = Literal["probabilities", "logits"]
 BLOCK_ROWS = 4096  # computed at the same time, in double precision
 
 

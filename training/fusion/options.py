@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
+Space = Literal["probabilities", "logits"]
+
 
 @dataclass(frozen=True)
 class FusionOptions:
@@ -17,7 +19,7 @@ class FusionOptions:
     fit: Annotated[tuple[str, ...] | None, arg(metavar="SCORES ...")] = None
     """Fit weights and temperatures on these score files: of the same models, in the same order, with different videos
     than the reported ones."""
-    space: Literal["probabilities", "logits"] = "probabilities"
+    space: Space = "probabilities"
     """What is averaged: probabilities, or their logarithms, which gives a geometric mean."""
     intersect: bool = False
     """Use only the videos that all score files have, and report how many are dropped."""

@@ -7,8 +7,9 @@ import pytest
 from lgd.pipeline.console.errors import UserError
 from lgd.training.fusion import fit as fit_module
 from lgd.training.fusion.fit import check_fitting, fit_rule, minimize_bfgs, model_differences
-from lgd.training.fusion.fuse import FusionRule, Space, fuse, make_rule
+from lgd.training.fusion.fuse import FusionRule, fuse, make_rule
 from lgd.training.fusion.join import JoinedScores, join
+from lgd.training.fusion.options import Space
 from lgd.training.scoring.scores import UNLABELLED, Scores
 
 CLASSES = tuple("abcd")

@@ -5,8 +5,9 @@ import pytest
 
 from lgd.pipeline.console.errors import UsageError
 from lgd.training.fusion import fuse as fuse_module
-from lgd.training.fusion.fuse import FusionRule, Space, fuse, make_rule
+from lgd.training.fusion.fuse import FusionRule, fuse, make_rule
 from lgd.training.fusion.join import join
+from lgd.training.fusion.options import Space
 from lgd.training.scoring.metrics import scores_summary
 from tests.training.fusion.test_join import shuffled, with_other_predictions
 from tests.training.scoring.test_scores import random_scores

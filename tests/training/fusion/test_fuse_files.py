@@ -12,6 +12,7 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.training.fusion.comparison import compare, fuse_and_compare
 from lgd.training.fusion.fuse import make_rule
 from lgd.training.fusion.fuse_files import fuse_files
+from lgd.training.fusion.options import FusionOptions
 from lgd.training.scoring.scores import UNLABELLED, Scores, read_scores, write_scores
 from tests.training.fusion.test_fit import streams
 from tests.training.fusion.test_fuse import fused_by_hand
@@ -71,7 +72,7 @@ def test_files_that_do_not_match_are_refused_by_name(files: dict[str, str], chan
 def test_intersect_reports_the_dropped_videos(files: dict[str, str]):
     pair = [files["rgb-test"], files["flow-test"]]
     rewrite_scores(pair[1], lambda s: without_row(without_row(s, 3), 8))
-    fusion = fuse_files(pair, intersect=True)
+    fusion = fuse_files(pair, FusionOptions(intersect=True))
     result = compare(fusion)
     assert result.dropped == {pair[0]: 2, pair[1]: 0} == fusion.fused.metadata["dropped"]
     assert result.fused is not None
@@ -81,42 +82,42 @@ def test_intersect_reports_the_dropped_videos(files: dict[str, str]):
 
 def test_a_fit_is_compared_with_equal_weights(files: dict[str, str]):
     pair, fit = [files["rgb-test"], files["flow-test"]], [files["rgb-val"], files["flow-val"]]
-    fusion = fuse_files(pair, fit=fit, space="logits")
+    fusion = fuse_files(pair, FusionOptions(fit=tuple(fit), space="logits"))
     result = compare(fusion)
     assert result.fit is not None
     assert result.fit["fitted"]["nll"] < result.fit["equal"]["nll"]
-    assert result.equal == compare(fuse_files(pair, space="logits")).fused
+    assert result.equal == compare(fuse_files(pair, FusionOptions(space="logits"))).fused
     assert "weights and temperatures were fitted on 90 videos of the split val" in str(result.lines()[0])
     assert [each["name"] for each in fusion.fused.metadata["fitted_on"]] == fit
-    given = fuse_files(pair, tuple(result.weights), tuple(result.temperatures), space="logits")
+    given = fuse_files(pair, FusionOptions(tuple(result.weights), tuple(result.temperatures), space="logits"))
     assert given.fused.probabilities == pytest.approx(fusion.fused.probabilities, abs=1e-6)
 
 
 def test_a_fit_on_the_reported_videos_is_refused(files: dict[str, str]):
     pair = [files["rgb-test"], files["flow-test"]]
     with pytest.raises(UserError, match=r"share 90 videos \(test0, test1, test10 and 87 more\)"):
-        fuse_files(pair, fit=pair)
+        fuse_files(pair, FusionOptions(fit=tuple(pair)))
     with pytest.raises(UserError, match="are from different models"):
-        fuse_files(pair, fit=[files["flow-val"], files["rgb-val"]])
+        fuse_files(pair, FusionOptions(fit=(files["flow-val"], files["rgb-val"])))
     with pytest.raises(UsageError, match="each of the 2 reported"):
-        fuse_files(pair, fit=[files["rgb-val"]])
+        fuse_files(pair, FusionOptions(fit=(files["rgb-val"],)))
     with pytest.raises(UsageError, match="give either them or --fit, not both"):
-        fuse_files(pair, (1.0, 2.0), fit=[files["rgb-val"], files["flow-val"]])
+        fuse_files(pair, FusionOptions((1.0, 2.0), fit=(files["rgb-val"], files["flow-val"])))
 
 
 def test_fusions_can_be_fused_and_fitted_again_and_name_their_inputs(files: dict[str, str], tmp_path: Path):
     for split in ("val", "test"):
-        both = fuse_files([files[f"rgb-{split}"], files[f"flow-{split}"]], (3.0, 1.0)).fused
+        both = fuse_files([files[f"rgb-{split}"], files[f"flow-{split}"]], FusionOptions((3.0, 1.0))).fused
         write_scores(str(tmp_path / f"both-{split}.parquet"), both)
     ours, theirs = ([str(tmp_path / f"both-{split}.parquet"), files[f"rgb-{split}"]] for split in ("test", "val"))
-    again = fuse_files(ours, fit=theirs).fused.metadata
+    again = fuse_files(ours, FusionOptions(fit=tuple(theirs))).fused.metadata
     assert [each["name"] for each in again["inputs"]] == ours
     assert [each["run"] for each in again["inputs"][0]["inputs"]] == ["runs/rgb", "runs/flow"]
     assert again["inputs"][0]["weights"] == [0.75, 0.25]
     other = fuse_files([files["rgb-val"], files["flow-val"]]).fused
     write_scores(theirs[0], other)
     with pytest.raises(UserError, match=r"different models \(weights \[0.75, 0.25\] and \[0.5, 0.5\]\)"):
-        fuse_files(ours, fit=theirs)
+        fuse_files(ours, FusionOptions(fit=tuple(theirs)))
 
 
 def test_the_command_writes_fused_scores_and_classes_and_its_json_has_the_changes(
@@ -166,7 +167,7 @@ def test_videos_without_a_label_are_fused_with_a_fit_on_labeled_videos_and_have_
     pair = [files["rgb-test"], files["flow-test"]]
     for path in pair:
         rewrite_scores(path, lambda s: replace(s, labels=np.full_like(s.labels, UNLABELLED)))
-    fusion = fuse_files(pair, fit=[files["rgb-val"], files["flow-val"]])
+    fusion = fuse_files(pair, FusionOptions(fit=(files["rgb-val"], files["flow-val"])))
     result = compare(fusion)
     assert result.fused is None
     assert result.fit is not None
@@ -179,7 +180,7 @@ def test_a_fit_on_the_training_split_is_reported_with_a_note(files: dict[str, st
     fit = [files["rgb-val"], files["flow-val"]]
     for path in fit:
         rewrite_scores(path, lambda scores: replace(scores, split="train"))
-    lines = fuse_and_compare([files["rgb-test"], files["flow-test"]], fit=fit).lines()
+    lines = fuse_and_compare([files["rgb-test"], files["flow-test"]], FusionOptions(fit=tuple(fit))).lines()
     assert "note: networks are too confident on the videos that they were trained on" in str(lines[1])
 
 
