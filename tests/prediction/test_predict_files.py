@@ -121,8 +121,8 @@ def test_unsuitable_runs_and_options_are_refused_before_any_work(
         (UserError, "no best checkpoint", {"rgb": runs["rgb"], "checkpoint": "best"}),
     ]
     for kind, message, options in cases:
+        given = {name: options.pop(name, None) for name in ("rgb", "flow")}
         with pytest.raises(kind, match=message) as raised:
-            given = {name: options.pop(name, None) for name in ("rgb", "flow")}
             predict_files(["no-such-file.mp4"], **given, options=PredictOptions(**options))
         assert "\n" not in str(raised.value)
     with pytest.raises(UsageError, match="one or more"):
