@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import posixpath
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.class_folders import SPLIT_FOLDERS
 from lgd.preprocessing.annotations.entries import NAME, Annotations, Entry, safe_key
+from lgd.preprocessing.annotations.named_files import relative_path
 from lgd.preprocessing.annotations.text_files import open_text
 from lgd.preprocessing.video.files import VideoFiles
 
@@ -107,7 +107,7 @@ def read_csv_folder(files: VideoFiles, folder: Path) -> Annotations:
 
 def _read_plain_row(videos: Storage, row: dict[str, str], entry: Entry, *, errors: _RowErrors) -> Entry:
     key, path = row.get("key", "").strip(), row["path"]
-    inside = _relative_path(videos, path) if path.strip() else None
+    inside = relative_path(videos, path) if path.strip() else None
     if not path.strip():
         errors.add("no path", entry.line)
     elif inside is None:
@@ -181,19 +181,6 @@ def _read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     yield reader.line_num, {**dict.fromkeys(names, ""), **dict(zip(names, values, strict=False))}
         except csv.Error as error:
             raise UserError(f"{file} line {reader.line_num}: not a valid CSV file ({error})") from error
-
-
-def _relative_path(videos: Storage, path: str) -> str | None:
-    """Return the path relative to the folder of videos, or None if it is outside that folder.
-
-    Only the text of the path decides: a symbolic link inside the folder was created by its owner and may point
-    anywhere, but a list comes from someone else and may not."""
-    if not videos.local:
-        path = path.removeprefix(f"{videos.root.partition('://')[0]}://{videos.path()}/")
-    elif posixpath.isabs(path):
-        path = posixpath.relpath(path, videos.path())
-    path = posixpath.normpath(path)
-    return None if path in (".", "..") or path.startswith(("../", "/")) or "\0" in path else path
 
 
 def _read_interval(
