@@ -9,7 +9,7 @@ import torch
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import Progress
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index import UNLABELLED, Index
 from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.join import join
@@ -17,7 +17,7 @@ from lgd.training.models.lgd import Network
 from lgd.training.run import Run, open_run
 from lgd.training.scoring.inference import load_checkpoint, load_network, score_rows
 from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
-from lgd.training.scoring.scores import UNLABELLED, Scores
+from lgd.training.scoring.scores import Scores
 
 
 @dataclass(frozen=True)

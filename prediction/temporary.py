@@ -23,7 +23,6 @@ from lgd.preprocessing.shard import make_shard
 from lgd.preprocessing.video.rejections import Rejected
 
 SPLIT = "given"  # of all files
-UNLABELLED = -1
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _make_dataset(
     specs = {stream: settings.spec(stream) for stream in streams}
     for subfolder in ("", *streams, *(f"{stream}/.parts" for stream in streams)):
         storage.make_folder(subfolder)
-    manifest = Manifest(tuple(Video(key, key, UNLABELLED, "", SPLIT) for key in keys), classes)
+    manifest = Manifest(tuple(Video(key, key, None, None, SPLIT) for key in keys), classes)
     plans = plan_shards(manifest, videos_per_shard=1)
     rejected: dict[str, Rejected] = {}
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))

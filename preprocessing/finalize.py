@@ -152,6 +152,7 @@ class _Summary:
     def __init__(self, streams: Sequence[str]):
         self.videos = self.rejected = self.frames = 0
         self._splits: Counter[str] = Counter()
+        self._unlabelled: Counter[str] = Counter()
         self._reasons: Counter[str] = Counter()
         self._bytes = dict.fromkeys(streams, 0)
 
@@ -160,17 +161,20 @@ class _Summary:
         self.rejected += len(rejected)
         self.frames += sum(row["frames"] for row in rows)
         self._splits.update(row["split"] for row in rows)
+        self._unlabelled.update(row["split"] for row in rows if row["label"] is None)
         self._reasons.update(row["reason"] for row in rejected)
         for stream in self._bytes:
             self._bytes[stream] += sum(row[f"{stream}_bytes"] for row in rows)
 
     def document(self) -> dict[str, Any]:
-        """Return the summary as `dataset.json` stores it."""
+        """Return the summary as `dataset.json` stores it; `unlabelled` only if a video has no label."""
+        unlabelled = {"unlabelled": dict(sorted(self._unlabelled.items()))} if self._unlabelled else {}
         return {
             "videos": self.videos,
             "rejected": self.rejected,
             "reasons": dict(sorted(self._reasons.items())),
             "frames": self.frames,
             "splits": dict(sorted(self._splits.items())),
+            **unlabelled,
             "bytes": self._bytes,
         }

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import shard_name
-from lgd.pipeline.dataset.index import IndexRow, read_part
+from lgd.pipeline.dataset.index import IndexRow, read_part, stored_label
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 
@@ -59,7 +59,8 @@ class ShardTar:
         ends = np.cumsum([len(frame) for frame in frames]).tolist()
         crcs = [zlib.crc32(frame) for frame in frames]
         size = description["width"], description["height"]
-        self.rows.append(IndexRow(video.key, video.split, self._shard, video.label, *size, offset, ends, crcs))
+        label = stored_label(video.label)
+        self.rows.append(IndexRow(video.key, video.split, self._shard, label, *size, offset, ends, crcs))
         columns = {name: description[name] for name in ("saturated",) if name in description}
         self.videos.append({"bytes": len(body), **columns})
 

@@ -79,7 +79,12 @@ def run_training(
     if (finished := run.result()) is not None:
         say(f"{run.storage.display()} is already finished ({finished['steps']} steps); nothing to do")
         return _train_result(run, finished)
-    videos = dataset.summary["splits"].get("train", 0)
+    videos, unlabelled = dataset.labeled("train"), dataset.unlabelled("train")
+    if not videos and unlabelled:
+        raise UserError(
+            f"{dataset.storage.display()}: none of the {unlabelled} videos of the split train has a label: preprocess "
+            "videos with labels"
+        )
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
@@ -100,6 +105,9 @@ def run_training(
         f"training {run.recipe} for {total} steps of {run.config.batch_size} clips on {min_workers} to {max_workers} "
         "workers"
     )
+
+    if unlabelled:
+        say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
 
     launch = uuid.uuid4().hex
     job = TrainJob(run.storage.address, dataset.storage.address, launch, cache_config)

@@ -49,7 +49,7 @@ def train(run: Run, dataset: Dataset) -> None:
     if workers > 1:
         model = DistributedDataParallel(model)
 
-    videos = dataset.summary["splits"]["train"]
+    videos = dataset.labeled("train")
     last_step = config.steps(videos)
     loader = train_loader(
         dataset,
@@ -229,8 +229,9 @@ def _resume(
 def _validate(
     run: Run, dataset: Dataset, network: Network, *, device: torch.device, rank: int, workers: int
 ) -> dict[str, float]:
-    """Return top-1 and top-5 on the validation split, computed by all workers together; {} without such a split."""
-    if not dataset.summary["splits"].get(run.config.validation.split):
+    """Return top-1 and top-5 on the validation split, computed by all workers together; {} if it has no videos with
+    labels."""
+    if not dataset.labeled(run.config.validation.split):
         return {}
     loader = uniform_loader(
         dataset,
@@ -243,6 +244,7 @@ def _validate(
         rank=rank,
         workers=workers,
         options=LoaderOptions(device),
+        labeled=True,
     )
     counts = torch.zeros(3, dtype=torch.float64)  # correct by top-1, by top-5, all
     for video in score_batches(network, loader, run.config.precision):

@@ -14,7 +14,7 @@ REPORT = "report.html"
 
 @dataclass(frozen=True)
 class ReproduceResult(CommandResult):
-    """Result of `lgd reproduce` and `lgd demo`. Metrics are null (None) if a video of the split has no label."""
+    """Result of `lgd reproduce` and `lgd demo`. Metrics are null (None) if no video of the split has a label."""
 
     rgb: Metrics | None
     """Metrics of the RGB stream."""

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
     ]
 )
 METADATA = b"lgd"
+UNLABELLED = -1  # in the column label, of a video without one; there are no nulls, since the file is mapped
 
 
 class IndexRow(NamedTuple):
@@ -69,6 +70,11 @@ def part_name(stream: str, shard: str) -> str:
 def split_of(shard: str) -> str:
     """Return the split in the name of a shard: `train` for `train-000012`."""
     return shard.rpartition("-")[0]
+
+
+def stored_label(label: int | None) -> int:
+    """Return the label of a video as the index stores it: UNLABELLED for None."""
+    return UNLABELLED if label is None else label
 
 
 def write_part(
@@ -135,7 +141,16 @@ def scan_shard(storage: Storage, stream: str, shard: str) -> list[IndexRow]:
                 checksums = [zlib.crc32(body[start:end]) for start, end in zip(starts, ends, strict=True)]
                 size = video["width"], video["height"]
                 rows.append(
-                    IndexRow(key, split_of(shard), shard, video["label"], *size, offset, ends.tolist(), checksums)
+                    IndexRow(
+                        key,
+                        split_of(shard),
+                        shard,
+                        stored_label(video["label"]),
+                        *size,
+                        offset,
+                        ends.tolist(),
+                        checksums,
+                    )
                 )
     except (tarfile.TarError, KeyError, ValueError, EOFError) as error:
         raise UserError(f"{storage.display(name)} is damaged ({error}): {ADVICE}") from error
@@ -148,7 +163,8 @@ ADVICE = "delete it and rerun `lgd preprocess` to recreate it"
 class Index:
     """The opened index of one stream, with a row for each of its n videos.
 
-    labels: int32, n. widths, heights: int32, n, of a stored frame in pixels. lengths: int32, n, frames.
+    labels: int32, n, UNLABELLED for a video without a label. widths, heights: int32, n, of a stored frame in pixels.
+    lengths: int32, n, frames.
     For everything else a worker keeps only the position in the mapped file: 56 bytes per video and none per frame.
     """
 
@@ -196,6 +212,18 @@ class Index:
                 f"{self.storage.display()} has no split {split!r} in {self.spec.stream}: choose from {existing}"
             )
         return rows
+
+    def labeled_rows(self, split: str) -> np.ndarray:
+        """Return the rows of a split whose videos have a label, in order (int64).
+
+        Raises UserError if the dataset does not have the split, or none of its videos has a label."""
+        rows = self.rows(split)
+        labeled = rows[self.labels[rows] != UNLABELLED]
+        if len(labeled) == 0:
+            raise UserError(
+                f"{self.storage.display()}: no video of the split {split} has a label: choose another split"
+            )
+        return labeled
 
     def key(self, row: int) -> str:
         """Return the key of the video in a row."""

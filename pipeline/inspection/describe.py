@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from rich.table import Table
 
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import say
-from lgd.pipeline.dataset.dataset import Dataset, Setting, describe_classes, open_dataset
+from lgd.pipeline.dataset.dataset import Dataset, Setting, describe_classes, describe_splits, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.inspection.dali_index import write_dali_indexes
 from lgd.pipeline.inspection.pictures import VIDEOS, DrawnVideo, draw_videos
@@ -51,6 +52,8 @@ class DatasetDescription(CommandResult):
     """Number of videos."""
     splits: Mapping[str, int]
     """Number of videos by split."""
+    unlabelled: Mapping[str, int]
+    """Number of videos without a label by split; only splits that have such videos."""
     rejected: Mapping[str, int]
     """Number of rejected videos by reason."""
     streams: Mapping[str, StreamDescription]
@@ -71,7 +74,7 @@ class DatasetDescription(CommandResult):
 
     def lines(self) -> list[Line]:
         """Return the summary of the dataset, and the results that were requested."""
-        splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        splits = describe_splits(self.splits, self.unlabelled)
         rejected = ", ".join(f"{reason} {count}" for reason, count in self.rejected.items()) or "none"
         lines: list[Line] = [
             f"{self.dataset}: {self.videos} videos in {describe_classes(self.classes)}; videos by split: {splits}",
@@ -157,14 +160,21 @@ def describe(dataset: Dataset) -> DatasetDescription:
             spec=dict(index.spec.settings),
             saturated=pc.mean(videos.column("flow_saturated")).as_py() if name == "flow" else None,
         )
+    unlabelled = videos.column("split").filter(videos.column("label").is_null())
     return DatasetDescription(
         dataset=dataset.storage.display(),
         classes=list(dataset.classes),
         videos=videos.num_rows,
-        splits={row["values"]: row["counts"] for row in pc.value_counts(videos.column("split")).to_pylist()},
-        rejected={row["values"]: row["counts"] for row in pc.value_counts(rejected.column("reason")).to_pylist()},
+        splits=_count(videos.column("split")),
+        unlabelled=_count(unlabelled),
+        rejected=_count(rejected.column("reason")),
         streams=streams,
     )
+
+
+def _count(texts: pa.ChunkedArray) -> dict[str, int]:
+    """Return how often each text occurs, in the order of first occurrence."""
+    return {row["values"]: row["counts"] for row in pc.value_counts(texts).to_pylist()}
 
 
 def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from lgd.pipeline.storage.storage import Storage
 
 VIDEOS = 16  # drawn by default
 FRAMES = 4  # shown per video
+NO_CLASS = "(no label)"  # title of a video without one
 
 # Shorter and longer side of a frame in a sheet, pixels: small frames are enlarged by an integer factor, large ones
 # reduced.
@@ -38,13 +39,13 @@ PAPER: Color = (232, 232, 232)  # not white, because flow is white where nothing
 # stays pale.
 OUTLIERS, MIN_FULL_COLOR = 0.02, 0.05
 
-_ClassName = TypedDict("_ClassName", {"class": str})  # in this form, since `class` is a keyword of Python
+_ClassName = TypedDict("_ClassName", {"class": str | None})  # in this form, since `class` is a keyword of Python
 
 
 class DrawnVideo(_ClassName):
     """A video that was drawn.
 
-    class: Class name of the video."""
+    class: Class name of the video; null (None) for a video without a label."""
 
     file: str
     """Path of the picture."""
@@ -193,7 +194,7 @@ def _captions(sheet: Sheet) -> list[tuple[str, int]]:
     """Return lines of text, each with the size of its font."""
     video = sheet.metadata
     frames = f"{video['frames']} frames of {video['width']} x {video['height']} pixels, {sheet.fps:g} per second"
-    lines = [(video["class"], TITLE_SIZE), (f"{video['split']}, {video['key']}: {frames}", TEXT_SIZE)]
+    lines = [(video["class"] or NO_CLASS, TITLE_SIZE), (f"{video['split']}, {video['key']}: {frames}", TEXT_SIZE)]
     if sheet.full_color_px is not None:
         flow = f"flow: full color means {sheet.full_color_px:.2f} pixels per frame or more, white means no motion"
         if (saturated := video.get("flow_saturated")) is not None:

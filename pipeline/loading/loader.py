@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     video: torch.Tensor
     """N x C x T x H x W, channels last in memory, on the device."""
     label: torch.Tensor
-    """N, int64, on the device."""
+    """N, int64, on the device; UNLABELLED (-1) for a video without a label."""
     key: list[str]
     """Of the video of each clip."""
     position: list[int]
@@ -171,12 +171,13 @@ def train_loader(
     options: LoaderOptions = LoaderOptions(),
 ) -> ClipLoader:
     """Load training clips: of the global batch of each step, the slice of worker `rank` of `workers`. Crops are random,
-    and clips are mirrored at random.
+    and clips are mirrored at random. Videos without a label are left out.
 
-    batch_size: clips in the global batch. clips: per video and epoch. lengths: usable frames of each video of the
-    split (default: all). Raises UserError for a missing split and UsageError if frames are smaller than the crop."""
+    batch_size: clips in the global batch. clips: per video and epoch. lengths: usable frames of each labeled video of
+    the split (default: all). Raises UserError for a missing split and for one without labels, and UsageError if frames
+    are smaller than the crop."""
     index = Index(dataset, stream)
-    rows = index.rows(split)
+    rows = index.labeled_rows(split)
     planes = max(STREAMS[stream].planes, 1)
     smallest = int(min(index.heights[rows].min(), (index.widths[rows] // planes).min()))
     if smallest < transform.crop and transform.resized_crop is None:
@@ -211,14 +212,16 @@ def uniform_loader(
     options: LoaderOptions = LoaderOptions(),
     crops: int = 1,
     index: Index | None = None,
+    labeled: bool = False,
 ) -> ClipLoader:
     """Load uniform clips of the videos of worker `rank` of `workers`, in order; the views of a video are consecutive
     (`UniformOrder`).
 
     clips: per video. max_clips: maximum clips in a batch. crops: 1 for full frames, more for squares along the longer
-    side of the frame. index: of the stream, if it is already open. Raises UserError for a missing split."""
+    side of the frame. index: of the stream, if it is already open. labeled: leave out videos without a label.
+    Raises UserError for a missing split."""
     index = Index(dataset, stream) if index is None else index
-    rows = index.rows(split)
+    rows = index.labeled_rows(split) if labeled else index.rows(split)
     order = UniformOrder(rows, index.lengths[rows], sampling, clips=clips, crops=crops)
     videos = rank_slice(0, len(rows), rank, workers=workers)
     positions = range(videos.start * order.views, videos.stop * order.views)

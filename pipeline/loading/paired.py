@@ -76,7 +76,7 @@ def paired_loader(
 
     Raises UserError if the videos of the streams differ."""
     indexes = {stream: Index(dataset, stream) for stream in streams}
-    rows = {stream: index.rows(split) for stream, index in indexes.items()}
+    rows = {stream: index.labeled_rows(split) for stream, index in indexes.items()}
     keys = {stream: index.keys(rows[stream]) for stream, index in indexes.items()}
     if any(stream_keys != keys[streams[0]] for stream_keys in keys.values()):
         raise UserError(

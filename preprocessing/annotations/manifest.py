@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import pyarrow as pa
@@ -35,13 +35,14 @@ class Video:
     """One row of the manifest.
 
     key: unique, with letters, digits, _ and - only. path: relative to the folder of videos, with forward slashes; of
-    a missing file, the path that was looked for. label: index into the classes. start_s, end_s: the interval to use,
-    None if it starts or ends with the video. missing: the video is listed but the file does not exist."""
+    a missing file, the path that was looked for. label: index into the classes. label and
+    class_name are None for a video without a label. start_s, end_s: the interval to use, None if it starts or ends with
+    the video. missing: the video is listed but the file does not exist."""
 
     key: str
     path: str
-    label: int
-    class_name: str
+    label: int | None
+    class_name: str | None
     split: str
     start_s: float | None = None
     end_s: float | None = None
@@ -54,6 +55,7 @@ class Manifest:
 
     videos: tuple[Video, ...]
     classes: tuple[str, ...]
+    annotations_format: str = field(default="", compare=False)  # as printed; not part of the stored table
 
     def table(self) -> pa.Table:
         """Return the rows as an Arrow table, with the classes in its metadata."""

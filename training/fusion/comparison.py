@@ -13,7 +13,7 @@ from lgd.training.fusion.fuse_files import Fusion, fuse_files
 from lgd.training.fusion.options import FusionOptions, Space
 from lgd.training.scoring.class_table import ClassRow, check_output_files, class_rows, write_class_table
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
-from lgd.training.scoring.scores import shown_keys, unlabelled_keys, write_scores
+from lgd.training.scoring.scores import UNLABELLED, shown_keys, unlabelled_keys, write_scores
 
 
 class Change(TypedDict):
@@ -29,7 +29,8 @@ class Change(TypedDict):
 
 @dataclass(frozen=True)
 class FuseResult(CommandResult):
-    """Result of `lgd fuse`. If a video has no label, everything that needs labels is null (None)."""
+    """Result of `lgd fuse`. What needs labels is computed from the videos that have one; if no video has a label, it is
+    null (None)."""
 
     inputs: dict[str, Metrics | None]
     """Metrics of each input, by score file."""
@@ -90,9 +91,11 @@ class FuseResult(CommandResult):
             lines.append(f"the score files have {self.videos} videos in common; dropped: {dropped}")
         lines += self._fit_lines()
         agreement = f"the inputs agree on {self.agreement:.1%} of the videos"
-        if self.fused is None:
+        if self.unlabelled:
+            what = "no accuracy" if self.fused is None else "accuracy of the labeled videos"
             keys = shown_keys(self._unlabelled_keys)
-            lines.append(f"no accuracy: {self.unlabelled} of {self.videos} videos have no label ({keys})")
+            lines.append(f"{what}: {self.unlabelled} of {self.videos} videos have no label ({keys})")
+        if self.fused is None:
             return [*lines, self._inputs_table(), agreement]
         rows = {name: metrics for name, metrics in self.inputs.items() if metrics is not None}
         if self.equal is not None:
@@ -144,7 +147,7 @@ def fuse_and_compare(
 
     out: Parquet file for the fused scores. per_class: Parquet file for the accuracy of each class and the confusion
     matrix. Raises UsageError and UserError as `fuse_files` does, for an output file that is also an input, and for
-    `per_class` if a video has no label."""
+    `per_class` if no video has a label."""
     check_output_files({"--out": out, "--per-class": per_class}, [*files, *(options.fit or ())])
     fusion = fuse_files(files, options)
     if per_class:
@@ -165,9 +168,11 @@ def compare(fusion: Fusion, out: str | None = None) -> FuseResult:
     best: str | None = None
     best_change: Change | None = None
     oracle: float | None = None
-    if not unlabelled:
-        right = [each == fused.labels for each in predicted]
-        right_fused = fused.probabilities.argmax(axis=1) == fused.labels
+    has_labels = len(unlabelled) < len(fused.keys)
+    if has_labels:
+        labeled = fused.labels != UNLABELLED
+        right = [(each == fused.labels)[labeled] for each in predicted]
+        right_fused = (fused.probabilities.argmax(axis=1) == fused.labels)[labeled]
         metrics = {each.name: scores_summary(each) for each in joined.inputs}
         all_changes = {name: _change(before, right_fused) for name, before in zip(names, right, strict=True)}
         inputs, changes = {**metrics}, {**all_changes}
@@ -176,8 +181,8 @@ def compare(fusion: Fusion, out: str | None = None) -> FuseResult:
         oracle = float(np.any(right, axis=0).mean())
     return FuseResult(
         inputs=inputs,
-        fused=None if unlabelled else scores_summary(fused),
-        equal=None if unlabelled or fusion.equal is None else scores_summary(fusion.equal),
+        fused=scores_summary(fused) if has_labels else None,
+        equal=None if fusion.equal is None or not has_labels else scores_summary(fusion.equal),
         split=fused.split,
         videos=len(fused.keys),
         unlabelled=len(unlabelled),
@@ -195,7 +200,7 @@ def compare(fusion: Fusion, out: str | None = None) -> FuseResult:
         broken=best_change["broken"] if best_change else None,
         p_value=best_change["p_value"] if best_change else None,
         oracle_top1=oracle,
-        per_class=None if unlabelled else class_rows(fused),
+        per_class=class_rows(fused) if has_labels else None,
         out=out,
         _unlabelled_keys=unlabelled,
     )

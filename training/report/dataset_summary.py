@@ -13,9 +13,9 @@ from lgd.pipeline.inspection.describe import DatasetDescription, describe
 class DatasetSummary:
     """Contents of a dataset.
 
-    description: the result of `describe`. by_class: split -> number of videos of each class, int64. smallest, largest:
-    a class name and its number of videos. lengths: seconds of each video. saturated: for each video the fraction of
-    flow vectors beyond the bound; None without flow."""
+    description: the result of `describe`. by_class: split -> number of videos of each class, int64, without videos that
+    have no label. smallest, largest: a class name and its number of videos. lengths: seconds of each video. saturated:
+    for each video the fraction of flow vectors beyond the bound; None without flow."""
 
     description: DatasetDescription
     fingerprint: str
@@ -31,9 +31,10 @@ def dataset_summary(dataset: Dataset) -> DatasetSummary:
     description = describe(dataset)
     has_flow = "flow" in description.streams
     table = dataset.videos(["label", "split", "frames", *(["flow_saturated"] if has_flow else [])])
-    labels = table["label"].to_numpy()
+    labeled = table.filter(pc.is_valid(table["label"]))
+    labels = labeled["label"].to_numpy()
     by_class = {
-        split: np.bincount(labels[pc.equal(table["split"], split).to_numpy()], minlength=len(dataset.classes))
+        split: np.bincount(labels[pc.equal(labeled["split"], split).to_numpy()], minlength=len(dataset.classes))
         for split in description.splits
     }
     videos = np.sum(list(by_class.values()), axis=0, dtype=np.int64) * np.ones(len(dataset.classes), np.int64)

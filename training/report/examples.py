@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.dataset.index import UNLABELLED
 from lgd.pipeline.inspection.pictures import Sheet, sheets
 from lgd.training.report.results import Group
-from lgd.training.scoring.scores import UNLABELLED
 
 MAX_WRONG, MAX_RIGHT, MAX_FIXED, MAX_BROKEN, MAX_UNKNOWN = 6, 4, 4, 4, 6  # examples of each kind
 SHORT_SIDE = 112  # maximum shorter side of a picture, pixels

@@ -55,7 +55,7 @@ class ScoresContent:
     videos: int
     """Number of videos."""
     files: dict[str, Metrics | None]
-    """Metrics by short name of the score file; null (None) if a video has no label."""
+    """Metrics by short name of the score file; of the videos that have a label; null (None) if none has one."""
     examples: dict[str, int]
     """Number of example videos by kind: fixed, broken, wrong, right, unknown."""
 
@@ -163,7 +163,7 @@ def _run_section(series: int, named: NamedRun, inputs: ReportInputs) -> dict[str
     dataset = _dataset_with(run.fingerprint, inputs)
     spec = dataset.specs.get(run.config.stream) if dataset else None
     validations = history.curves.get("val_top1")
-    videos = dataset.summary["splits"].get("train", 0) if dataset else 0
+    videos = dataset.labeled("train") if dataset else 0
     return {
         "series": series,
         "name": named.name,

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lgd.pipeline.dataset.index import UNLABELLED
 from lgd.training.scoring import metrics
 from lgd.training.scoring.metrics import Calibration, Metrics, PerClass
-from lgd.training.scoring.scores import UNLABELLED, Scores
+from lgd.training.scoring.scores import Scores
 
 CONFUSED_PAIRS = 12  # maximum number of confused pairs of classes that are listed
 

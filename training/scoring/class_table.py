@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.storage.storage import absolute_path, folder_and_name
 from lgd.training.scoring.metrics import confusion, per_class, scores_summary
-from lgd.training.scoring.scores import METADATA, Scores
+from lgd.training.scoring.scores import METADATA, Scores, labeled_scores
 
 FORMAT = "lgd-classes"
 VERSION = 1
@@ -35,7 +35,8 @@ class ClassRow(ClassName):
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
-    """Return one row per class, in the order of the labels."""
+    """Return one row per class, in the order of the labels; videos without a label are left out."""
+    scores = labeled_scores(scores)
     classes = scores.classes
     table = per_class(scores.probabilities, scores.labels, len(classes))
     matrix = confusion(scores.probabilities, scores.labels, len(classes))
@@ -57,8 +58,9 @@ def write_class_table(path: str, scores: Scores) -> None:
     Columns: class, videos, right (correctly predicted videos), accuracy (null for a class without videos),
     confused_with (the class that the wrong predictions name most often, null without wrong predictions),
     confused_videos (how often), and confusion, the row of the confusion matrix: videos by predicted class. The schema's
-    metadata has the classes, the split and the metrics. Raises UserError for videos without a label."""
-    metrics = scores_summary(scores)
+    metadata has the classes, the split and the metrics. Videos without a label are left out. Raises UserError if no
+    video has a label."""
+    metrics, scores = scores_summary(scores), labeled_scores(scores)
     metadata = {"format": FORMAT, "version": VERSION, "classes": scores.classes, "split": scores.split}
     count = len(scores.classes)
     table = per_class(scores.probabilities, scores.labels, count)

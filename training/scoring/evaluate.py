@@ -51,7 +51,8 @@ CHUNK_FILE = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
 
 @dataclass(frozen=True)
 class EvaluateResult(CommandResult):
-    """Result of `lgd evaluate`. If a video has no label, the document has no metrics (top1 to intervals)."""
+    """Result of `lgd evaluate`. The metrics (top1 to intervals) are those of the videos that have a label; if no video
+    has one, the document has no metrics."""
 
     out: str
     """Score file."""
@@ -84,10 +85,12 @@ class EvaluateResult(CommandResult):
 
     def lines(self) -> list[Line]:
         summary = f"{self.out}: {self.videos} videos, {self.protocol}"
-        if self.unlabelled:
-            return [summary, f"no accuracy: {self.unlabelled} of {self.videos} videos have no label"]
-        metrics = cast(Metrics, {name: getattr(self, name) for name in Metrics.__annotations__})
-        return [summary, accuracy_table({self.out: metrics})]
+        unlabelled = f"{self.unlabelled} of {self.videos} videos have no label"
+        if self.unlabelled == self.videos:
+            return [summary, f"no accuracy: {unlabelled}"]
+        metrics = {name: getattr(self, name) for name in Metrics.__annotations__}
+        table = accuracy_table({self.out: cast(Metrics, {**metrics, "videos": self.videos - self.unlabelled})})
+        return [summary, *([f"accuracy of the labeled videos: {unlabelled}"] if self.unlabelled else []), table]
 
 
 def evaluate(
@@ -106,7 +109,7 @@ def evaluate(
     """Score a split of a dataset with a run's checkpoint, or its missing chunks, and write the score file `out`.
 
     folder: of the run. data: folder of the dataset. per_class: Parquet file for the accuracy of each class and the
-    confusion matrix; not written if a video has no label. start_cluster: called only if a chunk is missing.
+    confusion matrix; not written if no video has a label. start_cluster: called only if a chunk is missing.
     Raises UsageError for an invalid `out` or `per_class`, and UserError for a run without a valid checkpoint, a dataset
     with different classes, with a different stream spec or without the split, a damaged frame, a full disk and an
     unreachable store; complete chunks are kept.
@@ -167,11 +170,11 @@ def evaluate(
     result = EvaluateResult(
         out, metadata["protocol"], videos, len(missing), chunks - len(missing), wall_s, unlabelled=unlabelled
     )
-    if unlabelled:
+    if unlabelled == videos:
         return result
     if per_class:
         write_class_table(per_class, scores)
-    return replace(result, **dict[str, Any](scores_summary(scores)))
+    return replace(result, **dict[str, Any]({**scores_summary(scores), "videos": videos}))
 
 
 def task_needs(resources: ScoringResources) -> dict[str, float]:

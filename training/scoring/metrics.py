@@ -11,7 +11,7 @@ import numpy as np
 from rich.table import Column, Table
 
 from lgd.pipeline.console.errors import UserError
-from lgd.training.scoring.scores import Scores, shown_keys, unlabelled_keys
+from lgd.training.scoring.scores import Scores, labeled_scores
 
 BINS = 15  # of confidence, as in Guo et al.
 RESAMPLES = 1000  # of the bootstrap
@@ -183,10 +183,11 @@ def summary(probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def scores_summary(scores: Scores) -> Metrics:
-    """Return the metrics of a score file. Raises UserError, naming them, for videos without a label."""
-    if unlabelled := unlabelled_keys(scores):
-        raise UserError(f"{scores.name} has no label for {shown_keys(unlabelled)}: accuracy needs labeled videos")
-    return summary(scores.probabilities, scores.labels)
+    """Return the metrics of the labeled videos of a score file. Raises UserError if no video has a label."""
+    labeled = labeled_scores(scores)
+    if not labeled.keys:
+        raise UserError(f"no video of {scores.name} has a label: accuracy needs labeled videos")
+    return summary(labeled.probabilities, labeled.labels)
 
 
 def accuracy_table(rows: Mapping[str, Metrics]) -> Table:

@@ -20,7 +20,7 @@ earlier versions of lgd would misread a file; additional columns and metadata do
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.index import UNLABELLED
 from lgd.pipeline.storage.retries import with_retries
 from lgd.pipeline.storage.storage import folder_and_name
 from lgd.training.run import check_version
@@ -35,7 +36,6 @@ from lgd.training.run import check_version
 FORMAT = "lgd-scores"
 VERSION = 1
 METADATA = b"lgd"
-UNLABELLED = -1
 COLUMNS = ["key", "label", "probabilities"]
 ROW_GROUP_BYTES = 64 << 20
 MAX_KEYS_SHOWN = 3  # in a message
@@ -171,6 +171,15 @@ def read_scores(path: str) -> Scores:
 def unlabelled_keys(scores: Scores) -> list[str]:
     """Return the keys of the videos without a label."""
     return [scores.keys[row] for row in np.flatnonzero(scores.labels == UNLABELLED)]
+
+
+def labeled_scores(scores: Scores) -> Scores:
+    """Return the scores of the videos that have a label."""
+    rows = np.flatnonzero(scores.labels != UNLABELLED)
+    if len(rows) == len(scores.keys):
+        return scores
+    keys = [scores.keys[row] for row in rows]
+    return replace(scores, keys=keys, labels=scores.labels[rows], probabilities=scores.probabilities[rows])
 
 
 def shown_keys(keys: Sequence[str]) -> str:

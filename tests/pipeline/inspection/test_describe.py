@@ -38,7 +38,7 @@ def test_the_numbers_are_those_of_the_dataset(dataset: Dataset, description: Dat
 
 def test_keys_that_were_not_requested_are_absent_from_the_document(description: DatasetDescription):
     document = description.document()
-    assert list(document) == ["dataset", "classes", "videos", "splits", "rejected", "streams"]
+    assert list(document) == ["dataset", "classes", "videos", "splits", "unlabelled", "rejected", "streams"]
     assert list(document["streams"]["rgb"]) == ["videos", "frames", "bytes", "hash", "spec"]
     assert list(document["streams"]["flow"]) == ["videos", "frames", "bytes", "hash", "spec", "saturated"]
     assert document == json.loads(json.dumps(document))
@@ -53,6 +53,8 @@ def test_lines_name_videos_classes_splits_and_rejections(description: DatasetDes
         "videos by split: train 12, val 6"
     )
     assert second == "rejected videos: unreadable 2, too short 1"
+    (first, *_) = texts(replace(description, unlabelled={"val": 6}))
+    assert first.endswith("videos by split: train 12, val 6 (6 without a label)")
     assert rest == [f"flow vectors that exceed the bound: {description.streams['flow'].saturated:.3%}"]
     assert "rejected videos: none" in texts(description)
     (table,) = (line for line in description.lines() if isinstance(line, Table))

@@ -66,18 +66,38 @@ def test_the_p_value_is_that_of_a_fair_coin():
 
 
 def test_without_labels_there_are_no_accuracies_but_weights_and_agreement():
-    result = compare(three_inputs(unlabelled=(3, 8)))
+    result = compare(three_inputs(unlabelled=tuple(range(60))))
     document = result.document()
     assert document["inputs"] == dict.fromkeys(NAMES)
     for field in ("fused", "equal", "fixed", "broken", "oracle_top1", "p_value", "compared_to", "per_class"):
         assert document[field] is None, field
-    assert document["unlabelled"] == 2
+    assert document["unlabelled"] == 60
     assert document["weights"] == pytest.approx([1 / 2, 1 / 3, 1 / 6])
     assert 0 < document["agreement"] < 1
     lines = [line for line in result.lines() if isinstance(line, str)]
-    assert lines[0] == "no accuracy: 2 of 60 videos have no label (v3, v8)"
+    assert lines[0] == "no accuracy: 60 of 60 videos have no label (v0, v1, v2 and 57 more)"
     assert lines[1].startswith("the inputs agree on ")
     assert json.loads(json.dumps(document)) == document
+
+
+def test_accuracies_are_those_of_the_labeled_videos():
+    complete, result = compare(three_inputs()), compare(three_inputs(unlabelled=(3, 8)))
+    assert result.fused is not None
+    assert complete.fused is not None
+    assert result.fused["videos"] == 58
+    assert [metrics and metrics["videos"] for metrics in result.inputs.values()] == [58, 58, 58]
+    assert result.oracle_top1 is not None
+    assert complete.oracle_top1 is not None
+    assert 0 <= round(complete.oracle_top1 * 60) - round(result.oracle_top1 * 58) <= 2
+    right = round(result.fused["top1"] * 58)
+    for name, change in result.changes.items():
+        before, metrics = result.inputs[name], change
+        assert before is not None
+        assert metrics is not None
+        assert round(before["top1"] * 58) + metrics["fixed"] - metrics["broken"] == right
+    assert result.agreement == complete.agreement  # of all videos
+    lines = [line for line in result.lines() if isinstance(line, str)]
+    assert lines[0] == "accuracy of the labeled videos: 2 of 60 videos have no label (v3, v8)"
 
 
 def test_the_lines_compare_the_fusion_with_the_best_single_input():

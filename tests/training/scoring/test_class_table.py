@@ -37,11 +37,17 @@ def test_the_row_of_each_class_equals_a_count_video_by_video(tmp_path: Path):
     assert (metadata["split"], metadata["metrics"]) == ("val", scores_summary(table))
 
 
-def test_no_table_is_written_if_a_video_has_no_label(tmp_path: Path):
-    table = random_scores()
+def test_the_table_leaves_out_videos_without_a_label_and_is_not_written_if_no_video_has_one(tmp_path: Path):
+    path, table = tmp_path / "classes.parquet", random_scores()
+    videos = len(table.keys)
     table.labels[2] = UNLABELLED
-    with pytest.raises(UserError, match="no label for v2"):
-        write_class_table(str(tmp_path / "classes.parquet"), table)
+    write_class_table(str(path), table)
+    assert sum(pq.read_table(path).column("videos").to_pylist()) == videos - 1
+    assert sum(row["videos"] for row in class_rows(table)) == videos - 1
+    path.unlink()
+    table.labels[:] = UNLABELLED
+    with pytest.raises(UserError, match="no video of s has a label"):
+        write_class_table(str(path), table)
     assert not list(tmp_path.iterdir())
 
 

@@ -316,3 +316,9 @@ def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name
     assert result.lines()[0] == "rgb.parquet: 3 videos, 3 clips"
     assert isinstance(result.lines()[1], Table)
     assert not result.failed
+    mixed = replace(result, videos=5, unlabelled=2)
+    assert mixed.document()["videos"] == 5
+    assert mixed.lines()[1] == "accuracy of the labeled videos: 2 of 5 videos have no label"
+    table = mixed.lines()[2]
+    assert isinstance(table, Table)
+    assert list(table.columns[-1].cells) == ["3"]

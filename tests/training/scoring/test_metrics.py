@@ -191,11 +191,15 @@ def test_intervals_narrow_with_the_root_of_the_number_of_videos(accuracy: str):
     assert low < summary(probabilities, labels)[accuracy] < high  # type: ignore[literal-required]
 
 
-def test_metrics_of_videos_without_a_label_are_refused_by_name():
+def test_metrics_are_those_of_the_videos_that_have_a_label():
     scores = random_scores()
     assert scores_summary(scores) == summary(scores.probabilities, scores.labels)
+    labeled = np.arange(len(scores.keys)) != 3
+    expected = summary(scores.probabilities[labeled], scores.labels[labeled])
     scores.labels[3] = UNLABELLED
-    with pytest.raises(UserError, match="s has no label for v3"):
+    assert scores_summary(scores) == expected
+    scores.labels[:] = UNLABELLED
+    with pytest.raises(UserError, match="no video of s has a label"):
         scores_summary(scores)
 
 
