@@ -121,6 +121,14 @@ class Dataset:
             )
         return self.specs[stream]
 
+    def labeled(self, split: str) -> int:
+        """Return the number of videos of a split that have a label; 0 if the dataset does not have the split."""
+        return int(self.summary["splits"].get(split, 0)) - self.unlabelled(split)
+
+    def unlabelled(self, split: str) -> int:
+        """Return the number of videos of a split without a label."""
+        return int(self.summary.get("unlabelled", {}).get(split, 0))
+
     def check_has_stream(self) -> None:
         """Raise UserError if no stream is complete."""
         if not self.streams:
@@ -196,6 +204,12 @@ def describe_classes(names: Sequence[str]) -> str:
     shown = ", ".join(names[:SHOWN_CLASSES])
     more = f", ... and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
     return f"{len(names)} {'class' if len(names) == 1 else 'classes'} ({shown}{more})"
+
+
+def describe_splits(videos: Mapping[str, int], unlabelled: Mapping[str, int]) -> str:
+    """Return the number of videos by split: `train 20, val 5, test 7 (7 without a label)`."""
+    notes = {split: f" ({count} without a label)" for split, count in unlabelled.items() if count}
+    return ", ".join(f"{split} {count}{notes.get(split, '')}" for split, count in videos.items())
 
 
 def index_name(stream: str) -> str:
