@@ -9,7 +9,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A larger index (days of video) is not read, nor is anything after this many boxes.
 MAX_INDEX_BYTES = 64 << 20
@@ -23,12 +23,14 @@ ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp"
 class ContainerInfo:
     """Facts that a container declares.
 
-    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each stream,
-    by stream index, where the container declares them.
+    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each track, by
+    its id in the container (not by ffmpeg's stream index, which counts cover art as well); ends_s: when each stream
+    ends on the clock of the file, in seconds, by stream index. Both only where the container declares them.
     """
 
-    truncation: str | None
-    durations_s: dict[int, float]
+    truncation: str | None = None
+    durations_s: dict[int, float] = field(default_factory=dict)
+    ends_s: dict[int, float] = field(default_factory=dict)
 
 
 def read_container(video: int) -> ContainerInfo:
@@ -45,10 +47,10 @@ def read_container(video: int) -> ContainerInfo:
         if first[:4] == b"RIFF" and first[8:12] == b"AVI ":
             return _read_avi(file, size)
         if first[:4] == b"\x1a\x45\xdf\xa3":
-            return ContainerInfo(_matroska_truncation(file, size), {})
+            return ContainerInfo(_matroska_truncation(file, size))
         if first == ASF_HEADER:
-            return ContainerInfo(_asf_truncation(file, size), {})
-    return ContainerInfo(None, {})
+            return ContainerInfo(_asf_truncation(file, size))
+    return ContainerInfo()
 
 
 # MP4, MOV, 3GP (ISO 14496-12): boxes of (size, type, content).
@@ -78,60 +80,82 @@ def _read_iso(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     for kind, _, box_end in boxes:
         if box_end > size:
             name = kind.decode("latin-1")
-            return ContainerInfo(f"the file ends {box_end - size} bytes before the end of its {name!r} box", {})
+            return ContainerInfo(f"the file ends {box_end - size} bytes before the end of its {name!r} box")
     index = next((box for box in boxes if box[0] == b"moov"), None)
     if index is None:
-        return ContainerInfo("the file has no index ('moov' box)", {})
+        return ContainerInfo("the file has no index ('moov' box)")
     if index[2] - index[1] > MAX_INDEX_BYTES:
-        return ContainerInfo(None, {})
+        return ContainerInfo()
     file.seek(index[1])
     try:
-        return ContainerInfo(None, dict(_iso_durations(file.read(index[2] - index[1]))))
+        return ContainerInfo(durations_s=_iso_durations(file.read(index[2] - index[1])))
     except (struct.error, IndexError):
-        return ContainerInfo(None, {})  # a damaged index: ffmpeg reports the error
+        return ContainerInfo()  # a damaged index: ffmpeg reports the error
 
 
-def _iso_durations(moov: bytes) -> Iterator[tuple[int, float]]:
-    """Yield (stream index, seconds) of each track: of its edit list if it has one, else of its samples."""
+def _iso_durations(moov: bytes) -> dict[int, float]:
+    """Return the seconds of each track by its id, without tracks whose id is not unique.
+
+    In a fragmented file, the index describes only what comes before the fragments.
+    """
     movie_scale = 0
-    stream = 0
-    for kind, content, box_end in _boxes(io.BytesIO(moov), 0, len(moov)):
+    durations: dict[int, float] = {}
+    seen: set[int] = set()
+    boxes = list(_boxes(io.BytesIO(moov), 0, len(moov)))
+    if any(kind == b"mvex" for kind, _, _ in boxes):
+        return {}
+    for kind, content, box_end in boxes:
         if kind == b"mvhd":
             movie_scale = struct.unpack_from(">I", moov, content + (20 if moov[content] == 1 else 12))[0]
         if kind == b"trak":
-            seconds = _track_duration(moov[content:box_end], movie_scale)
+            track = moov[content:box_end]
+            header = _inner_box(track, b"tkhd")
+            if not header:
+                continue
+            number = struct.unpack_from(">I", header, 20 if header[0] == 1 else 12)[0]
+            seconds = _track_duration(track, movie_scale)
             if seconds:
-                yield stream, seconds
-            stream += 1
+                durations[number] = seconds
+            if number in seen:
+                durations.pop(number, None)
+            seen.add(number)
+    return durations
 
 
 def _track_duration(track: bytes, movie_scale: int) -> float | None:
-    """Return the seconds of a track, or None if they are unknown. movie_scale: time units per second of edit lists."""
+    """Return the seconds of a track, or None if they are unknown. movie_scale: time units per second of edit lists.
+
+    They are those of its edit list if it has one, else of its media, but not more than its samples last: headers that
+    other programs have copied or rounded up declare more.
+    """
+    media = _inner_box(track, b"mdia", b"mdhd")
+    if not media:
+        return None
+    scale, units = struct.unpack_from(">IQ" if media[0] == 1 else ">II", media, 20 if media[0] == 1 else 12)
+    if not scale:
+        return None
+    declared = [] if units in (0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF) else [units / scale]
+    samples = _inner_box(track, b"mdia", b"minf", b"stbl", b"stts")
+    if samples:
+        count = min(struct.unpack_from(">I", samples, 4)[0], (len(samples) - 8) // 8)
+        declared.append(sum(n * delta for n, delta in struct.iter_unpack(">II", samples[8 : 8 + 8 * count])) / scale)
     edits = _inner_box(track, b"edts", b"elst")
     if edits and movie_scale:
         entry = ">QqI" if edits[0] == 1 else ">IiI"
         count = struct.unpack_from(">I", edits, 4)[0]
         complete = (len(edits) - 8) // struct.calcsize(entry)
         entries = struct.iter_unpack(entry, edits[8 : 8 + min(count, complete) * struct.calcsize(entry)])
-        shown: int = sum(units for units, media_time, _ in entries if media_time >= 0)  # negative: a delay
-        if shown:
-            return shown / movie_scale
-    media = _inner_box(track, b"mdia", b"mdhd")
-    if not media:
-        return None
-    scale, units = struct.unpack_from(">IQ" if media[0] == 1 else ">II", media, 20 if media[0] == 1 else 12)
-    unknown = units in (0, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-    return None if unknown or not scale else units / scale
+        # A negative time is a delay; the duration 0 is that of the media.
+        declared.append(sum(units for units, media_time, _ in entries if media_time >= 0) / movie_scale)
+    return min((seconds for seconds in declared if seconds > 0), default=None)
 
 
-def _inner_box(track: bytes, outer: bytes, inner: bytes) -> bytes:
-    """Return the content of the first box `inner` in a box `outer` of a track; empty if there is none."""
-    for kind, content, box_end in _boxes(io.BytesIO(track), 0, len(track)):
-        if kind == outer:
-            for kind_inside, start, end in _boxes(io.BytesIO(track), content, min(box_end, len(track))):
-                if kind_inside == inner:
-                    return track[start:end]
-    return b""
+def _inner_box(data: bytes, *path: bytes) -> bytes:
+    """Return the content of the first box along a path of nested boxes; empty if there is none."""
+    for wanted in path:
+        boxes = _boxes(io.BytesIO(data), 0, len(data))
+        data = next((data[start:end] for kind, start, end in boxes if kind == wanted), b"")
+    return data
 
 
 # AVI (RIFF): little-endian chunks of (type, size, content).
@@ -142,21 +166,21 @@ def _read_avi(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     declared = struct.unpack("<I", file.read(4))[0] + 8
     # A recording that was interrupted has 0 or all ones here.
     if size < declared < 0xFFFFFFFF:
-        return ContainerInfo(_missing_bytes(declared, size), {})
+        return ContainerInfo(_missing_bytes(declared, size))
     file.seek(12)
     kind, length, content = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if kind != b"LIST" or content != b"hdrl" or length > MAX_INDEX_BYTES:
-        return ContainerInfo(None, {})
+        return ContainerInfo()
     header = file.read(max(0, length - 4))
-    durations: dict[int, float] = {}
+    ends: dict[int, float] = {}
     stream = at = 0
     while (at := header.find(b"strh", at)) >= 0 and at + 44 <= len(header):
         scale, rate, _, units = struct.unpack_from("<4I", header, at + 8 + 20)
         if header[at + 8 : at + 12] == b"vids" and scale and rate and units:
-            durations[stream] = units * scale / rate
+            ends[stream] = units * scale / rate
         stream += 1
         at += 8
-    return ContainerInfo(None, durations)
+    return ContainerInfo(ends_s=ends)
 
 
 # Matroska, WebM (EBML): elements of (id, size, content), both of variable length.
