@@ -51,6 +51,17 @@ def encode_video(
             frames = decode(
                 path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits
             )
+    encoded = encode_frames(frames, video, settings, streams=streams, counters=counters)
+    counters.videos += 1
+    counters.frames += len(frames.rgb)
+    counters.flow_pairs += len(frames.rgb) - 1 if "flow" in encoded else 0
+    return encoded
+
+
+def encode_frames(
+    frames: Frames, video: Video, settings: Settings, *, streams: Iterable[str], counters: ShardCounters
+) -> dict[str, EncodedVideo]:
+    """Encode the frames of a video, or consecutive ones of them, for each stream; add the time to `counters`."""
     encoded = {}
     height, width = frames.rgb.shape[1:3]
     for stream in streams:
@@ -70,9 +81,6 @@ def encode_video(
             **details,
         }
         encoded[stream] = EncodedVideo(description, jpegs)
-    counters.videos += 1
-    counters.frames += len(frames.rgb)
-    counters.flow_pairs += len(frames.rgb) - 1 if "flow" in encoded else 0
     return encoded
 
 
@@ -88,14 +96,13 @@ def _encode_rgb(frames: Frames, settings: Settings, counters: ShardCounters) -> 
 
 
 def _encode_flow(frames: Frames, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
-    with counters.timed("flow"):
-        gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
     jpegs: list[bytes] = []
     saturated = 0.0
-    for first in range(0, len(gray) - 1, FLOW_CHUNK):
+    for first in range(0, len(frames.rgb) - 1, FLOW_CHUNK):
         with counters.timed("flow"):
-            chunk = gray[first : first + FLOW_CHUNK + 1]
-            flow = compute_flow(chunk, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
+            chunk = frames.rgb[first : first + FLOW_CHUNK + 1]
+            gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in chunk])
+            flow = compute_flow(gray, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
             planes, fraction = encode(flow, settings.flow_bound)
             saturated += fraction * len(planes)
         with counters.timed("jpeg"):

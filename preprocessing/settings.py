@@ -11,9 +11,12 @@ from tyro.conf import arg
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Setting, StreamSpec
 from lgd.pipeline.dataset.flow_code import default_bound
+from lgd.pipeline.node import memory_per_task
 from lgd.preprocessing.flow.params import TVL1Params
 from lgd.preprocessing.flow.tvl1 import solver_version
+from lgd.preprocessing.limits import LimitOptions
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_version
+from lgd.preprocessing.video.rejections import Limits
 
 GPUS_PER_TASK = 0.25  # with --flow.device cuda: decoding and JPEG keep a task's core busy most of the time
 
@@ -155,6 +158,8 @@ class PreprocessResources:
     """CPUs per task."""
     gpus_per_task: float | None = None
     """GPUs, or the fraction of one GPU, per task. Default: 0.25 with --flow.device cuda, else 0."""
+    limits: Annotated[LimitOptions, arg(name="")] = LimitOptions()
+    """Limits on one video."""
 
     def __post_init__(self) -> None:
         if self.num_workers is not None and self.num_workers < 1:
@@ -164,6 +169,10 @@ class PreprocessResources:
         gpus = self.gpus_per_task or 0
         if gpus < 0 or (gpus > 1 and gpus != int(gpus)):
             raise UsageError(f"--gpus-per-task must be a fraction of 1 or a whole number, not {gpus:g}")
+
+    def limits_on_this_node(self, fps: float) -> Limits:
+        """Return the limits on a video at a frame rate; those on memory depend on the node that calls this method."""
+        return self.limits.limits(fps, memory_per_task(self.cpus_per_task, self.num_workers))
 
     def per_task(self, device: str) -> dict[str, float]:
         """Return the resources of one task by Ray's names. device: where the flow is computed, cpu or cuda.

@@ -166,16 +166,19 @@ def evenly_spaced(total: int, count: int) -> np.ndarray:
 
 
 def uniform_batches(
-    order: UniformOrder, positions: Sequence[int], frame_sizes: np.ndarray, *, max_clips: int
+    order: UniformOrder, positions: Sequence[int], frame_sizes: np.ndarray, *, max_clips: int | np.ndarray
 ) -> list[list[int]]:
     """Split positions into batches of at most `max_clips` clips whose videos have the same frame size.
 
-    frame_sizes: one number per row of the index; equal numbers mean equal frame sizes."""
+    frame_sizes: one number per row of the index; equal numbers mean equal frame sizes. max_clips: one number, or one
+    per row of the index, equal for equal frame sizes."""
+    maximum = np.broadcast_to(max_clips, frame_sizes.shape)
     batches: list[list[int]] = []
     previous = None
     for position in positions:
-        frame_size = frame_sizes[order.rows[position // order.views]]
-        if batches and frame_size == previous and len(batches[-1]) < max_clips:
+        row = order.rows[position // order.views]
+        frame_size = frame_sizes[row]
+        if batches and frame_size == previous and len(batches[-1]) < maximum[row]:
             batches[-1].append(position)
         else:
             batches.append([position])

@@ -27,6 +27,7 @@ from lgd.pipeline.loading.reader import ClipReader, CorruptFrame, read_ahead
 from lgd.pipeline.loading.transform import CropMode, Transform
 
 READ_THREADS = 4
+WIDE = 3.0  # aspect ratio: batches of wider full frames have fewer clips
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -217,7 +218,8 @@ def uniform_loader(
     """Load uniform clips of the videos of worker `rank` of `workers`, in order; the views of a video are consecutive
     (`UniformOrder`).
 
-    clips: per video. max_clips: maximum clips in a batch. crops: 1 for full frames, more for squares along the longer
+    clips: per video. max_clips: maximum clips in a batch; fewer of full frames that are very long and thin, see
+    `clips_per_batch`. crops: 1 for full frames, more for squares along the longer
     side of the frame. index: of the stream, if it is already open. labeled: leave out videos without a label.
     Raises UserError for a missing split."""
     index = Index(dataset, stream) if index is None else index
@@ -226,7 +228,10 @@ def uniform_loader(
     videos = rank_slice(0, len(rows), rank, workers=workers)
     positions = range(videos.start * order.views, videos.stop * order.views)
     frame_sizes = index.widths.astype(np.int64) << 32 | index.heights
-    batches = uniform_batches(order, positions, frame_sizes, max_clips=max_clips)
+    per_batch: int | np.ndarray = max_clips
+    if crops == 1:
+        per_batch = clips_per_batch(index.widths // max(STREAMS[stream].planes, 1), index.heights, max_clips)
+    batches = uniform_batches(order, positions, frame_sizes, max_clips=per_batch)
     return ClipLoader(
         index,
         order,
@@ -236,3 +241,11 @@ def uniform_loader(
         crop_mode="full_frame" if crops == 1 else "square",
         options=options,
     )
+
+
+def clips_per_batch(widths: np.ndarray, heights: np.ndarray, max_clips: int) -> np.ndarray:
+    """Return how many clips of full frames of these sizes, pixels, a batch may hold: at most `max_clips`, and at most
+    the pixels of so many frames with the aspect ratio WIDE; at least 1. The memory of a batch depends on its pixels."""
+    short_sides = np.minimum(widths, heights).astype(np.float64)
+    aspects = np.maximum(widths, heights) / short_sides
+    return np.clip(max_clips * WIDE / aspects, 1, max_clips).astype(np.int64)

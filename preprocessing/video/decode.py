@@ -5,34 +5,33 @@ A broken or hostile file can only be rejected: ffmpeg_child sets the limits, and
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from pathlib import Path
 
 import numpy as np
-from ffmpeg.nodes import FilterableStream
 
+from lgd.preprocessing.video.colors import UntaggedMatrix
+from lgd.preprocessing.video.completeness import check_complete
 from lgd.preprocessing.video.containers import read_container
 from lgd.preprocessing.video.ffmpeg_child import open_video, run
+from lgd.preprocessing.video.ffmpeg_input import command_line
 from lgd.preprocessing.video.ffmpeg_log import FfmpegLog
+from lgd.preprocessing.video.filters import FilterMessages, FilterSettings, filtered, resized_size
+from lgd.preprocessing.video.packets import StreamPackets, read_packets
 from lgd.preprocessing.video.pixmaps import PpmReader
-from lgd.preprocessing.video.probe import SourceInfo, command_line, first_timestamp, probe, video_input
-from lgd.preprocessing.video.rejections import Limits, Rejected
+from lgd.preprocessing.video.probe import SourceInfo, probe
+from lgd.preprocessing.video.rejections import RAISE_FRAMES, Limits, Rejected, TooManyFrames
 
-# These containers have an exact time index: a seek to a moment never ends after it.
-SEEKABLE = ("mov,mp4", "matroska")
-SEEK_MARGIN_S = 10.0
-# Fraction of a frame: rounding in the annotation (0.04 for 1/25 s) must not drop or add a frame.
-FRAME_TOLERANCE = 1e-3
+# The clock of these containers may jump anywhere: players show the next frame at once.
+JOINABLE = ("mpegts", "mpeg")
 # Maximum fraction of damaged frames: in a video with more, too much of the content was invented by error concealment.
 MAX_DAMAGED = 0.1
-# Gives the same pixels on every machine: no approximate arithmetic, chroma interpolated in both directions.
-SCALER = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
 DAMAGE = re.compile(
     r"corrupt decoded frame|corrupt input packet|Error submitting packet to decoder|Error while decoding stream"
 )
+LIMIT = re.compile(r"Cannot allocate memory|exceeds specified max pixel")
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ def decode(
     start_s: float | None = None,
     end_s: float | None = None,
     limits: Limits = Limits(),
+    untagged_matrix: UntaggedMatrix = "bt709-hd",
     min_frames: int = 2,
 ) -> Frames:
     """Decode a video to upright frames at a constant rate.
@@ -69,14 +69,22 @@ def decode(
     fps: frames per second. Frame k shows the source k / fps seconds after its first frame; for sources with a different
     or variable frame rate, frames are repeated or dropped.
     short_side: pixels of the shorter side; the longer side keeps the displayed aspect ratio, rounded to a pixel.
-    Nothing is cropped; alpha is dropped.
+    Nothing is cropped; alpha is dropped. If the format of the pictures changes midway (size, pixel format, aspect
+    ratio, colors), all frames are resized to the size of the first one.
     start_s, end_s: keep the frames k with start_s <= k / fps < end_s, the same frames as in the complete video.
+    untagged_matrix: the color matrix of videos that declare none; the first frame decides for the whole video.
     min_frames: a video with fewer frames is rejected.
+
+    In joined recordings, the clock begins again: it goes back, or jumps forward by more than 120 s between two frames.
+    The frame after the join then follows the one before as if there were no join, and start_s and end_s count the
+    seconds of this continuous video. Where players do not agree (a jump forward in other containers than MPEG-TS and
+    MPEG-PS), an interval that does not end before the jump is a "decoder-error".
 
     Raises Rejected with one of the reasons in `rejections.REASONS`. A file shorter than it declares is "truncated": by
     any byte where the container has sizes (MP4, MOV, AVI, Matroska, WebM), else if more than 0.5 s and more than 5 %
-    of the declared duration are missing (1 s and 10 % where only the duration of the longest stream is known);
-    containers that declare nothing (MPEG-TS, raw streams) cannot be checked. A video that ends more than 0.5 s and more
+    of the declared duration are missing (1 s and 10 % where only the duration of the longest stream is known, as in
+    FLV and RealMedia): see `completeness.check_complete`. Containers that declare nothing (MPEG-TS, MPEG-PS, Ogg, raw
+    streams, recordings written to a pipe) cannot be checked. A video that ends more than 0.5 s and more
     than 5 % before end_s is "too-short". If the decoder reports errors in more than 10 % of the frames, the video is a
     "decoder-error"; with fewer, the frames are used as the decoder conceals them, and the errors are counted in
     `Frames.damaged`.
@@ -86,23 +94,29 @@ def decode(
         container = read_container(video)
         if container.truncation:
             raise Rejected("truncated", container.truncation)
-        source = probe(video, container.durations_s, limits)
+        source = probe(video, container, limits)
         _check_sizes(source, short_side, limits)
-        log = FfmpegLog({"damage": DAMAGE})
+        if start_s is None and end_s is None:
+            _check_duration(video, source, rate, limits=limits)
+        filters = FilterSettings(rate, short_side, untagged_matrix, start_s, end_s)
+        messages = FilterMessages(source, untagged_matrix, limits)
+        log = FfmpegLog({"damage": DAMAGE, "summary": _summary(source.index), "limit": LIMIT}, messages.add)
         reader = PpmReader(limits)
-        command = _command(video, source, rate, short_side=short_side, start_s=start_s, end_s=end_s, limits=limits)
+        command = _command(video, source, filters, limits=limits)
         status = run(command, video, limits, log=log, output=reader.feed)
-    if status != 0:
-        raise Rejected("too-large" if _over_limit(log) else "decoder-error", log.first_error())
-    rgb = reader.frames()
-    damaged, decoded = log.counts.get("damage", 0), _source_frames(log)
-    if damaged > MAX_DAMAGED * decoded:
-        raise Rejected("decoder-error", f"the decoder reported {damaged} errors in {decoded} frames")
-    seconds = len(rgb) / float(rate)
-    if end_s is not None:
-        _check_interval(start_s or 0.0, end_s, seconds)
-    elif start_s is None:
-        _check_complete(source, seconds)
+        if status != 0 or "limit" in log.last:
+            raise _failure(log, limits)
+        rgb = reader.frames()
+        damaged, decoded = log.counts.get("damage", 0), _source_frames(log)
+        if damaged > MAX_DAMAGED * decoded:
+            raise Rejected("decoder-error", f"the decoder reported {damaged} errors in {decoded} frames")
+        if start_s is not None or end_s is not None:
+            _check_clock(source, messages.jumps, filters)
+        seconds = len(rgb) / float(rate)
+        if end_s is not None:
+            _check_interval(start_s or 0.0, end_s, seconds)
+        elif start_s is None:
+            check_complete(video, source, seconds, limits=limits)
     if len(rgb) < min_frames:
         required = f"the required {min_frames} frames at {float(rate):g} frames per second"
         raise Rejected("too-short", f"the video has {len(rgb)} of {required}")
@@ -116,6 +130,7 @@ def decode_each_frame(
     *,
     on_frame: Callable[[np.ndarray], None],
     limits: Limits = Limits(),
+    untagged_matrix: UntaggedMatrix = "bt709-hd",
 ) -> None:
     """Decode a video that `decode` accepts and call `on_frame` with each of its frames; no frame is kept.
 
@@ -124,61 +139,29 @@ def decode_each_frame(
     """
     rate = Fraction(fps).limit_denominator(1001)
     with open_video(path) as video:
-        source = probe(video, read_container(video).durations_s, limits)
+        source = probe(video, read_container(video), limits)
         _check_sizes(source, short_side, limits)
-        log = FfmpegLog()
-        command = _command(video, source, rate, short_side=short_side, start_s=None, end_s=None, limits=limits)
-        if run(command, video, limits, log=log, output=PpmReader(limits, on_frame).feed):
-            raise Rejected("decoder-error", log.first_error())
+        log = FfmpegLog({"limit": LIMIT}, FilterMessages(source, untagged_matrix, limits).add)
+        command = _command(video, source, FilterSettings(rate, short_side, untagged_matrix), limits=limits)
+        if run(command, video, limits, log=log, output=PpmReader(limits, on_frame).feed) or "limit" in log.last:
+            raise _failure(log, limits)
 
 
-def _command(
-    video: int,
-    source: SourceInfo,
-    rate: Fraction,
-    *,
-    short_side: int,
-    start_s: float | None,
-    end_s: float | None,
-    limits: Limits,
-) -> list[str]:
+def _command(video: int, source: SourceInfo, filters: FilterSettings, *, limits: Limits) -> list[str]:
     """Return ffmpeg's arguments: write the video stream to standard output as PPM images, which contain their size."""
-    stream = _resized(_constant_rate(video, source, rate, start_s=start_s, end_s=end_s, limits=limits), short_side)
+    stream = filtered(video, source, filters, limits=limits)
     output = stream.output("pipe:1", format="image2pipe", vcodec="ppm", threads=1, filter_complex_threads=1)
     return command_line("verbose", output)
 
 
-def _constant_rate(
-    video: int, source: SourceInfo, rate: Fraction, *, start_s: float | None, end_s: float | None, limits: Limits
-) -> FilterableStream:
-    """Return the frames to keep, at the constant rate and in their stored size."""
-    seek: dict[str, object] = {}
-    first = "STARTPTS"
-    if start_s is not None and start_s > 2 * SEEK_MARGIN_S and source.container.startswith(SEEKABLE):
-        # Seek to before the start and keep the file's timestamps, by which the frames to keep are selected below.
-        seek = {"ss": f"{start_s - SEEK_MARGIN_S:.6f}", "noaccurate_seek": None}
-        first = str(first_timestamp(video, source.index, limits))
-    stream = video_input(video, limits, copyts=None, **seek)[str(source.index)]
-    stream = stream.filter("setpts", f"PTS-{first}").filter("fps", f"{rate.numerator}/{rate.denominator}")
-    if start_s is not None:
-        stream = stream.filter("trim", start_pts=_first_frame_at(rate, start_s))
-    if end_s is not None:
-        stream = stream.filter("trim", end_pts=_first_frame_at(rate, end_s))
-    return stream.filter("setpts", "N")  # numbered from 0: no version of ffmpeg repeats or drops frames at output
-
-
-def _resized(stream: FilterableStream, short_side: int) -> FilterableStream:
-    """Resize to the displayed aspect ratio and convert to RGB."""
-    landscape = "gte(iw*sar,ih)"
-    return stream.filter(
-        "scale",
-        w=f"if({landscape},max(1,round({short_side}*iw*sar/ih)),{short_side})",
-        h=f"if({landscape},{short_side},max(1,round({short_side}*ih/(iw*sar))))",
-        flags=SCALER,
-    ).filter("format", "rgb24")
-
-
-def resize_seconds(path: Path, fps: float, short_side: int, *, limits: Limits = Limits()) -> float:
+def resize_seconds(
+    path: Path,
+    fps: float,
+    short_side: int,
+    *,
+    limits: Limits = Limits(),
+    untagged_matrix: UntaggedMatrix = "bt709-hd",
+) -> float:
     """Measure the seconds that `decode` spends on resizing a complete video and converting it to RGB (one step).
 
     The result is the difference between two ffmpeg runs, with and without this step, whose frames are discarded. Each
@@ -187,10 +170,11 @@ def resize_seconds(path: Path, fps: float, short_side: int, *, limits: Limits = 
     rate = Fraction(fps).limit_denominator(1001)
     seconds = []
     with open_video(path) as video:
-        source = probe(video, read_container(video).durations_s, limits)
-        kept = _constant_rate(video, source, rate, start_s=None, end_s=None, limits=limits)
-        for stream in (kept, _resized(kept, short_side)):
+        source = probe(video, read_container(video), limits)
+        filters = FilterSettings(rate, short_side, untagged_matrix)
+        for resize in (False, True):
             log = FfmpegLog()
+            stream = filtered(video, source, filters, limits=limits, resize=resize)
             output = stream.output("-", format="null", threads=1, filter_complex_threads=1)
             start = time.perf_counter()
             if run(command_line("error", output), video, limits, log=log, output=lambda data: None):
@@ -199,32 +183,56 @@ def resize_seconds(path: Path, fps: float, short_side: int, *, limits: Limits = 
     return seconds[1] - seconds[0]
 
 
-def _first_frame_at(rate: Fraction, seconds: float) -> int:
-    """Return the number of the first frame of the constant rate at or after a moment."""
-    return ceil(seconds * float(rate) - FRAME_TOLERANCE)
-
-
 def _check_sizes(source: SourceInfo, short_side: int, limits: Limits) -> None:
-    """Raise Rejected ("too-large") if the stored or the resized frames exceed the pixel limit."""
+    """Raise Rejected ("too-large") if the frames of the file, or the resized frames, exceed a limit on their size."""
+    if not source.width or not source.height:
+        raise Rejected("decoder-error", f"the file declares frames of {source.width} x {source.height} pixels")
     if source.width * source.height > limits.pixels:
         raise Rejected("too-large", f"{source.width} x {source.height} pixels; the limit is {limits.pixels} pixels")
-    displayed = source.width * source.sample_aspect
-    ratio = max(displayed / source.height, source.height / displayed)
-    if ratio * short_side * short_side > limits.pixels:
-        raise Rejected(
-            "too-large",
-            f"{source.width} x {source.height} pixels, resized to a short side of {short_side}, "
-            f"exceed the limit of {limits.pixels} pixels",
+    limits.check_size(*_resized_size(source, short_side))
+
+
+def _resized_size(source: SourceInfo, short_side: int) -> tuple[int, int]:
+    """Return the width and height of the resized frames, pixels."""
+    if abs(source.rotation % 180 - 90) < 1:  # ffmpeg turns the frames before it resizes them
+        return resized_size(source.height, source.width, 1 / source.sample_aspect, short_side=short_side)
+    return resized_size(source.width, source.height, source.sample_aspect, short_side=short_side)
+
+
+def _check_duration(video: int, source: SourceInfo, rate: Fraction, *, limits: Limits) -> None:
+    """Raise TooManyFrames before decoding if the video is certainly longer than the limit: a file that contains less
+    than it declares is rejected as well, as truncated."""
+    if source.duration_s is None or not source.exact_duration:
+        return
+    frames = round(source.duration_s * rate)
+    limit = 1.06 * limits.frames + rate
+    if frames <= limit:
+        return
+
+    def too_long(packets: Mapping[int, StreamPackets]) -> bool:
+        return packets[source.index].decodable_s() * rate > limit
+
+    # A jump of the clock does not count.
+    if too_long(read_packets(video, [source.index], limits, enough=too_long)):
+        raise TooManyFrames(
+            f"the video has about {frames} frames ({source.duration_s:.0f} s); the limit is {limits.frames}: "
+            f"{RAISE_FRAMES}"
         )
 
 
-def _check_complete(source: SourceInfo, decoded_s: float) -> None:
-    """Raise Rejected ("truncated") if the decoded duration is much shorter than the declared one."""
-    if source.duration_s is None:
+def _check_clock(source: SourceInfo, jumps: Sequence[tuple[float, float]], filters: FilterSettings) -> None:
+    """Raise Rejected ("decoder-error") if the clock jumps forward before the annotated interval ends.
+
+    jumps: see `FilterMessages`."""
+    if source.container.startswith(JOINABLE):
         return
-    seconds, fraction = (0.5, 0.05) if source.exact_duration else (1.0, 0.1)
-    if decoded_s < source.duration_s - max(seconds, fraction * source.duration_s):
-        raise Rejected("truncated", f"only {decoded_s:.2f} s of the declared {source.duration_s:.2f} s were decoded")
+    for moment, by in jumps:
+        if by > 0 and (filters.end_s is None or moment + 1 / filters.rate < filters.end_s):
+            raise Rejected(
+                "decoder-error",
+                f"timestamps jump by {by:.0f} s at {moment:.1f} s, before the annotated interval ends: "
+                "the start and the end are ambiguous",
+            )
 
 
 def _check_interval(start_s: float, end_s: float, decoded_s: float) -> None:
@@ -234,14 +242,20 @@ def _check_interval(start_s: float, end_s: float, decoded_s: float) -> None:
         raise Rejected("too-short", f"the video contains only {decoded_s:.2f} s of the annotated interval {interval}")
 
 
-def _over_limit(log: FfmpegLog) -> bool:
-    """Return whether ffmpeg failed because of its memory limit, or because frames exceed the pixel limit mid-video."""
-    return any("Cannot allocate memory" in line or "exceeds specified max pixel" in line for line in log.lines())
+def _failure(log: FfmpegLog, limits: Limits) -> Rejected:
+    """Return why ffmpeg failed: its memory limit, frames that exceed the pixel limit mid-video, or a damaged file."""
+    if "limit" not in log.last:
+        return Rejected("decoder-error", log.first_error())
+    if "memory" in log.last["limit"][0]:
+        return Rejected("too-large", f"ffmpeg needs more memory than {limits.in_words(limits.memory_bytes)}")
+    return Rejected("too-large", f"the pictures exceed the limit of {limits.pixels} pixels midway")
+
+
+def _summary(index: int) -> re.Pattern[str]:
+    """Return the pattern of the line that ffmpeg prints at the end about a video stream."""
+    return re.compile(rf"\[verbose\]\s+Input stream #0:{index} \(video\): .*?(\d+) frames decoded")
 
 
 def _source_frames(log: FfmpegLog) -> int:
     """Return the number of source frames decoded, from ffmpeg's final summary."""
-    for line in log.lines():
-        if match := re.search(r"\(video\):.*?(\d+) frames decoded", line):
-            return int(match[1])
-    return 0
+    return int(log.last["summary"][1]) if "summary" in log.last else 0

@@ -57,12 +57,11 @@ class PpmReader:
         size = (int(match[1]), int(match[2]))
         if self.size not in (None, size):
             raise Rejected("decoder-error", "the frame size changes in the middle of the video")
+        if self.size is None:
+            self.limits.check_size(*size)  # again: the frames may differ from what the container declares
         self.size = size
         self.remaining = size[0] * size[1] * 3
-        if len(self.pixels) // self.remaining >= self.limits.frames:
-            raise Rejected("too-large", f"the video has more than {self.limits.frames} frames, the limit")
-        if len(self.pixels) + self.remaining > self.limits.frame_bytes:
-            raise Rejected("too-large", f"the resized frames exceed the limit of {self.limits.frame_bytes} bytes")
+        self.limits.check_frames(len(self.pixels) // self.remaining + 1, len(self.pixels) + self.remaining)
         rest = view[min(len(view), MAX_HEADER_BYTES) - len(parts[3]) :]
         self.header = b""
         return rest

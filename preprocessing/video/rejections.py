@@ -13,6 +13,8 @@ REASONS = (
     "decoder-error",  # ffmpeg failed, or too many frames are damaged
 )
 
+RAISE_FRAMES = "raise it with --max-frames or --max-seconds"  # the limit on frames
+
 
 class Rejected(Exception):
     """A video that cannot go into the dataset.
@@ -32,16 +34,58 @@ class Rejected(Exception):
         return f"{self.reason}: {self.detail}"
 
 
+class TooManyFrames(Rejected):
+    """A video whose decoded frames exceed a limit on their number or on their memory ("too-large")."""
+
+    def __init__(self, detail: str):
+        super().__init__("too-large", detail)
+
+    def __reduce__(self) -> tuple[type["TooManyFrames"], tuple[str]]:
+        return type(self), (self.detail,)
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits on what decoding one video may cost.
 
     A video over a limit is rejected, and its ffmpeg process is killed with all its child processes.
+    `lgd.preprocessing.limits` derives them from the options of `lgd preprocess`.
     """
 
     pixels: int = 4096 * 4096  # of one frame, as stored and as resized: 4K passes, 8K does not
+    side: int = 65_500  # of a stored picture, the maximum of JPEG; a picture of the flow is two frames wide
     frames: int = 10_000  # at the constant rate: 400 s at 25 frames per second
     frame_bytes: int = 4 << 30  # all resized frames of one video: 10,000 frames of 213 x 120 are 0.8e9 bytes
     seconds: float = 600.0  # wall time of one ffmpeg run, and its processor time
     stall_s: float = 120.0  # wall time without a byte of output
     memory_bytes: int = 4 << 30  # address space of ffmpeg (Linux only)
+    follows_node: bool = False  # the limits on bytes are those of this node: a larger one may accept the video
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise Rejected ("too-large") unless frames of this size, pixels, can be stored in every stream: a video is in
+        all streams or in none, so the size of the flow's pictures counts even if only the colors are stored."""
+        if 2 * width > self.side or height > self.side:
+            raise Rejected(
+                "too-large",
+                f"its resized frames, {width} x {height} pixels, do not fit into a JPEG: the limit is "
+                f"{self.side // 2} pixels wide (flow stores two planes side by side) and {self.side} high; "
+                "crop the video, or use a smaller --short-side",
+            )
+        if width * height > self.pixels:
+            raise Rejected(
+                "too-large",
+                f"its resized frames, {width} x {height} pixels, exceed the limit of {self.pixels} pixels: "
+                "crop the video, or use a smaller --short-side",
+            )
+
+    def check_frames(self, frames: int, frame_bytes: int) -> None:
+        """Raise TooManyFrames if a video has more frames, or more bytes of resized frames, than allowed."""
+        if frames > self.frames:
+            raise TooManyFrames(f"the video has more than {self.frames} frames, the limit: {RAISE_FRAMES}")
+        if frame_bytes > self.frame_bytes:
+            raise TooManyFrames(f"its frames take more than {self.in_words(self.frame_bytes)}")
+
+    def in_words(self, limit: int) -> str:
+        """Return a limit in bytes as text, with the advice how to raise it."""
+        origin = ", half of this node's memory per task" if self.follows_node else ""
+        return f"{limit / (1 << 30):.3g} GiB{origin}: raise the limit with --max-memory-gb"
