@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 
+from lgd.clusters.temporary_folder import ray_temporary_folder
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 
@@ -90,10 +91,12 @@ def _start(cpus: int) -> None:
         raise RuntimeError("ray was imported before ensure_cluster(): it can no longer be confined to this machine")
     import ray
 
+    temporary_folder = ray_temporary_folder()
     try:
         with contextlib.chdir(NEUTRAL_FOLDER):
             ray.init(
                 address="local",
+                _temp_dir=temporary_folder,
                 num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
@@ -104,5 +107,5 @@ def _start(cpus: int) -> None:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cannot start a Ray cluster on this machine ({reason}): check its load, its free memory and the free "
-            "space in /tmp, then rerun to resume"
+            f"space in {os.path.realpath(temporary_folder)}, then rerun to resume"
         ) from error

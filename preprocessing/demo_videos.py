@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from lgd.pipeline.storage.lock import locked
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.video.h264 import h264_writer
 
@@ -46,18 +47,18 @@ MOTIONS: dict[str, Motion] = {
 def render_set(folder: Path, videos_per_class: int, seed: int = 0) -> None:
     """Write `folder/<class>/<class>_<number>.mp4`, 40 frames of 80 x 64 pixels each. Existing files are kept.
 
-    Raises UserError if a folder or file cannot be written.
+    Raises UserError if a folder or file cannot be written, and if another command is rendering to the folder.
     """
-    for label, (name, motion) in enumerate(MOTIONS.items()):
-        class_folder = Storage(folder / name)
-        class_folder.make_folder()
-        class_folder.clean()
-        existing = class_folder.names()
-        for number in range(videos_per_class):
-            file = f"{name}_{number:03d}.mp4"
-            if file not in existing:
-                random = np.random.default_rng([seed, label, number])
-                write_video(render(motion, random), class_folder, file)
+    with locked(Storage(folder), "lgd demo") as storage:
+        for label, (name, motion) in enumerate(MOTIONS.items()):
+            storage.make_folder(name)
+            storage.clean(name)
+            existing = storage.names(name)
+            for number in range(videos_per_class):
+                file = f"{name}_{number:03d}.mp4"
+                if file not in existing:
+                    random = np.random.default_rng([seed, label, number])
+                    write_video(render(motion, random), storage, f"{name}/{file}")
 
 
 def render(motion: Motion, random: np.random.Generator) -> np.ndarray:

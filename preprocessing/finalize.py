@@ -14,26 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset, index_name
-from lgd.pipeline.dataset.index import index_writer, read_part
+from lgd.pipeline.dataset.index_format import index_writer
+from lgd.pipeline.dataset.index_parts import read_part
+from lgd.pipeline.dataset.tables import REJECTED, REJECTED_SCHEMA, VIDEO_COLUMNS, VIDEOS, videos_schema
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Manifest, Video
 from lgd.preprocessing.plan import ShardPlan, find_complete_shards
 
-REJECTED_FILE = "rejected.parquet"
 ROWS_AT_ONCE = 1 << 14  # rows in memory while a table is written
 SHARDS_AHEAD = 32  # index parts read ahead, because of the latency of object stores
 
 Row = dict[str, Any]  # column -> value
-VIDEO_COLUMNS = [
-    ("key", pa.string()),
-    ("path", pa.string()),
-    ("label", pa.int32()),
-    ("class", pa.string()),
-    ("split", pa.string()),
-    ("start_s", pa.float64()),
-    ("end_s", pa.float64()),
-]
-REJECTED_SCHEMA = pa.schema([*VIDEO_COLUMNS, ("reason", pa.string()), ("detail", pa.string())])
 
 
 def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[ShardPlan], *, pool: Executor) -> None:
@@ -45,8 +36,7 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
     complete_shards = find_complete_shards(storage, dataset.specs, plans, pool=pool)
     complete = [stream for stream in dataset.specs if all(stream in streams for streams in complete_shards)]
     for stream in set(dataset.specs) - set(complete):
-        if storage.exists(index_name(stream)):
-            storage.delete(index_name(stream))
+        storage.delete(index_name(stream), missing_ok=True)
     if not complete:
         return
     summary, digest = _Summary(complete), hashlib.sha256(json.dumps(dataset.classes).encode())
@@ -55,8 +45,8 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
             stream: indexes.enter_context(index_writer(storage, dataset.specs[stream])) for stream in complete
         }
         with (
-            _table_writer(storage, "videos.parquet", _videos_schema(complete)) as add_videos,
-            _table_writer(storage, REJECTED_FILE, REJECTED_SCHEMA) as add_rejected,
+            _table_writer(storage, VIDEOS, videos_schema(complete)) as add_videos,
+            _table_writer(storage, REJECTED, REJECTED_SCHEMA) as add_rejected,
         ):
             for plan, parts in _read_parts(storage, complete, plans, pool=pool):
                 rows, rejected = _table_rows(plan, parts)
@@ -113,25 +103,11 @@ def _video_columns(video: Video) -> Row:
     return {name: getattr(video, names.get(name, name)) for name, _ in VIDEO_COLUMNS}
 
 
-def _videos_schema(streams: Sequence[str]) -> pa.Schema:
-    columns = [
-        *VIDEO_COLUMNS,
-        ("frames", pa.int32()),  # of the rgb stream; flow has one fewer
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("shard", pa.string()),
-    ]
-    columns += [(f"{stream}_bytes", pa.int64()) for stream in streams]
-    if "flow" in streams:
-        columns.append(("flow_saturated", pa.float64()))  # fraction of vectors larger than the bound
-    return pa.schema(columns)
-
-
 @contextmanager
 def _table_writer(storage: Storage, name: str, schema: pa.Schema) -> Iterator[Callable[[list[Row]], None]]:
     """Create a Parquet file and yield a function that appends rows to it."""
     buffered: list[Row] = []
-    with storage.writer(name) as file, pq.ParquetWriter(file, schema) as writer:
+    with storage.writer(name) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
 
         def add(rows: list[Row]) -> None:
             buffered.extend(rows)

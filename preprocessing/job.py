@@ -4,35 +4,28 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from lgd.pipeline.console.command_line import CommandResult, Line
-from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import (
-    DESCRIPTION,
-    MANIFEST,
-    STREAMS,
     Dataset,
     StreamSpec,
     describe_classes,
     index_name,
     open_dataset,
-    read_table,
-    write_table,
 )
-from lgd.pipeline.storage.storage import TEMPORARY, Storage
+from lgd.pipeline.dataset.tables import REJECTED
+from lgd.pipeline.storage.lock import locked
+from lgd.pipeline.storage.storage import Storage
 from lgd.pipeline.tasks import Task, run_tasks
 from lgd.preprocessing.annotations.manifest import Manifest
 from lgd.preprocessing.counters import ShardCounters
-from lgd.preprocessing.finalize import REJECTED_FILE, finalize_dataset
+from lgd.preprocessing.finalize import finalize_dataset
+from lgd.preprocessing.output import CompleteShards, open_complete, open_or_create, work_identity
 from lgd.preprocessing.plan import (
-    NEW_FOLDER,
     ShardPlan,
-    default_videos_per_shard,
-    find_complete_shards,
-    plan_shards,
-    update_manifest,
 )
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.shard import make_shard, retry_shard
@@ -62,6 +55,8 @@ class PreprocessResult(CommandResult):
     """Number of classes."""
     class_names: list[str]
     """Class names, in the order of their labels."""
+    annotations_format: str
+    """Format of the annotations, as it was recognized."""
     shards_made: int
     """Number of shards that this run created."""
     shards_there: int
@@ -120,16 +115,22 @@ def preprocess(
     start_cluster: called before the first task. retry_rejected: retry videos that an earlier run rejected, in all
     streams of the dataset.
     Raises UserError, naming what differs, if `out` was created from different videos or with different settings;
-    UserError if a shard cannot be created or the disk is full; StoreError if the storage is unreachable."""
+    UserError if a shard cannot be created or the disk is full, and if another command creates this dataset from other
+    videos, with other options or with `retry_rejected`; StoreError if the storage is unreachable."""
     started = time.monotonic()
     per_task = resources.per_task(settings.flow.device)
     specs = {stream: settings.spec(stream) for stream in streams}
-    dataset, manifest = _open_or_create(out, manifest, settings, specs=specs, retry_rejected=retry_rejected)
-    storage = dataset.storage
-    plans = plan_shards(manifest, dataset.videos_per_shard)
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        complete = find_complete_shards(storage, dataset.specs, plans, pool=pool)
-        shared = {"storage": storage, "videos": videos, "settings": settings}
+    annotations_format = manifest.annotations_format
+    storage = Storage(out)
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        opened = None if retry_rejected else open_complete(storage, manifest, settings, specs=specs, pool=pool)
+        if opened is None:
+            work = "" if retry_rejected else work_identity(manifest, specs, resources)
+            storage = stack.enter_context(locked(storage, "lgd preprocess", work))
+            opened = open_or_create(storage, manifest, settings, specs=specs, retry_rejected=retry_rejected, pool=pool)
+        dataset, manifest, plans, complete = opened
+        shared = {"storage": storage, "videos": videos, "settings": settings, "resources": resources}
         creating = _creating_tasks(plans, complete, specs, shared=shared)
         retrying = _retrying_tasks(plans, complete, dataset, new=specs, shared=shared) if retry_rejected else []
         created = retried = ShardCounters()
@@ -147,9 +148,9 @@ def preprocess(
                 created = run_tasks("preprocess", creating, per_task, workers=workers, total=ShardCounters())
             if retrying:
                 for stream in dataset.streams:  # their shards change: a stream without an index is not complete
-                    storage.delete(index_name(stream))
+                    storage.delete(index_name(stream), missing_ok=True)
                 retried = run_tasks("retry rejected", retrying, per_task, workers=workers, total=ShardCounters())
-            _remove_temporary_files(dataset)
+            opened.remove_temporary_files()
             finalize_dataset(dataset, manifest, plans, pool=pool)
         work_s = time.monotonic() - working
     dataset = open_dataset(storage)
@@ -164,9 +165,10 @@ def preprocess(
         videos=dataset.summary["videos"],
         rejected=rejected,
         reasons=dataset.summary["reasons"],
-        rejected_file=storage.display(REJECTED_FILE) if rejected else None,
+        rejected_file=storage.display(REJECTED) if rejected else None,
         classes=len(dataset.classes),
         class_names=list(dataset.classes),
+        annotations_format=annotations_format,
         shards_made=len(creating),
         shards_there=len(plans) - len(creating),
         tried_again=retried.videos + retried.rejected,
@@ -178,9 +180,6 @@ def preprocess(
         wall_s=time.monotonic() - started,
         driver_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     )
-
-
-CompleteShards = Sequence[Mapping[str, frozenset[str]]]  # per plan, as `find_complete_shards` returns them
 
 
 def _creating_tasks(
@@ -216,67 +215,3 @@ def _retrying_tasks(
             arguments = {**shared, "plan": plan, "specs": specs}
             tasks.append(Task(f"shard {plan.name}", retry_shard, arguments, len(rejected)))
     return tasks
-
-
-def _open_or_create(
-    out: str, manifest: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
-) -> tuple[Dataset, Manifest]:
-    """Open the dataset, or create it with its plan; return it with the manifest that it is made from.
-
-    Raises UserError if the dataset was created from different videos or with different settings."""
-    storage = Storage(out)
-    if storage.exists(DESCRIPTION):
-        dataset = open_dataset(storage)
-        manifest = _resume_manifest(dataset, manifest, settings, specs=specs, retry_rejected=retry_rejected)
-    else:
-        if any(name != MANIFEST and not name.startswith(TEMPORARY) for name in storage.names()):
-            raise UserError(f"{storage.display()} contains other files and is not a dataset: choose a different --out")
-        storage.make_folder()
-        write_table(storage, MANIFEST, manifest.table())
-        dataset = Dataset(storage, "", manifest.classes, default_videos_per_shard(len(manifest.videos)), {})
-    if not set(specs) <= set(dataset.specs):
-        known = {**dataset.specs, **specs}
-        dataset = replace(dataset, specs={stream: known[stream] for stream in STREAMS if stream in known})
-        dataset.save()
-    for folder in _folders(dataset):
-        storage.make_folder(folder)
-    _remove_temporary_files(dataset)
-    return dataset, manifest
-
-
-def _folders(dataset: Dataset) -> list[str]:
-    return ["", *(folder for stream in dataset.specs for folder in (stream, f"{stream}/.parts"))]
-
-
-def _remove_temporary_files(dataset: Dataset) -> None:
-    """Remove unfinished files of killed processes."""
-    for folder in _folders(dataset):
-        dataset.storage.clean(folder)
-
-
-def _resume_manifest(
-    dataset: Dataset, listed: Manifest, settings: Settings, *, specs: Mapping[str, StreamSpec], retry_rejected: bool
-) -> Manifest:
-    """Return the manifest of an existing dataset; with `retry_rejected`, including files that were missing before.
-
-    listed: the manifest of this run. Raises UserError if it lists different videos or the settings differ."""
-    storage = dataset.storage
-    table = read_table(storage, MANIFEST)
-    same = table.equals(listed.table(), check_metadata=True)  # the usual case, and much faster than row by row
-    planned = listed if same else Manifest.from_table(table)
-    updated = listed if same else update_manifest(planned, listed, storage.display())
-    # A retry changes all streams: a video is in all of them or in none.
-    for stream in (name for name in dataset.specs if retry_rejected or name in specs):
-        if differences := dataset.specs[stream].differences(settings.spec(stream)):
-            raise UserError(
-                f"the {stream} stream of {storage.display()} was created with different settings "
-                f"({'; '.join(differences)}): {NEW_FOLDER}"
-            )
-    found = sum(video.missing for video in planned.videos) - sum(video.missing for video in updated.videos)
-    if found and not retry_rejected:
-        what = "1 video that was missing now exists" if found == 1 else f"{found} videos that were missing now exist"
-        say(f"{what}: use --retry-rejected to add {'it' if found == 1 else 'them'}")
-        return planned
-    if found:
-        write_table(storage, MANIFEST, updated.table())
-    return updated

@@ -20,11 +20,10 @@ import torch
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.run import Run, check_version
+from lgd.training.run import CHECKPOINTS, Run, check_version
 
 FORMAT = "lgd-checkpoint"
 VERSION = 1
-FOLDER = "checkpoints"
 BEST = "best.json"
 
 
@@ -111,13 +110,13 @@ def _copy_to_cpu(state: Any) -> Any:
 
 def checkpoint_name(step: int) -> str:
     """Return the name of the checkpoint after `step` steps, relative to the run folder."""
-    return f"{FOLDER}/step-{step:08d}.pt"
+    return f"{CHECKPOINTS}/step-{step:08d}.pt"
 
 
 def names(run: Run) -> list[str]:
     """Return the names of the run's checkpoints, the newest first."""
-    files = [name for name in run.storage.names(FOLDER) if re.fullmatch(r"step-\d{8}\.pt", name)]
-    return [f"{FOLDER}/{name}" for name in reversed(files)]
+    files = [name for name in run.storage.names(CHECKPOINTS) if re.fullmatch(r"step-\d{8}\.pt", name)]
+    return [f"{CHECKPOINTS}/{name}" for name in reversed(files)]
 
 
 def load(run: Run, name: str) -> dict[str, Any]:

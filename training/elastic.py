@@ -5,9 +5,8 @@ import json
 import os
 import tempfile
 import threading
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from lgd.pipeline.console.command_line import CommandResult, Line
@@ -15,7 +14,8 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.storage.cache import CacheConfig
-from lgd.training.run import ERROR, METRICS, Run
+from lgd.pipeline.storage.lock import locked
+from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run
 from lgd.training.worker import TrainJob, train_worker
 
 # How long Ray waits for the resources of a worker group before it checks again what is available. A node that has just
@@ -71,14 +71,14 @@ def run_training(
     start_cluster: Callable[[], None],
     cache_config: CacheConfig = CacheConfig(),
 ) -> TrainResult:
-    """Train a run to its last step on the cluster. A finished run is not changed.
+    """Train a run to its last step on the cluster, holding its lock. A finished run is not changed.
 
     workers: minimum and maximum number; None: from 1 to one per GPU, or one per CPU on a cluster without GPUs.
     cache_config: cache of each worker's node, for a remote dataset.
-    Raises UserError for an error that the user can fix, and if the workers failed too often."""
-    if (finished := run.result()) is not None:
-        say(f"{run.storage.display()} is already finished ({finished['steps']} steps); nothing to do")
-        return _train_result(run, finished)
+    Raises UserError for an error that the user can fix, if the workers failed too often, and if another command trains
+    the run."""
+    if (finished := _finished(run)) is not None:
+        return finished
     videos, unlabelled = dataset.labeled("train"), dataset.unlabelled("train")
     if not videos and unlabelled:
         raise UserError(
@@ -87,6 +87,38 @@ def run_training(
         )
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
+    with locked(run.storage, "lgd train") as storage:
+        if (finished := _finished(run)) is not None:  # by a command that held the lock before
+            return finished
+        for folder in ("", CHECKPOINTS):
+            storage.clean(folder)
+        run = replace(run, storage=storage)
+        if unlabelled:
+            say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
+        result = _train(
+            run, dataset, workers, launch=storage.token, start_cluster=start_cluster, cache_config=cache_config
+        )
+    return _train_result(run, result)
+
+
+def _finished(run: Run) -> TrainResult | None:
+    """Return the result of a run that is finished already."""
+    if (result := run.result()) is None:
+        return None
+    say(f"{run.storage.display()} is already finished ({result['steps']} steps); nothing to do")
+    return _train_result(run, result)
+
+
+def _train(
+    run: Run,
+    dataset: Dataset,
+    workers: tuple[int, int] | None,
+    *,
+    launch: str,
+    start_cluster: Callable[[], None],
+    cache_config: CacheConfig,
+) -> dict[str, Any]:
+    """Train a run whose lock this process holds and return the content of result.json. launch: token of the lock."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(STATUS_EVERY_S))
     start_cluster()
@@ -100,16 +132,12 @@ def run_training(
     gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     min_workers, max_workers = workers or (1, max(gpus or cpus, 1))
     max_workers = min(max_workers, run.config.batch_size)
-    total = run.config.steps(videos)
+    total = run.config.steps(dataset.labeled("train"))
     say(
         f"training {run.recipe} for {total} steps of {run.config.batch_size} clips on {min_workers} to {max_workers} "
         "workers"
     )
 
-    if unlabelled:
-        say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
-
-    launch = uuid.uuid4().hex
     job = TrainJob(run.storage.address, dataset.storage.address, launch, cache_config)
     with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
         trainer = create_trainer(
@@ -132,16 +160,18 @@ def run_training(
             try:
                 trainer.fit()
             except TrainingFailedError as error:
+                run.storage.check_lock()
                 _raise_user_error(run, launch)
                 raise UserError(
                     f"training stopped ({_last_line(error)}): fix the cause, then rerun to resume from the last "
                     "checkpoint"
                 ) from error
+    run.storage.check_lock()
     _raise_user_error(run, launch)
     result = run.result()
     if result is None:
         raise UserError("training ended before its last step: rerun to resume")
-    return _train_result(run, result)
+    return result
 
 
 def _train_result(run: Run, result: dict[str, Any]) -> TrainResult:

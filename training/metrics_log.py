@@ -153,6 +153,7 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # here, because only rank 0 needs it
 
         self._storage = run.storage
+        self._storage.check_lock()
         self._folder = Path(run.storage.path() if run.storage.local else tempfile.mkdtemp(prefix="lgd-metrics-"))
         if not run.storage.local and run.storage.exists(METRICS):
             (self._folder / METRICS).write_bytes(run.storage.read(METRICS))
@@ -164,17 +165,22 @@ class MetricsLog:
 
     def say(self, text: str) -> None:
         """Write a line that the driver prints."""
-        self._file.write(json.dumps({"step": 0, "say": text}) + "\n")
+        self._append({"step": 0, "say": text})
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write metrics, with their "step"."""
-        self._file.write(json.dumps({**line, "time": round(time.time(), 3)}) + "\n")
+        """Write metrics, with their "step". Raises LockLost if another command has taken over the run."""
+        self._append({**line, "time": round(time.time(), 3)})
         for name, value in line.items():
             if name != "step" and not isinstance(value, list):
                 self._board.add_scalar(name, value, line["step"])
         self._board.flush()
         if not self._storage.local and time.monotonic() - self._uploaded > UPLOAD_EVERY_S:
             self.flush()
+
+    def _append(self, line: dict[str, Any]) -> None:
+        if self._storage.local:  # otherwise it is checked before an upload
+            self._storage.check_lock()
+        self._file.write(json.dumps(line) + "\n")
 
     def flush(self) -> None:
         """Store all lines so far where they survive this process. Needed before a checkpoint: a run that resumes from

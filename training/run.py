@@ -8,6 +8,7 @@ RUN/
   metrics.jsonl      one line every few seconds and one per validation
   tensorboard/
   result.json        written last: a run with a result is finished
+  .lock-...          while a command trains it, see `lgd.pipeline.storage.lock`
 
 Compatibility: VERSION is the version of this layout and of the top level of config.json. It rises only if earlier
 versions of lgd would misread a run; new files and new fields with defaults do not need it. This version opens runs of
@@ -22,7 +23,8 @@ from typing import Any
 from lgd import __version__
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec
-from lgd.pipeline.storage.storage import Storage
+from lgd.pipeline.storage.lock import LOCK, locked
+from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from lgd.training.config_file import from_flat_dict, from_json, option_name, to_flat_dict
 from lgd.training.models.config import MODELS
 from lgd.training.recipes import TrainConfig
@@ -30,6 +32,7 @@ from lgd.training.recipes import TrainConfig
 FORMAT = "lgd-run"
 VERSION = 2
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+CHECKPOINTS = "checkpoints"  # folder
 # Files with which workers report to the driver and to the workers that replace them.
 ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"
 
@@ -95,19 +98,23 @@ class Run:
 def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset) -> Run:
     """Create a run folder, or open an existing one to resume it.
 
-    Raises UserError, with the differences, if an existing run has a different configuration or dataset."""
+    Raises UserError, with the differences, if an existing run has a different configuration or dataset, and if another
+    command is creating it."""
     storage = Storage(folder)
     spec = dataset.spec(config.stream)
     run = Run(storage, recipe, config, dataset.classes, spec, dataset.fingerprint)
-    if storage.exists(CONFIG):
-        existing = open_run(folder)
-        _check_same(existing, run)
-        return existing
-    if storage.names():
-        raise UserError(f"{folder} contains other files and is not a run: choose a different --run folder")
-    storage.make_folder("checkpoints")
-    storage.write(CONFIG, json.dumps(run.description(), indent=2).encode() + b"\n")
-    return run
+    if not storage.exists(CONFIG):
+        # Other commands may be creating it, and killed ones may have left temporary files.
+        if any(name != CONFIG and not name.startswith((LOCK, TEMPORARY)) for name in storage.names()):
+            raise UserError(f"{folder} contains other files and is not a run: choose a different --run folder")
+        with locked(storage, "lgd train") as writer:
+            if not writer.exists(CONFIG):
+                writer.make_folder(CHECKPOINTS)
+                writer.write(CONFIG, json.dumps(run.description(), indent=2).encode() + b"\n")
+                return run
+    existing = open_run(folder)
+    _check_same(existing, run)
+    return existing
 
 
 def _check_same(existing: Run, run: Run) -> None:

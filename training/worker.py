@@ -3,12 +3,13 @@ torch or DALI, so that both start seconds earlier."""
 
 import json
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.pipeline.storage.cache import CacheConfig, opened_cache
+from lgd.pipeline.storage.lock import LockedStorage, LockLost
 from lgd.training.run import ERROR, FAILURE, STARTS, Run, open_run
 
 MAX_STARTS = 8  # of the workers without a new checkpoint
@@ -18,8 +19,9 @@ MAX_STARTS = 8  # of the workers without a new checkpoint
 class TrainJob:
     """Arguments of `train_worker`.
 
-    run, data: folders. launch: id of the `lgd train` process, so that an error of an earlier launch is not reported as
-    an error of this one. cache_config: cache of the worker's node, for a remote dataset."""
+    run, data: folders. launch: id of the `lgd train` process: the token of its lock of the run, so that the workers
+    write only as long as it is held, and an error of an earlier launch is not reported as an error of this one.
+    cache_config: cache of the worker's node, for a remote dataset."""
 
     run: str
     data: str
@@ -30,12 +32,16 @@ class TrainJob:
 def train_worker(settings: dict[str, Any]) -> None:
     """Train as one worker; called by Ray Train. settings: fields of a TrainJob.
 
-    A UserError is written to the run folder for the driver, and the workers do not start again. After any other
-    exception Ray Train restarts the workers from the last checkpoint."""
+    A UserError is written to the run folder for the driver, and the workers do not start again, nor after the lock of
+    the run was lost. After any other exception Ray Train restarts the workers from the last checkpoint."""
     import ray.train
 
     job = TrainJob(**settings)
-    run = open_run(job.run)
+    run = replace(open_run(job.run), storage=LockedStorage(job.run, job.launch))
+    try:
+        run.storage.check_lock()
+    except LockLost:
+        return  # the driver reports it
     if run.storage.exists(ERROR) and json.loads(run.storage.read(ERROR))["launch"] == job.launch:
         return
     try:
@@ -45,6 +51,8 @@ def train_worker(settings: dict[str, Any]) -> None:
 
         with opened_cache(job.cache_config) as cache:
             train(run, open_dataset(job.data, cache))
+    except LockLost:
+        raise
     except UserError as error:
         run.storage.write(ERROR, json.dumps({"launch": job.launch, "message": str(error)}).encode())
         raise

@@ -61,8 +61,9 @@ class Storage:
         if not self.base:
             raise UserError(f"{self.display()} does not name a bucket: give one, such as s3://bucket/folder")
         self.local = isinstance(self.fs, pafs.LocalFileSystem)
+        self.temporary_prefix = TEMPORARY
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         # Created again where it is unpickled, so that a task of the cluster opens its own connections.
         return Storage, (self.address,)
 
@@ -99,6 +100,10 @@ class Storage:
         """Return size and modification time of a file as text, which changes when the file is replaced."""
         info = self._info(self.path(name), name)
         return f"{info.size} {info.mtime_ns}"
+
+    def modified_s(self, name: str) -> float:
+        """Return the modification time of a file, seconds since 1970, by the clock of its store."""
+        return float(self._info(self.path(name), name).mtime_ns or 0) / 1e9
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names of the files in a folder, sorted; empty if the folder does not exist."""
@@ -164,17 +169,15 @@ class Storage:
             except FileNotFoundError as error:
                 raise UserError(f"cannot create the folder {self.display(folder)}: choose a different one") from error
 
-    def delete(self, name: str) -> None:
-        """Delete a file. Raises FileNotFoundError if a local file is missing. A missing remote file is not an error,
-        because a deletion is repeated when its response was lost."""
-        with contextlib.nullcontext() if self.local else contextlib.suppress(FileNotFoundError):
-            self._with_retries(name, lambda: self.fs.delete_file(self.path(name)))
+    def check_lock(self) -> None:
+        """Do nothing: this folder is used without a lock. See `lock.LockedStorage`."""
 
-    def clean(self, folder: str = "") -> None:
-        """Remove the temporary files of killed processes from a folder."""
-        for name in self.names(folder):
-            if name.startswith(TEMPORARY):
-                self.delete(f"{folder}/{name}" if folder else name)
+    def delete(self, name: str, missing_ok: bool = False) -> None:
+        """Delete a file. Raises FileNotFoundError if a local file is missing, unless `missing_ok`. A missing remote
+        file is not an error, because a deletion is repeated when its response was lost."""
+        self.check_lock()
+        with contextlib.suppress(FileNotFoundError) if missing_ok or not self.local else contextlib.nullcontext():
+            self._with_retries(name, lambda: self.fs.delete_file(self.path(name)))
 
     @contextmanager
     def writer(self, name: str) -> Iterator[IO[bytes]]:
@@ -187,12 +190,13 @@ class Storage:
             temporary_folder = tempfile.gettempdir()
             target = f"{_temporary_folder()}, where {target} is written before it is sent"
         with disk_errors(target):
-            handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, suffix=f"-{base}", dir=temporary_folder)
+            handle, temporary = tempfile.mkstemp(prefix=self.temporary_prefix, suffix=f"-{base}", dir=temporary_folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())
+                self.check_lock()
                 if self.local:
                     os.chmod(temporary, 0o644)
                     os.replace(temporary, self.path(name))

@@ -1,6 +1,6 @@
 """`lgd evaluate`: scores of a split, computed by Ray tasks that score one chunk of it each, then written as one file.
 
-OUT.parts/<identity>-000012.parquet     score chunks, while the evaluation runs
+OUT.parts/<identity>-000012.parquet     score chunks, while the evaluation runs, under a lock of this folder
 OUT                                     when all chunks are complete; then the chunks are deleted
 
 The chunks depend only on the split and are the same on every cluster. `identity` is a hash of everything that decides
@@ -29,6 +29,7 @@ from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.pipeline.storage.cache import CacheConfig
+from lgd.pipeline.storage.lock import LockedStorage, locked
 from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
 from lgd.pipeline.tasks import Task, run_tasks
 from lgd.training import checkpoint
@@ -111,8 +112,8 @@ def evaluate(
     folder: of the run. data: folder of the dataset. per_class: Parquet file for the accuracy of each class and the
     confusion matrix; not written if no video has a label. start_cluster: called only if a chunk is missing.
     Raises UsageError for an invalid `out` or `per_class`, and UserError for a run without a valid checkpoint, a dataset
-    with different classes, with a different stream spec or without the split, a damaged frame, a full disk and an
-    unreachable store; complete chunks are kept.
+    with different classes, with a different stream spec or without the split, a damaged frame, a full disk, an
+    unreachable store and another evaluation that writes to `out` now; complete chunks are kept.
     """
     started = time.monotonic()
     check_output_files({"--out": out, "--per-class": per_class}, [])
@@ -132,38 +133,45 @@ def evaluate(
     )
     chunk_folder = folder_beside(out, ".parts")
     missing: list[int] = []
-    if identity_of(out) == identity:
+    complete = identity_of(out) == identity
+    if complete:
         say(f"{out} is complete already ({videos} videos, {metadata['protocol']}): nothing to do")
-    else:
-        missing = _missing_chunks(chunk_folder, identity, chunks)
-        say(
-            f"scoring {videos} videos of the split {split} with step {content['step']} of {run.storage.display()}: "
-            f"{metadata['protocol']}"
-        )
-        if len(missing) < chunks:
-            say(f"{chunks - len(missing)} of {chunks} score chunks already exist")
-        if missing:
-            start_cluster()
-            needs = task_needs(resources)
-            job = ScoreJob(
-                run,
-                _shared(content["model"]),
-                dataset,
-                split,
-                protocol,
-                chunk_folder,
-                identity,
-                chunks,
-                resources.batch_size,
-                threads=max(int(needs["CPU"]), 1),
-                device="cuda" if "GPU" in needs else "cpu",
-                cache_config=cache_config,
-            )
-            _score(job, missing, videos, needs=needs, num_workers=resources.num_workers)
-        with scores_writer(out, dataset.classes, split, metadata=metadata, identity=identity) as write:
-            for chunk in range(chunks):
-                write(_read_chunk(chunk_folder, chunk_name(identity, chunk), _size(chunk, chunks, videos)))
-    _delete_chunks(chunk_folder)
+    if not complete or chunk_folder.names():
+        with locked(chunk_folder, "lgd evaluate") as locked_folder:
+            if not complete:
+                missing = _missing_chunks(locked_folder, identity, chunks)
+                say(
+                    f"scoring {videos} videos of the split {split} with step {content['step']} of "
+                    f"{run.storage.display()}: {metadata['protocol']}"
+                )
+                if len(missing) < chunks:
+                    say(f"{chunks - len(missing)} of {chunks} score chunks already exist")
+                if missing:
+                    start_cluster()
+                    needs = task_needs(resources)
+                    job = ScoreJob(
+                        run,
+                        _shared(content["model"]),
+                        dataset,
+                        split,
+                        protocol,
+                        locked_folder,
+                        identity,
+                        chunks,
+                        resources.batch_size,
+                        threads=max(int(needs["CPU"]), 1),
+                        device="cuda" if "GPU" in needs else "cpu",
+                        cache_config=cache_config,
+                    )
+                    _score(job, missing, videos, needs=needs, num_workers=resources.num_workers)
+                locked_folder.check_lock()
+                with scores_writer(out, dataset.classes, split, metadata=metadata, identity=identity) as write:
+                    for chunk in range(chunks):
+                        write(_read_chunk(locked_folder, chunk_name(identity, chunk), _size(chunk, chunks, videos)))
+            _delete_chunks(locked_folder)
+        if chunk_folder.local:
+            with contextlib.suppress(OSError):  # it contains other files
+                os.rmdir(chunk_folder.base)
     wall_s = time.monotonic() - started
     scores = read_scores(out)
     unlabelled = len(unlabelled_keys(scores))
@@ -233,9 +241,8 @@ def _identity(*decisive: Any) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _missing_chunks(folder: Storage, identity: str, chunks: int) -> list[int]:
-    """Create the folder of the chunks and return those that it lacks."""
-    folder.make_folder()
+def _missing_chunks(folder: LockedStorage, identity: str, chunks: int) -> list[int]:
+    """Return the chunks that their folder lacks."""
     folder.clean()
     existing = set(folder.names())
     if others := sum(bool(CHUNK_FILE.fullmatch(name)) and not name.startswith(identity) for name in existing):
@@ -285,16 +292,12 @@ def _read_chunk(folder: Storage, name: str, videos: int) -> pa.Table:
     raise UserError(f"{shown} was damaged and has been deleted: rerun to score it again")
 
 
-def _delete_chunks(folder: Storage) -> None:
-    """Delete the chunks of finished evaluations, and their folder if it contains nothing else."""
+def _delete_chunks(folder: LockedStorage) -> None:
+    """Delete the chunks of finished evaluations."""
     folder.clean()
     for name in folder.names():
         if CHUNK_FILE.fullmatch(name):
-            with contextlib.suppress(FileNotFoundError):
-                folder.delete(name)
-    if folder.local:
-        with contextlib.suppress(OSError):
-            os.rmdir(folder.base)
+            folder.delete(name, missing_ok=True)
 
 
 def _digest(weights: Mapping[str, torch.Tensor]) -> str:
