@@ -16,8 +16,8 @@ def check_complete(video: int, source: SourceInfo, decoded_s: float, *, limits: 
     decoded_s: seconds of all decoded frames. The file ends early if the last packet (of this stream if its own duration
     is declared, else of any stream) ends before the declared end. The frames end early if they are shorter than the
     packets of the video, counted from the first key frame and without gaps.
-    The tolerance is 0.5 s or 5 % of the duration, whichever is more; 1 s or 10 % if the declared duration is that of
-    the longest stream.
+    The tolerance is 0.5 s or 5 % of the duration, whichever is more; for the decoded frames it is 1 s or 10 % if the
+    declared duration is that of the longest stream.
     """
     declared = source.duration_s
     if declared is None or _missing(decoded_s, declared, source) <= 0:
@@ -30,7 +30,7 @@ def check_complete(video: int, source: SourceInfo, decoded_s: float, *, limits: 
         # Some programs declare when a stream ends, others how long it is: the packets have to reach one of the two.
         end = declared if source.end_s is None else source.end_s
         reached = max(last, last - first)
-        if end - reached > _tolerance(end - first if end > first else end, source):
+        if end - reached > _tolerance(end - first if end > first else end, exact=True):
             raise Rejected("truncated", f"the file ends after {reached:.2f} s of the declared {end:.2f} s")
         if _missing(decoded_s, min(declared, own.decodable_s()), source) <= 0:
             return
@@ -39,9 +39,9 @@ def check_complete(video: int, source: SourceInfo, decoded_s: float, *, limits: 
 
 def _missing(seconds: float, complete_s: float, source: SourceInfo) -> float:
     """Return how many seconds more than the tolerance are missing of a complete duration; 0 or less if none are."""
-    return complete_s - seconds - _tolerance(complete_s, source)
+    return complete_s - seconds - _tolerance(complete_s, exact=source.exact_duration)
 
 
-def _tolerance(duration_s: float, source: SourceInfo) -> float:
-    minimum, fraction = (0.5, 0.05) if source.exact_duration else (1.0, 0.1)
+def _tolerance(duration_s: float, *, exact: bool) -> float:
+    minimum, fraction = (0.5, 0.05) if exact else (1.0, 0.1)
     return max(minimum, fraction * duration_s)
