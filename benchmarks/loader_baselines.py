@@ -13,8 +13,9 @@ import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
-from lgd.pipeline.dataset.dataset import STREAMS, open_dataset, read_table
+from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.tables import VIDEOS, read_table
 from lgd.pipeline.loading.clip_order import Clip, Sampling, TrainOrder
 from lgd.pipeline.loading.dali import FLOW_ZERO
 from lgd.pipeline.loading.transform import Transform, crop_window
@@ -79,7 +80,7 @@ class VideoClips(Dataset[torch.Tensor]):
         self.index = Index(opened, "rgb")
         rows = self.index.rows("train")
         self.order = TrainOrder(rows, self.index.lengths[rows], Sampling(frames=frames))
-        table = read_table(opened.storage, "videos.parquet", ["key", "path"])
+        table = read_table(opened.storage, VIDEOS, ["key", "path"])
         self.paths = dict(zip(*(table.column(c).to_pylist() for c in ("key", "path")), strict=True))
         self.videos, self.frames, self.short_side, self.transform = Path(videos), frames, short_side, transform
 

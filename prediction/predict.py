@@ -9,7 +9,8 @@ import torch
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.progress import Progress
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.dataset.index import UNLABELLED, Index
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.join import join

@@ -11,7 +11,8 @@ import numpy as np
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import shard_name
-from lgd.pipeline.dataset.index import IndexRow, read_part, stored_label
+from lgd.pipeline.dataset.index_format import IndexRow, stored_label
+from lgd.pipeline.dataset.index_parts import read_part
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 

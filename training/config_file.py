@@ -10,12 +10,10 @@ import json
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from lgd.pipeline.console.errors import UserError
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from lgd.pipeline.storage.checked_json import explain, parse_json
 
 T = TypeVar("T")
 
@@ -66,10 +64,7 @@ def from_json(kind: type[T], content: bytes, source: str, *, written_by: str | N
     Parameters and errors are those of `from_flat_dict`; a document that is not JSON raises UserError as well."""
     from pydantic import TypeAdapter, ValidationError  # here, because it takes time that most commands do not need
 
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise UserError(f"{source} is damaged: it is not valid JSON ({error})") from error
+    document = parse_json(content, source, finite=False)
     if unknown := _unknown_field(kind, document):
         writer = f"lgd {written_by}" if written_by else "a newer version of lgd"
         raise UserError(
@@ -78,7 +73,7 @@ def from_json(kind: type[T], content: bytes, source: str, *, written_by: str | N
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error.errors(include_url=False)[0])}") from error
+        raise UserError(f"{source}: {explain(error.errors(include_url=False)[0])}") from error
     except UserError as error:  # a check of the dataclass itself
         raise UserError(f"{source}: {error}") from error
 
@@ -103,33 +98,3 @@ def _unknown_field(kind: Any, document: Any, prefix: str = "") -> str | None:
         if inner:
             return inner
     return None
-
-
-_EXPECTED = {  # by pydantic's type of error
-    "bool_type": "true or false",
-    "dataclass_type": "a group of fields",
-    "dict_type": "a group of fields",
-    "finite_number": "a finite number",
-    "float_type": "a number",
-    "int_from_float": "a whole number",
-    "int_type": "a whole number",
-    "string_type": "text",
-    "too_long": "a shorter list",
-    "tuple_type": "a list",
-}
-
-
-def _explain(error: "ErrorDetails") -> str:
-    """Return the text of pydantic's error with the name of the field."""
-    field = ".".join(part for part in error["loc"] if isinstance(part, str))
-    in_list = bool(error["loc"]) and isinstance(error["loc"][-1], int)
-    if not field:
-        return f"it must be {_EXPECTED.get(error['type'], error['msg'])}"
-    if error["type"] == "missing":
-        return f"field {field!r} " + ("is a list with too few values" if in_list else "is missing")
-    if error["type"] == "literal_error":
-        expected = error["ctx"]["expected"].replace("'", "")
-    else:
-        expected = _EXPECTED.get(error["type"], error["msg"])
-    value = repr(error["input"]) if isinstance(error["input"], str) else json.dumps(error["input"], default=str)
-    return f"field {field!r} {'contains' if in_list else 'is'} {value}, must be {expected}"

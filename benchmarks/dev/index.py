@@ -28,7 +28,8 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff
 
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
-from lgd.pipeline.dataset.index import SCHEMA, Index, index_writer
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import SCHEMA, index_writer
 from lgd.pipeline.loading.clip_order import Sampling, TrainOrder
 from lgd.pipeline.storage.storage import Storage
 
@@ -97,7 +98,14 @@ def write_synthetic_dataset(folder: Path, options: Options) -> Dataset:
         classes=tuple(map(str, range(600))),
         videos_per_shard=options.videos_per_shard,
         specs={"rgb": spec},
-        summary={"splits": splits},
+        summary={
+            "videos": options.videos,
+            "rejected": 0,
+            "reasons": {},
+            "frames": options.videos * options.frames,
+            "splits": splits,
+            "bytes": {},
+        },
         streams=("rgb",),
     )
     dataset.save()

@@ -18,17 +18,18 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lgd import __version__
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.tables import REJECTED, REJECTED_SCHEMA, VIDEOS, read_table, videos_schema
 from lgd.pipeline.storage.cache import ShardCache
+from lgd.pipeline.storage.checked_json import DamagedFile, parse_json, read_json
 from lgd.pipeline.storage.storage import Storage
 
 FORMAT = "lgd-dataset"
 VERSION = 1
 DESCRIPTION = "dataset.json"
-MANIFEST = "manifest.parquet"
+ADVICE = "restore it from a backup, or preprocess the videos into a new folder"
 SHOWN_CLASSES = 4  # names in a summary
 
 Setting = str | int | float | bool
@@ -135,12 +136,17 @@ class Dataset:
             self.spec(next(iter(self.specs), "rgb"))
 
     def videos(self, columns: list[str] | None = None) -> pa.Table:
-        """Read videos.parquet: a row for each video in the shards. columns: default all."""
-        return read_table(self.storage, "videos.parquet", columns)
+        """Read videos.parquet: a row for each video in the shards. columns: default all.
+
+        Raises UserError if it is missing or damaged."""
+        schema = videos_schema(self.streams)
+        return read_table(self.storage, VIDEOS, columns, schema=schema, classes=len(self.classes))
 
     def rejected(self) -> pa.Table:
-        """Read rejected.parquet: a row for each rejected video, with the reason and details."""
-        return read_table(self.storage, "rejected.parquet")
+        """Read rejected.parquet: a row for each rejected video, with the reason and details.
+
+        Raises UserError if it is missing or damaged."""
+        return read_table(self.storage, REJECTED, schema=REJECTED_SCHEMA)
 
     def save(self) -> None:
         """Write `dataset.json`."""
@@ -154,6 +160,82 @@ class Dataset:
             "summary": dict(self.summary),
         }
         self.storage.write(DESCRIPTION, json.dumps(description, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What `dataset.json` of every version has."""
+
+    format: str
+    version: int
+
+
+@dataclass(frozen=True)
+class _Stream:
+    hash: str
+    recipe: dict[str, Setting]
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What commands use of the summary. It is empty until the first stream is complete."""
+
+    videos: int | None = None
+    rejected: int | None = None
+    reasons: dict[str, int] | None = None
+    frames: int | None = None
+    splits: dict[str, int] | None = None
+    bytes: dict[str, int] | None = None
+    unlabelled: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Description:
+    """The content of `dataset.json`."""
+
+    fingerprint: str
+    classes: list[str]
+    videos_per_shard: int
+    streams: dict[str, _Stream]
+    summary: _Summary
+
+    def check(self, specs: Mapping[str, StreamSpec], complete: Sequence[str], source: str) -> None:
+        """Raise DamagedFile, which names the field, if a value is out of range or does not match others.
+
+        complete: the streams with an index. source: name of the file."""
+        problems = [
+            ("classes", "is an empty list" if not self.classes else ""),
+            ("classes", "contains a name twice" if len(set(self.classes)) < len(self.classes) else ""),
+            ("videos_per_shard", f"is {self.videos_per_shard}" if self.videos_per_shard < 1 else ""),
+        ]
+        for name, spec in specs.items():
+            place = f"streams.{name}"
+            if name not in STREAMS:
+                problems.append((place, "is the name of an unknown stream"))
+            elif spec.hash != self.streams[name].hash:
+                problems.append((f"{place}.recipe", "does not have the hash in the field 'hash'"))
+            else:
+                needed = [setting for setting in ("fps", "bound") if setting == "fps" or name == "flow"]
+                problems += [
+                    (f"{place}.recipe.{setting}", f"is {value!r}, must be a number above 0")
+                    for setting in needed
+                    if isinstance(value := spec.settings.get(setting), bool)
+                    or not isinstance(value, int | float)
+                    or not 0 < value < float("inf")
+                ]
+        for name, value in vars(self.summary).items():
+            counts = value.values() if isinstance(value, dict) else [value or 0]
+            problems.append((f"summary.{name}", "is missing" if complete and value is None else ""))
+            problems.append((f"summary.{name}", "has a value below 0" if min(counts, default=0) < 0 else ""))
+        splits = self.summary.splits
+        if complete and splits is not None and sum(splits.values()) != self.summary.videos:
+            problems.append(("summary.splits", f"has a sum other than the {self.summary.videos} videos"))
+        for split, count in self.summary.unlabelled.items():
+            if count > (splits or {}).get(split, 0):
+                problems.append(("summary.unlabelled", f"has more videos of {split} than the split"))
+        for name, problem in problems:
+            if problem:
+                raise DamagedFile(f"{source} is damaged (field {name!r} {problem}): {ADVICE}")
 
 
 def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) -> Dataset:
@@ -172,31 +254,29 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
         raise UserError(
             f"{storage.display()} is not a dataset ({DESCRIPTION} is missing): create one with `lgd preprocess`"
         )
-    try:
-        description = json.loads(storage.read(DESCRIPTION))
-        if description["format"] != FORMAT:
-            raise KeyError("format")
-        version = description["version"]
-        if version != VERSION:
-            raise UserError(
-                f"{storage.display()} is a dataset of version {version}; lgd {__version__} reads version {VERSION}: "
-                "use the version of lgd that wrote it, or preprocess the videos again"
-            )
-        specs = {name: StreamSpec(name, stream["recipe"]) for name, stream in description["streams"].items()}
-        return Dataset(
-            storage=storage,
-            fingerprint=description["fingerprint"],
-            classes=tuple(description["classes"]),
-            videos_per_shard=description["videos_per_shard"],
-            specs=specs,
-            summary=description["summary"],
-            streams=tuple(name for name in specs if storage.exists(index_name(name))),
-            cache=cache,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    source, content = storage.display(DESCRIPTION), storage.read(DESCRIPTION)
+    header = read_json(_Header, content, source, advice=ADVICE)
+    if header.format != FORMAT:
+        raise UserError(f"{source} is not the description of a dataset (field 'format' is {header.format!r}): {ADVICE}")
+    if header.version != VERSION:
         raise UserError(
-            f"{storage.display(DESCRIPTION)} is not a valid description of a dataset ({error!r}): preprocess it again"
-        ) from error
+            f"{storage.display()} is a dataset of version {header.version}; lgd {__version__} reads version {VERSION}: "
+            "use the version of lgd that wrote it, or preprocess the videos again"
+        )
+    description = read_json(_Description, content, source, advice=ADVICE)
+    specs = {name: StreamSpec(name, stream.recipe) for name, stream in description.streams.items()}
+    streams = tuple(name for name in specs if storage.exists(index_name(name)))
+    description.check(specs, streams, source)
+    return Dataset(
+        storage=storage,
+        fingerprint=description.fingerprint,
+        classes=tuple(description.classes),
+        videos_per_shard=description.videos_per_shard,
+        specs=specs,
+        summary=parse_json(content, source)["summary"],
+        streams=streams,
+        cache=cache,
+    )
 
 
 def describe_classes(names: Sequence[str]) -> str:
@@ -220,15 +300,3 @@ def index_name(stream: str) -> str:
 def shard_name(stream: str, shard: str) -> str:
     """Return the path of a shard such as train-000000, in the dataset."""
     return f"{stream}/{shard}.tar"
-
-
-def read_table(storage: Storage, name: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file. columns: default all."""
-    with storage.open_whole(name) as file:
-        return pq.read_table(file, columns=columns)
-
-
-def write_table(storage: Storage, name: str, table: pa.Table) -> None:
-    """Write a Parquet file atomically."""
-    with storage.writer(name) as file:
-        pq.write_table(table, file)

@@ -6,13 +6,15 @@ import numpy as np
 
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.console.progress import Progress
-from lgd.pipeline.dataset.dataset import MANIFEST, Dataset, read_table
-from lgd.pipeline.dataset.index import Index, scan_shard
+from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.shard_file import scan_shard
+from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, read_table
 
 
 def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
     """Read every byte of the streams; return one line per problem."""
-    manifest = read_table(dataset.storage, MANIFEST, ["key"]).column("key").to_pylist()
+    manifest = read_table(dataset.storage, MANIFEST, ["key"], schema=MANIFEST_SCHEMA).column("key").to_pylist()
     videos = dataset.videos(["key"]).column("key").to_pylist()
     rejected = dataset.rejected().column("key").to_pylist()
     problems = []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lgd.pipeline.dataset.dataset import StreamSpec, shard_name
-from lgd.pipeline.dataset.index import part_name
+from lgd.pipeline.dataset.index_parts import part_name
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.counters import ShardCounters

@@ -5,7 +5,7 @@ import pytest
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import shard_name
-from lgd.pipeline.dataset.index import read_part
+from lgd.pipeline.dataset.index_parts import read_part
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.plan import ShardPlan
 from lgd.preprocessing.shard import REPORTS, make_shard

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.dataset.index import UNLABELLED
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.inspection.pictures import Sheet, sheets
 from lgd.training.report.results import Group
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lgd.pipeline.dataset.index import UNLABELLED
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.scoring import metrics
 from lgd.training.scoring.metrics import Calibration, Metrics, PerClass
 from lgd.training.scoring.scores import Scores

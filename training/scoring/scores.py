@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.dataset.index import UNLABELLED
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.storage.retries import with_retries
 from lgd.pipeline.storage.storage import folder_and_name
 from lgd.training.run import check_version

@@ -13,7 +13,8 @@ import webdataset
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, index_name, open_dataset, shard_name
-from lgd.pipeline.dataset.index import Index, rebuild_index
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.inspection.rebuild import rebuild_index
 from lgd.pipeline.inspection.verify import verify
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import TEMPORARY

@@ -12,11 +12,12 @@ import pytest
 import webdataset
 
 from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset, write_table
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
 from lgd.pipeline.dataset.flow_code import color, encode
-from lgd.pipeline.dataset.index import rebuild_index
+from lgd.pipeline.dataset.tables import VIDEOS, videos_schema, write_table
 from lgd.pipeline.inspection import pictures
 from lgd.pipeline.inspection.pictures import MARGIN, PAPER, draw_videos, full_color_speed, resize_for_display
+from lgd.pipeline.inspection.rebuild import rebuild_index
 from lgd.pipeline.inspection.text import draw_text, text_width
 from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.storage.storage import Storage
@@ -41,13 +42,16 @@ def make(folder: Path, streams: Sequence[str] = ("rgb", "flow"), videos: int = 2
                 tar.write({"__key__": key, "json": text, "mjpeg": b"".join(frames)})
         rebuild_index(storage, spec, ["train-000000"])
     rows = [
-        {"key": key, "class": name, "split": "train", "frames": FRAMES}
-        | {"width": WIDTH, "height": HEIGHT}
+        {"key": key, "path": key, "label": label, "class": name, "split": "train", "frames": FRAMES}
+        | {"width": WIDTH, "height": HEIGHT, "shard": "train-000000"}
+        | {f"{stream}_bytes": 1000 for stream in streams}
         | ({"flow_saturated": 0.125} if "flow" in streams else {})
-        for key, name in list(zip("ab", CLASSES, strict=True))[:videos]
+        for label, (key, name) in enumerate(list(zip("ab", CLASSES, strict=True))[:videos])
     ]
-    write_table(storage, "videos.parquet", pa.Table.from_pylist(rows))
-    Dataset(storage, "f" * 16, CLASSES, 4, specs).save()
+    write_table(storage, VIDEOS, pa.Table.from_pylist(rows, videos_schema(streams)))
+    counts = {"videos": videos, "rejected": 0, "reasons": {}, "frames": videos * FRAMES}
+    summary = counts | {"splits": {"train": videos}, "bytes": dict.fromkeys(streams, 1000)}
+    Dataset(storage, "f" * 16, CLASSES, 4, specs, summary).save()
     return open_dataset(storage)
 
 

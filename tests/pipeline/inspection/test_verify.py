@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 import pytest
 
 from lgd.pipeline.console.errors import StoreError
-from lgd.pipeline.dataset.dataset import Dataset, open_dataset, shard_name, write_table
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset, shard_name
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.tables import write_table
 from lgd.pipeline.inspection import verify as verify_module
 from lgd.pipeline.inspection.verify import verify
 

@@ -20,7 +20,8 @@ from rich.table import Table
 from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.dataset.index import SCHEMA, Index, index_writer
+from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import SCHEMA, index_writer
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.run import Run, open_run
