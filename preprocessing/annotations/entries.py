@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from lgd.preprocessing.video.files import composed
+
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # valid keys and splits
 MAX_KEY_CHARACTERS = 120
+UNLABELLED_SPLIT = "test"  # of videos without a label, if the annotations do not give their split
 
 
 @dataclass(slots=True)
@@ -16,12 +19,13 @@ class Entry:
     """One annotated video.
 
     path: relative to the folder of videos, with forward slashes; of a missing file, the path that was looked for.
-    file, line: where the annotation is, for messages (line 0: the file itself). split, key: None if the annotations
-    do not give them. start_s, end_s: the annotated interval, None if it starts or ends with the video.
-    missing: the file does not exist."""
+    class_name: None for a video without a label. file, line: where the annotation is, for messages (line 0: the file
+    itself). split, key, group: None if the annotations do not give them; videos of one group stay in one split.
+    start_s, end_s: the annotated interval, None if it starts or ends with the video. missing: the file does not exist.
+    listed: the path in the annotations, if the file spells it differently."""
 
     path: str
-    class_name: str
+    class_name: str | None
     file: Path | str
     line: int = 0
     split: str | None = None
@@ -29,6 +33,8 @@ class Entry:
     start_s: float | None = None
     end_s: float | None = None
     missing: bool = False
+    group: str | None = None
+    listed: str | None = None
 
     @property
     def where(self) -> str:
@@ -37,14 +43,17 @@ class Entry:
 
 
 class Annotations(NamedTuple):
-    """What a reader returns. classes: in the order of their labels; None if the format does not list them."""
+    """What a reader returns. classes: in the order of their labels; None if the format does not list them.
+    classes_file: the file that lists them beside the annotations, if there is one."""
 
     entries: list[Entry]
     classes: tuple[str, ...] | None = None
+    classes_file: Path | None = None
 
 
 def safe_key(text: str) -> str:
     """Return a key with letters, digits, _ and - only: accents are dropped, slashes become -, the rest becomes _."""
+    text = composed(text)  # for the hash
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     key = re.sub(r"[^A-Za-z0-9_-]+", "_", plain.replace("/", "-"))
     if len(key) > MAX_KEY_CHARACTERS or not key.strip("_-"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections import Counter, defaultdict
@@ -12,9 +13,13 @@ from operator import attrgetter
 import pyarrow as pa
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.preprocessing.annotations.entries import Annotations, Entry, safe_key, short_hash
+from lgd.pipeline.storage.checked_json import read_json
+from lgd.preprocessing.annotations.entries import UNLABELLED_SPLIT, Annotations, Entry, safe_key, short_hash
 from lgd.preprocessing.annotations.text_files import and_more
-from lgd.preprocessing.annotations.validation_split import choose_validation_keys
+from lgd.preprocessing.annotations.validation_split import choose_validation_groups, choose_validation_keys
+from lgd.preprocessing.video.files import composed
+
+log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -64,8 +69,8 @@ class Manifest:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Manifest":
-        """Return the manifest that `table` was created from."""
-        classes = tuple(json.loads(table.schema.metadata[b"classes"]))
+        """Return the manifest that `table` was created from. Raises DamagedFile if it has no list of classes."""
+        classes = tuple(read_json(list[str], (table.schema.metadata or {}).get(b"classes", b""), "the list of classes"))
         columns = [table.column(name).to_pylist() for name in SCHEMA.names]
         return cls(tuple(Video(*row) for row in zip(*columns, strict=True)), classes)
 
@@ -79,18 +84,21 @@ class Manifest:
 
 
 def create_manifest(annotations: Annotations, group: str | None, val_fraction: float) -> Manifest:
-    """Assign keys, labels and splits. Without a list of classes, the labels are in the order of `sort_classes`.
+    """Assign keys, labels and splits. Without a list of classes, the labels are in the order of `sort_classes`. Names of
+    classes have composed letters (`composed`).
 
     group, val_fraction: see `choose_validation_keys`.
-    Raises UserError for classes that are not in the list, repeated keys and repeated files."""
+    Raises UserError for classes that are not in the list, no classes, repeated keys and repeated files."""
     entries = annotations.entries
     _check_repeated_files(entries)
     keys = _assign_keys(entries)
-    classes = annotations.classes
+    names = [None if entry.class_name is None else composed(entry.class_name) for entry in entries]
+    classes = annotations.classes and tuple(map(composed, annotations.classes))
     if classes is None:
-        classes = sort_classes({entry.class_name for entry in entries})
+        classes = sort_classes({name for name in names if name is not None})
+    _check_classes(entries, classes)
     labels = {name: label for label, name in enumerate(classes)}
-    unknown = [entry for entry in entries if entry.class_name not in labels]
+    unknown = [entry for entry, name in zip(entries, names, strict=True) if name is not None and name not in labels]
     if unknown:
         raise UserError(
             f"{unknown[0].where}: class {unknown[0].class_name!r} is not in the list of {len(classes)} classes"
@@ -98,8 +106,8 @@ def create_manifest(annotations: Annotations, group: str | None, val_fraction: f
         )
     splits = _assign_splits(entries, keys, group, val_fraction=val_fraction)
     videos = [
-        Video(key, e.path, labels[e.class_name], e.class_name, split, e.start_s, e.end_s, e.missing)
-        for e, key, split in zip(entries, keys, splits, strict=True)
+        Video(key, e.path, None if name is None else labels[name], name, split, e.start_s, e.end_s, e.missing)
+        for e, key, name, split in zip(entries, keys, names, splits, strict=True)
     ]
     videos.sort(key=lambda video: (video.split, video.key))
     return Manifest(tuple(videos), classes)
@@ -122,8 +130,8 @@ def _assign_keys(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.key and (earlier := first.setdefault(entry.key, entry)) is not entry:
             raise UserError(f"{entry.where}: key {entry.key} is already used in {earlier.where}: keys must be unique")
-    keys = [entry.key or safe_key(os.path.splitext(entry.path)[0]) for entry in entries]
-    for suffix in (_interval_suffix, _hash_suffix):
+    keys = [entry.key or safe_key(os.path.splitext(entry.listed or entry.path)[0]) for entry in entries]
+    for suffix in (_interval_suffix, _hash_suffix, _spelling_suffix):
         shared = {key for key, count in Counter(keys).items() if count > 1}
         keys = [
             f"{key}-{suffix(entry)}".rstrip("-") if key in shared and not entry.key else key
@@ -141,6 +149,11 @@ def _interval_suffix(entry: Entry) -> str:
 
 
 def _hash_suffix(entry: Entry) -> str:
+    return short_hash(f"{composed(entry.listed or entry.path)} {entry.start_s} {entry.end_s}")
+
+
+def _spelling_suffix(entry: Entry) -> str:
+    """Return a hash that differs for two files whose names are the same letters in two forms."""
     return short_hash(f"{entry.path} {entry.start_s} {entry.end_s}")
 
 
@@ -158,20 +171,69 @@ def _check_repeated_files(entries: Sequence[Entry]) -> None:
 def _assign_splits(
     entries: Sequence[Entry], keys: Sequence[str], group: str | None, *, val_fraction: float
 ) -> list[str]:
-    """Return the split of each video: as annotated, or val for a fraction of the videos and train for the rest."""
-    given = [entry.split for entry in entries if entry.split is not None]
-    if len(given) == len(entries):
-        if group is not None:
-            raise UsageError("--group cannot be used here: the annotations give the split of every video")
-        return given
-    if given:
-        without = [entry for entry in entries if entry.split is None]
+    """Return the split of each video: as annotated, or val for a fraction of the videos and train for the rest.
+
+    Videos without a label and without a split are in UNLABELLED_SPLIT."""
+    labeled = [entry for entry in entries if entry.class_name is not None]
+    with_groups = any(entry.group is not None for entry in entries)
+    if group is not None and with_groups:
+        raise UsageError("--group cannot be used here: the annotations have the column group")
+    without = [entry for entry in labeled if entry.split is None]
+    if without and len(without) < len(labeled):
         raise UserError(
             f"{without[0].where}: no split{and_more(len(without))}, but other rows have a split: give a split for all "
             "rows or for none"
         )
+    if without:
+        val = _validation_keys(entries, keys, group, val_fraction=val_fraction, with_groups=with_groups)
+        return [
+            entry.split or (UNLABELLED_SPLIT if entry.class_name is None else "val" if key in val else "train")
+            for entry, key in zip(entries, keys, strict=True)
+        ]
+    if group is not None:
+        raise UsageError("--group cannot be used here: the annotations give the split of every video")
+    splits = [entry.split or UNLABELLED_SPLIT for entry in entries]
+    _check_groups(entries, splits)
+    return splits
+
+
+def _validation_keys(
+    entries: Sequence[Entry], keys: Sequence[str], group: str | None, *, val_fraction: float, with_groups: bool
+) -> set[str]:
+    """Return the keys of the validation videos among those that have a label and no split."""
     videos_by_class: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    keys_by_group: defaultdict[str, list[str]] = defaultdict(list)
     for entry, key in zip(entries, keys, strict=True):
-        videos_by_class[entry.class_name].append((key, entry.path.rsplit("/", 1)[-1]))
-    val = choose_validation_keys(videos_by_class, val_fraction, group)
-    return ["val" if key in val else "train" for key in keys]
+        if entry.class_name is not None:
+            videos_by_class[composed(entry.class_name)].append((key, entry.path.rsplit("/", 1)[-1]))
+            keys_by_group[entry.group or ""].append(key)
+    if with_groups:
+        return choose_validation_groups(keys_by_group, val_fraction, source="the column group")
+    return choose_validation_keys(videos_by_class, val_fraction, group)
+
+
+def _check_groups(entries: Sequence[Entry], splits: Sequence[str]) -> None:
+    """Raise UserError if the annotations give the videos of one group different splits."""
+    first: dict[str, tuple[str, Entry]] = {}
+    mixed = {}
+    for entry, split in zip(entries, splits, strict=True):
+        if entry.group is not None:
+            other, earlier = first.setdefault(entry.group, (split, entry))
+            if other != split:
+                mixed.setdefault(entry.group, (entry, split, other, earlier))
+    if mixed:
+        name, (entry, split, other, earlier) = next(iter(mixed.items()))
+        raise UserError(
+            f"{entry.where}: the group {name!r}{and_more(len(mixed))} is in the split {split}, but in {other} in "
+            f"{earlier.where}: put all videos of a group into one split, or remove the column group"
+        )
+
+
+def _check_classes(entries: Sequence[Entry], classes: Sequence[str]) -> None:
+    """Raise UserError if there is no class, and log a warning if there is only one."""
+    if not classes:
+        raise UserError(
+            f"none of the {len(entries)} videos has a label: give the names of the classes with --classes FILE"
+        )
+    if len(classes) == 1:
+        log.warning("there is only one class, %s: a network cannot learn from it", classes[0])

@@ -1,22 +1,13 @@
-"""What the names of files say: the split of a list, the video of a listed path, the class names beside a list."""
+"""Files by their names: the video of a listed path, the class names beside a list."""
 
 import posixpath
-import re
 from pathlib import Path
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.annotations.class_folders import SPLIT_FOLDERS
 from lgd.preprocessing.annotations.class_list import read_classes
-from lgd.preprocessing.video.files import VideoFiles, stem_of
-
-
-def split_in_name(name: str) -> str | None:
-    """Return the split that a word of the name says, such as val for `kinetics400_val_list_videos.txt`; None if no word
-    or several different ones do."""
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)  # trainingSet has two words
-    splits = {SPLIT_FOLDERS[word.lower()] for word in words if word.lower() in SPLIT_FOLDERS}
-    return splits.pop() if len(splits) == 1 else None
+from lgd.preprocessing.annotations.split_names import split_in_name
+from lgd.preprocessing.video.files import VideoFiles, composed, stem_of
 
 
 def relative_path(videos: Storage, path: str) -> str | None:
@@ -38,10 +29,11 @@ def locate(files: VideoFiles, path: str, split: str | None) -> str | None:
     The file may have another video extension, and may be inside other folders, such as `videos_train`; of several, the
     one in a folder of the split counts. The folders of the listed path have to match.
     Raises UserError if several files match and the split does not decide."""
-    if files.exists(path):
-        return path
-    ending = f"/{_without_extension(path)}"
-    found = [each for each in files.by_stem.get(stem_of(path), []) if f"/{_without_extension(each)}".endswith(ending)]
+    if spelled := files.spelled(path):
+        return spelled
+    ending = f"/{composed(_without_extension(path))}"
+    same_name = files.by_stem.get(composed(stem_of(path)), [])
+    found = [each for each in same_name if f"/{composed(_without_extension(each))}".endswith(ending)]
     if len(found) > 1 and split is not None:
         found = [each for each in found if split in map(split_in_name, each.split("/")[:-1])] or found
     if len(found) > 1:

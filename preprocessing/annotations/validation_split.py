@@ -24,10 +24,9 @@ def choose_validation_keys(
     Raises UsageError for an invalid expression or fraction, UserError if the expression does not match all names or
     gives only one group.
     """
-    if not 0 < fraction < 1:
-        raise UsageError(f"--val-fraction must be between 0 and 1, not {fraction:g}")
+    _check_fraction(fraction)
     if group is not None:
-        return _choose_groups(_group_keys(videos_by_class, group), fraction)
+        return choose_validation_groups(_group_keys(videos_by_class, group), fraction, source=f"--group {group!r}")
     val: set[str] = set()
     for videos in videos_by_class.values():
         keys = sorted((key for key, _ in videos), key=_hash)
@@ -64,15 +63,20 @@ def _group_keys(videos_by_class: Mapping[str, Sequence[tuple[str, str]]], group:
         names = "any file name" if not keys_by_text else min(unmatched)
         more = and_more(len(unmatched)) if keys_by_text else ""
         raise UserError(f"--group {group!r} does not match {names}{more}: it must match the name of every video")
-    if len(keys_by_text) == 1 and sum(map(len, keys_by_text.values())) > 1:
-        raise UserError(
-            f"--group {group!r} matches {next(iter(keys_by_text))!r} in every file name: at least two groups are "
-            "required, one for train and one for val"
-        )
     return keys_by_text
 
 
-def _choose_groups(keys_by_text: Mapping[str, Sequence[str]], fraction: float) -> set[str]:
+def choose_validation_groups(keys_by_text: Mapping[str, Sequence[str]], fraction: float, *, source: str) -> set[str]:
+    """Return the keys of the validation videos: complete groups until the fraction of the videos is reached.
+
+    keys_by_text: of the videos of each group, by its name. source: what names the groups, for messages.
+    Raises UsageError for an invalid fraction and UserError if there is only one group."""
+    _check_fraction(fraction)
+    if len(keys_by_text) == 1 and sum(map(len, keys_by_text.values())) > 1:
+        raise UserError(
+            f"{source} gives {next(iter(keys_by_text))!r} for every video: at least two groups are required, one for "
+            "train and one for val"
+        )
     count = fraction * sum(map(len, keys_by_text.values()))
     val: set[str] = set()
     for text in sorted(keys_by_text, key=_hash)[:-1]:  # the last group always stays in train
@@ -80,6 +84,11 @@ def _choose_groups(keys_by_text: Mapping[str, Sequence[str]], fraction: float) -
             break
         val.update(keys_by_text[text])
     return val
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0 < fraction < 1:
+        raise UsageError(f"--val-fraction must be between 0 and 1, not {fraction:g}")
 
 
 def _hash(text: str) -> bytes:

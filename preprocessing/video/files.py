@@ -6,6 +6,7 @@ They are listed once: asking a network file system about each of 240,000 names t
 import os
 import re
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -45,6 +46,16 @@ class VideoFiles:
         """Return whether a file of that path exists, hidden or not."""
         return path in self._listed or (self.folder.local and os.path.isfile(self.folder.path(path)))
 
+    def spelled(self, path: str) -> str | None:
+        """Return the path of the file as the file system spells it, or None if it does not exist.
+
+        A listed path may differ in spaces around it and in the form of its letters (`composed`)."""
+        return path if self.exists(path) else self._spellings.get(composed(path.strip()))
+
+    @cached_property
+    def _spellings(self) -> dict[str, str]:
+        return {composed(path.strip()): path for path in sorted(self._listed, reverse=True)}
+
     @cached_property
     def _visible(self) -> list[str]:
         return sorted(path for path in self._listed if not path.startswith(".") and "/." not in path)
@@ -55,22 +66,22 @@ class VideoFiles:
 
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
-        """The paths, sorted, by file name without its extension (or extensions: downloaders write x.mp4.webm)."""
+        """The paths, sorted, by composed file name without its extension (or extensions: downloaders write x.mp4.webm)."""
         stems: dict[str, list[str]] = {}
         for path in self.paths:
-            stems.setdefault(stem_of(path), []).append(path)
+            stems.setdefault(composed(stem_of(path)), []).append(path)
         return stems
 
-    def find(self, stem: str, class_name: str, split: str | None) -> str | None:
+    def find(self, stem: str, class_name: str | None, split: str | None) -> str | None:
         """Return the path of the file with that name, or None.
 
         Of several files, one in a folder of the class is preferred, then one in a folder of the split, then the first.
         Folders may spell a class with spaces or underscores, and may be named `val_256` for the split val.
         """
-        candidates = self.by_stem.get(stem, [])
+        candidates = self.by_stem.get(composed(stem), [])
         if len(candidates) < 2:
             return candidates[0] if candidates else None
-        class_words = _words(class_name)
+        class_words = _words(class_name or "")
 
         def rank(path: str) -> tuple[bool, bool]:
             folders = [_words(part) for part in path.split("/")[:-1]]
@@ -81,7 +92,12 @@ class VideoFiles:
 
 def _words(text: str) -> str:
     """Return the text in lower case with single spaces in place of all separators."""
-    return re.sub(r"[\W_]+", " ", text.casefold()).strip()
+    return re.sub(r"[\W_]+", " ", composed(text).casefold()).strip()
+
+
+def composed(text: str) -> str:
+    """Return a name with composed letters (Unicode NFC): file systems and lists spell the same name in two ways."""
+    return unicodedata.normalize("NFC", text)
 
 
 def stem_of(path: str) -> str:
