@@ -15,7 +15,7 @@ from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.shard_tar import EncodedVideo
-from lgd.preprocessing.video.decode import Frames, decode
+from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.files import local_file
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
@@ -51,7 +51,7 @@ def encode_video(
             frames = decode(
                 path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits
             )
-    encoded = encode_frames(frames, video, settings, streams=streams, counters=counters)
+    encoded = encode_frames(frames.rgb, frames.fps, video, settings=settings, streams=streams, counters=counters)
     counters.videos += 1
     counters.frames += len(frames.rgb)
     counters.flow_pairs += len(frames.rgb) - 1 if "flow" in encoded else 0
@@ -59,18 +59,26 @@ def encode_video(
 
 
 def encode_frames(
-    frames: Frames, video: Video, settings: Settings, *, streams: Iterable[str], counters: ShardCounters
+    rgb: np.ndarray,
+    fps: float,
+    video: Video,
+    *,
+    settings: Settings,
+    streams: Iterable[str],
+    counters: ShardCounters,
 ) -> dict[str, EncodedVideo]:
-    """Encode the frames of a video, or consecutive ones of them, for each stream; add the time to `counters`."""
+    """Encode frames of a video for each stream; add the time to `counters`.
+
+    rgb: consecutive frames, uint8, T x H x W x 3, at `fps` frames per second."""
     encoded = {}
-    height, width = frames.rgb.shape[1:3]
+    height, width = rgb.shape[1:3]
     for stream in streams:
-        jpegs, details = _ENCODERS[stream](frames, settings, counters)
+        jpegs, details = _ENCODERS[stream](rgb, settings, counters)
         description = {
             "key": video.key,
             "label": video.label,
             "class": video.class_name,
-            "fps": frames.fps,
+            "fps": fps,
             "frames": len(jpegs),
             "width": width * max(STREAMS[stream].planes, 1),
             "height": height,
@@ -90,17 +98,17 @@ def source_frames(encoded: Mapping[str, EncodedVideo]) -> int:
     return len(video.frames) + STREAMS[stream].lost_frames
 
 
-def _encode_rgb(frames: Frames, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
+def _encode_rgb(rgb: np.ndarray, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
     with counters.timed("jpeg"):
-        return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in frames.rgb], {}
+        return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in rgb], {}
 
 
-def _encode_flow(frames: Frames, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
+def _encode_flow(rgb: np.ndarray, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
     jpegs: list[bytes] = []
     saturated = 0.0
-    for first in range(0, len(frames.rgb) - 1, FLOW_CHUNK):
+    for first in range(0, len(rgb) - 1, FLOW_CHUNK):
         with counters.timed("flow"):
-            chunk = frames.rgb[first : first + FLOW_CHUNK + 1]
+            chunk = rgb[first : first + FLOW_CHUNK + 1]
             gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in chunk])
             flow = compute_flow(gray, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
             planes, fraction = encode(flow, settings.flow_bound)

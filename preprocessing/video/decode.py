@@ -63,6 +63,7 @@ def decode(
     limits: Limits = Limits(),
     untagged_matrix: UntaggedMatrix = "bt709-hd",
     min_frames: int = 2,
+    on_frame: Callable[[np.ndarray], None] | None = None,
 ) -> Frames:
     """Decode a video to upright frames at a constant rate.
 
@@ -74,6 +75,8 @@ def decode(
     start_s, end_s: keep the frames k with start_s <= k / fps < end_s, the same frames as in the complete video.
     untagged_matrix: the color matrix of videos that declare none; the first frame decides for the whole video.
     min_frames: a video with fewer frames is rejected.
+    on_frame: called with each frame (uint8 H x W x 3) while the video is decoded; no frame is kept for the result. Its
+    time counts toward the time limits.
 
     In joined recordings, the clock begins again: it goes back, or jumps forward by more than 120 s between two frames.
     The frame after the join then follows the one before as if there were no join, and start_s and end_s count the
@@ -101,7 +104,7 @@ def decode(
         filters = FilterSettings(rate, short_side, untagged_matrix, start_s, end_s)
         messages = FilterMessages(source, untagged_matrix, limits)
         log = FfmpegLog({"damage": DAMAGE, "summary": _summary(source.index), "limit": LIMIT}, messages.add)
-        reader = PpmReader(limits)
+        reader = PpmReader(limits, on_frame)
         command = _command(video, source, filters, limits=limits)
         status = run(command, video, limits, log=log, output=reader.feed)
         if status != 0 or "limit" in log.last:
@@ -112,14 +115,14 @@ def decode(
             raise Rejected("decoder-error", f"the decoder reported {damaged} errors in {decoded} frames")
         if start_s is not None or end_s is not None:
             _check_clock(source, messages.jumps, filters)
-        seconds = len(rgb) / float(rate)
+        seconds = reader.count / float(rate)
         if end_s is not None:
             _check_interval(start_s or 0.0, end_s, seconds)
         elif start_s is None:
             check_complete(video, source, seconds, limits=limits)
-    if len(rgb) < min_frames:
+    if reader.count < min_frames:
         required = f"the required {min_frames} frames at {float(rate):g} frames per second"
-        raise Rejected("too-short", f"the video has {len(rgb)} of {required}")
+        raise Rejected("too-short", f"the video has {reader.count} of {required}")
     return Frames(rgb, float(rate), source.width, source.height, source.rotation, source.fps, source.codec, damaged)
 
 
@@ -131,20 +134,21 @@ def decode_each_frame(
     on_frame: Callable[[np.ndarray], None],
     limits: Limits = Limits(),
     untagged_matrix: UntaggedMatrix = "bt709-hd",
-) -> None:
-    """Decode a video that `decode` accepts and call `on_frame` with each of its frames; no frame is kept.
+) -> int:
+    """Decode a complete video, call `on_frame` with each of its frames (uint8 H x W x 3), and return their number.
 
-    short_side: pixels; the number of frames does not depend on it. on_frame: called with uint8 H x W x 3, RGB; its time
-    counts toward the time limits. Raises Rejected as `decode`, but checks neither truncation nor damage.
+    short_side: pixels; the number of frames does not depend on it. Raises Rejected as `decode`, which explains the
+    other arguments.
     """
-    rate = Fraction(fps).limit_denominator(1001)
-    with open_video(path) as video:
-        source = probe(video, read_container(video), limits)
-        _check_sizes(source, short_side, limits)
-        log = FfmpegLog({"limit": LIMIT}, FilterMessages(source, untagged_matrix, limits).add)
-        command = _command(video, source, FilterSettings(rate, short_side, untagged_matrix), limits=limits)
-        if run(command, video, limits, log=log, output=PpmReader(limits, on_frame).feed) or "limit" in log.last:
-            raise _failure(log, limits)
+    count = 0
+
+    def counted(frame: np.ndarray) -> None:
+        nonlocal count
+        count += 1
+        on_frame(frame)
+
+    decode(path, fps, short_side, limits=limits, untagged_matrix=untagged_matrix, min_frames=1, on_frame=counted)
+    return count
 
 
 def _command(video: int, source: SourceInfo, filters: FilterSettings, *, limits: Limits) -> list[str]:

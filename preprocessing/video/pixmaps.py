@@ -21,6 +21,7 @@ class PpmReader:
         self.on_frame = on_frame
         self.size: tuple[int, int] | None = None  # width, height
         self.pixels = bytearray()
+        self.count = 0  # frames that have begun
         self.header = b""
         self.remaining = 0  # bytes of the current frame that have not arrived yet
 
@@ -61,7 +62,8 @@ class PpmReader:
             self.limits.check_size(*size)  # again: the frames may differ from what the container declares
         self.size = size
         self.remaining = size[0] * size[1] * 3
-        self.limits.check_frames(len(self.pixels) // self.remaining + 1, len(self.pixels) + self.remaining)
+        self.count += 1
+        self.limits.check_frames(self.count, len(self.pixels) + self.remaining)
         rest = view[min(len(view), MAX_HEADER_BYTES) - len(parts[3]) :]
         self.header = b""
         return rest
