@@ -31,7 +31,12 @@ MAX_DAMAGED = 0.1
 DAMAGE = re.compile(
     r"corrupt decoded frame|corrupt input packet|Error submitting packet to decoder|Error while decoding stream"
 )
-LIMIT = re.compile(r"Cannot allocate memory|exceeds specified max pixel")
+PATTERNS = {
+    "damage": DAMAGE,
+    "limit": re.compile(r"Cannot allocate memory|exceeds specified max pixel"),
+    "stopped": re.compile(r"^\[in#0.*Error during demuxing"),  # ffmpeg ends as if the file ended there
+    "joined": re.compile(r"Found duplicated MOOV Atom"),
+}
 
 
 @dataclass(frozen=True)
@@ -103,16 +108,22 @@ def decode(
             _check_duration(video, source, rate, limits=limits)
         filters = FilterSettings(rate, short_side, untagged_matrix, start_s, end_s)
         messages = FilterMessages(source, untagged_matrix, limits)
-        log = FfmpegLog({"damage": DAMAGE, "summary": _summary(source.index), "limit": LIMIT}, messages.add)
+        log = FfmpegLog(PATTERNS | {"summary": _summary(source.index)}, messages.add)
         reader = PpmReader(limits, on_frame)
         command = _command(video, source, filters, limits=limits)
         status = run(command, video, limits, log=log, output=reader.feed)
-        if status != 0 or "limit" in log.last:
+        if status != 0 or "limit" in log.last or "stopped" in log.last:
             raise _failure(log, limits)
         rgb = reader.frames()
-        damaged, decoded = log.counts.get("damage", 0), _source_frames(log)
+        damaged, (packets, decoded) = log.counts.get("damage", 0), _source_frames(log)
         if damaged > MAX_DAMAGED * decoded:
             raise Rejected("decoder-error", f"the decoder reported {damaged} errors in {decoded} frames")
+        if "joined" in log.last and decoded < (1 - MAX_DAMAGED) * packets:
+            raise Rejected(
+                "decoder-error",
+                f"several MP4 files were copied into one, of which {decoded} of {packets} frames can be decoded: "
+                "join them with ffmpeg's concat demuxer",
+            )
         if start_s is not None or end_s is not None:
             _check_clock(source, messages.jumps, filters)
         seconds = reader.count / float(rate)
@@ -257,9 +268,9 @@ def _failure(log: FfmpegLog, limits: Limits) -> Rejected:
 
 def _summary(index: int) -> re.Pattern[str]:
     """Return the pattern of the line that ffmpeg prints at the end about a video stream."""
-    return re.compile(rf"\[verbose\]\s+Input stream #0:{index} \(video\): .*?(\d+) frames decoded")
+    return re.compile(rf"\[verbose\]\s+Input stream #0:{index} \(video\): (\d+) packets read.*?(\d+) frames decoded")
 
 
-def _source_frames(log: FfmpegLog) -> int:
-    """Return the number of source frames decoded, from ffmpeg's final summary."""
-    return int(log.last["summary"][1]) if "summary" in log.last else 0
+def _source_frames(log: FfmpegLog) -> tuple[int, int]:
+    """Return the number of packets of the video and of frames decoded from them, from ffmpeg's final summary."""
+    return (int(log.last["summary"][1]), int(log.last["summary"][2])) if "summary" in log.last else (0, 0)

@@ -23,6 +23,8 @@ NO_TIME = -(1 << 63)
 KEY = 1  # the flag of a packet that can be decoded without the ones before it
 # A longer time between two packets is a gap: `decode` may leave it out.
 GAP_S = 1.0
+# `decode` leaves out a longer time between two frames: the clock of the file jumps there.
+MAX_GAP_S = 120.0
 MAX_LINE_BYTES = 4096
 
 
@@ -50,6 +52,8 @@ class StreamPackets:
             self.gaps_s += start_s - self.end_s
         self.count += 1
         self.first_s = min(self.first_s, start_s)
+        if length_s > MAX_GAP_S:  # MP4 stores how long a frame is shown
+            self.gaps_s += length_s
         self.end_s = max(self.end_s, start_s + length_s)
 
     def decodable_s(self) -> float:
