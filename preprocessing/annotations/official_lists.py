@@ -29,16 +29,16 @@ def read_ucf101(files: VideoFiles, folder: Path, number: int) -> Annotations:
         raise UserError(f"{folder} has no split {number}: it contains neither {names}")
     for split, file in lists:
         for line, text in read_lines(file) if file.exists() else ():
-            match = re.fullmatch(r"([^/]+)/(\S+\.\w+)(?: (\d+))?", text)
+            match = re.fullmatch(r"([^/]+)/(\S+\.\w+)(?:\s+(\d+))?", text)
             if not match:
                 raise UserError(
                     f"{file} line {line}: expected a line such as Archery/v_Archery_g01_c01.avi 3, not {text!r}"
                 )
             name, label = match[1], match[3]
-            if classes and label and (int(label) > len(classes) or classes[int(label) - 1] != name):
+            if classes and label and (not 0 < int(label) <= len(classes) or classes[int(label) - 1] != name):
                 raise UserError(f"{file} line {line}: class {label} is not {name} in {class_file}")
             entries.append(_find_video(files, f"{name}/{match[2]}", name, split=split, file=file, line=line))
-    return Annotations(entries, classes)
+    return Annotations(entries, classes, class_file if classes else None)
 
 
 def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> Annotations:

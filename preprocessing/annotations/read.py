@@ -1,21 +1,43 @@
 """Videos and annotations, in any of the formats that users have -> the manifest."""
 
+import logging
 import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.annotations.activitynet import read_activitynet
+from lgd.preprocessing.annotations.ava_kinetics import read_ava
 from lgd.preprocessing.annotations.class_folders import read_class_folders
 from lgd.preprocessing.annotations.class_list import read_classes
 from lgd.preprocessing.annotations.csv_lists import read_csv, read_csv_folder
+from lgd.preprocessing.annotations.diving48 import VOCABULARY, read_diving48
 from lgd.preprocessing.annotations.entries import Annotations, Entry
+from lgd.preprocessing.annotations.formats import ACCEPTED, DESCRIPTIONS, Format, recognize
 from lgd.preprocessing.annotations.manifest import Manifest, create_manifest
+from lgd.preprocessing.annotations.moments import read_moments
 from lgd.preprocessing.annotations.official_lists import HMDB51_FILE, UCF101_FILE, read_hmdb51, read_ucf101
+from lgd.preprocessing.annotations.text_files import and_more
 from lgd.preprocessing.annotations.validation_split import compile_group
+from lgd.preprocessing.annotations.video_lists import read_csv_without_header, read_video_list
 from lgd.preprocessing.video.files import VideoFiles
 
-Format = Literal["csv", "csv folder", "ucf101", "hmdb51"]
+READERS: dict[Format, Callable[[VideoFiles, Path, Path | None], Annotations]] = {
+    "video list": read_video_list,
+    "csv without header": read_csv_without_header,
+    "moments in time": read_moments,
+    "activitynet": read_activitynet,
+    "diving48": read_diving48,
+    "ava": read_ava,
+}
+NUMBERED_SPLIT = re.compile(r"split_?(\d+)")
+LIST_EXTENSIONS = (".csv", ".json", ".txt")
+
+log = logging.getLogger(__name__)
 
 
 def read_manifest(
@@ -26,20 +48,20 @@ def read_manifest(
     val_fraction: float = 0.2,
     classes: Path | None = None,
     split_number: int | None = None,
+    unlabelled: bool = False,
 ) -> Manifest:
     """Return every annotated video with its key, label and split.
 
     videos: the folder of videos, local or in an object store. annotations: the source of the labels; its content
     decides how it is read:
 
-    - None: `videos` contains class folders (or train, val and test folders of class folders);
-    - a CSV file with the columns `path,label` and optionally `split,key,start_s,end_s`; paths are relative to `videos`
-      and stay inside it;
-    - a Kinetics CSV file (`label,youtube_id,time_start,time_end` and usually `split`);
-    - a folder of such CSV files, one per split, such as train.csv and val.csv;
+    - None: `videos` contains class folders (or folders of splits that contain class folders);
+    - a CSV file with the columns `path,label` and optionally others (`read_csv`), or one of Kinetics, or a folder of
+      such files, one per split, such as train.csv and val.csv; paths are relative to `videos` and stay inside it;
     - one of UCF101's train or test lists, or their folder: both lists of that split are read, and classInd.txt;
     - one of HMDB51's split files, or their folder: all files of that split are read, without the videos it does not
-      use.
+      use;
+    - a list of one of the formats in READERS, or a folder of such lists, one per split.
 
     classes: a text file with one class per line, to set the labels if a list does not contain every class.
     split_number: number of the split of UCF101 or HMDB51, by default that of the given file, or 1.
@@ -54,38 +76,109 @@ def read_manifest(
     files = VideoFiles(folder)
     if group is not None:
         compile_group(group)
+    kind: Format
     if annotations is None:
-        listed = read_class_folders(files)
+        kind, listed = "class folders", read_class_folders(files, unlabelled)
     else:
-        listed = _read_annotations(files, annotations, split_number)
+        kind, listed = _read_annotations(files, annotations, split_number, classes=classes, unlabelled=unlabelled)
         _check_some_exist(files, listed.entries)
-    if classes is not None:
-        listed = listed._replace(classes=read_classes(classes))
-    return create_manifest(listed, group, val_fraction)
+    if classes is not None and listed.classes_file != classes:
+        listed = listed._replace(classes=read_classes(classes), classes_file=classes)
+    manifest = create_manifest(listed, group, val_fraction)
+    names = f"; classes of {listed.classes_file}" if listed.classes_file else ""
+    if listed.classes is None and all(name.isdecimal() for name in manifest.classes):
+        names = "; classes are named by their numbers (--classes gives their names)"
+    say(f"{annotations or folder.display()}: recognized as {DESCRIPTIONS[kind]}{names}")
+    return replace(manifest, annotations_format=DESCRIPTIONS[kind])
 
 
-def detect_format(annotations: Path) -> Format:
-    """Return the format of the annotations, by the name of the file or by the names of the files in the folder."""
-    names = os.listdir(annotations) if annotations.is_dir() else [annotations.name]
-    if any(UCF101_FILE.fullmatch(name) for name in names):
-        return "ucf101"
-    if any(HMDB51_FILE.fullmatch(name) for name in names):
-        return "hmdb51"
-    return "csv folder" if annotations.is_dir() else "csv"
+def detect_format(annotations: Path) -> tuple[Format, tuple[Path, ...]]:
+    """Return the format of a file, or of the files in a folder, by their content, and the files that have it.
+
+    In a folder, files that cannot be read as annotations are ignored if there are others: label maps, notes, lists of
+    frames. Raises UserError if no file can be read or if they are of several formats."""
+    if not annotations.is_dir():
+        return recognize(annotations), (annotations,)
+    files = sorted(file for file in annotations.iterdir() if file.suffix.lower() in LIST_EXTENSIONS and file.is_file())
+    by_format: dict[Format, list[Path]] = {}
+    refused: dict[Path, UserError] = {}
+    for file in files:
+        if not file.name.startswith("."):
+            try:
+                kind = recognize(file)
+                if kind in ("csv", "kinetics") and file.suffix.lower() != ".csv":
+                    raise UserError(f"{file} is a CSV file: give it the extension .csv, or give the file itself")
+                by_format.setdefault(kind, []).append(file)
+            except UserError as error:  # raised below if there is no other file
+                refused[file] = error
+    for official in ("ucf101", "hmdb51"):
+        if official in by_format:
+            return official, tuple(by_format[official])
+    if by_format.keys() == {"csv", "kinetics"}:
+        by_format = {"csv": sorted([*by_format["csv"], *by_format["kinetics"]])}
+    if not by_format:
+        # A JSON or CSV file was meant to be the list; a text file may be anything.
+        for file in sorted(refused, key=lambda file: file.suffix.lower() == ".txt"):
+            raise refused[file]
+        raise UserError(f"{annotations} contains no annotations; accepted formats: {ACCEPTED}")
+    if len(by_format) > 1:
+        found = " and ".join(f"{paths[0].name}: {DESCRIPTIONS[kind]}" for kind, paths in by_format.items())
+        raise UserError(f"{annotations} contains annotations of several formats ({found}): give one of the files")
+    ((kind, paths),) = by_format.items()
+    lists = [file for file in refused if file.suffix.lower() != ".txt" or "list" in file.name.lower()]
+    if ignored := [file for file in lists if file.name != VOCABULARY]:
+        log.warning("ignored%s: %s", and_more(len(ignored)), refused[ignored[0]])
+    newer = [path for path in paths if "_V2_" in path.name] if kind == "diving48" else []
+    return kind, tuple(newer or paths)  # version 2 of the labels of Diving48 corrects version 1
 
 
-def _read_annotations(files: VideoFiles, annotations: Path, split_number: int | None) -> Annotations:
-    """Read annotations of any format."""
+def _read_annotations(
+    files: VideoFiles, annotations: Path, split_number: int | None, *, classes: Path | None, unlabelled: bool
+) -> tuple[Format, Annotations]:
+    """Read annotations of any format. Return the format too."""
     if not annotations.exists():
         raise UserError(f"the annotations {annotations} do not exist")
-    kind = detect_format(annotations)
+    kind, lists = detect_format(annotations)
     if kind in ("ucf101", "hmdb51"):
         read = read_ucf101 if kind == "ucf101" else read_hmdb51
         folder = annotations if annotations.is_dir() else annotations.parent
-        return read(files, folder, _choose_split(annotations, split_number))
-    if split_number is not None:
+        return kind, read(files, folder, _choose_split(annotations, split_number))
+    numbered = [file for file in lists if NUMBERED_SPLIT.search(file.name)]  # ucf101_train_split_1_videos.txt
+    if numbered and annotations.is_dir():
+        lists = _lists_of_split(annotations, numbered, split_number or 1)
+    elif split_number is not None:
         raise UsageError(f"--split-number applies only to the lists of UCF101 and HMDB51, not to {annotations}")
-    return read_csv(files, annotations) if kind == "csv" else read_csv_folder(files, annotations)
+    if kind in READERS:
+        return kind, _read_lists(files, lists, kind, classes=classes)
+    read_lists = read_csv if lists == (annotations,) else read_csv_folder
+    return kind, read_lists(files, annotations, unlabelled)
+
+
+def _lists_of_split(folder: Path, lists: Sequence[Path], number: int) -> tuple[Path, ...]:
+    """Return the lists whose names say that they belong to a split, such as `ucf101_train_split_1_videos.txt`."""
+    chosen = [file for file in lists if (match := NUMBERED_SPLIT.search(file.name)) and int(match[1]) == number]
+    if not chosen:
+        raise UserError(f"{folder} has no split {number}: no name of a list says so, as {lists[0].name} does")
+    return tuple(chosen)
+
+
+def _read_lists(files: VideoFiles, lists: Sequence[Path], kind: Format, *, classes: Path | None) -> Annotations:
+    """Read lists of one format. Raises UserError if two of them contain the same split, except for AVA, whose lists of
+    movies and of Kinetics belong together."""
+    results = [READERS[kind](files, file, classes) for file in lists]
+    file_by_split: dict[str | None, Path] = {}
+    for file, result in zip(lists, results, strict=True):
+        for split in {entry.split for entry in result.entries} if kind != "ava" else ():
+            if file_by_split.setdefault(split, file) is not file:
+                content = f"videos of the split {split}" if split else "videos without a split"
+                raise UserError(
+                    f"{file_by_split[split].name} and {file.name} in {file.parent} both contain {content}: "
+                    "give one of the files with --annotations"
+                )
+    entries = [entry for result in results for entry in result.entries]
+    if not entries:
+        raise UserError(f"{lists[0]}{and_more(len(lists))}: no video can be used, for the reasons above")
+    return results[0]._replace(entries=entries)
 
 
 def _choose_split(annotations: Path, split_number: int | None) -> int:

@@ -7,6 +7,8 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.preprocessing.annotations.read import detect_format, read_manifest
 from tests.preprocessing.annotations.conftest import create_files, write_file
 
+KINETICS = "label,youtube_id,time_start,time_end,split\n"
+
 
 def test_a_missing_folder_and_a_file_instead_of_a_folder_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
@@ -24,8 +26,10 @@ def test_a_file_name_that_is_not_utf8_is_a_clear_error(videos: Path) -> None:
 def test_missing_annotations_are_a_clear_error(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv do not exist"):
         read_manifest(videos, tmp_path / "nowhere.csv")
-    with pytest.raises(UserError, match="contains no annotations"):
-        read_manifest(videos, create_files(tmp_path / "empty", "x.json"))
+    with pytest.raises(UserError, match="contains no annotations; accepted formats: CSV with the columns path,label; "):
+        read_manifest(videos, create_files(tmp_path / "none", "x.mp4"))
+    with pytest.raises(UserError, match=r"x\.json is empty"):
+        read_manifest(videos, create_files(tmp_path / "empty", "a.txt", "x.json"))
 
 
 def test_a_split_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
@@ -49,15 +53,53 @@ def test_a_class_list_sets_the_labels(videos: Path) -> None:
         read_manifest(videos, write_file(videos, "path,label\njump/a.mp4,swim\n"), classes=classes)
 
 
-def test_the_format_is_detected_by_the_names_of_the_files(tmp_path: Path) -> None:
-    create_files(tmp_path, "ucf/trainlist01.txt", "ucf/classInd.txt", "hmdb/wave_test_split1.txt", "csv/train.csv")
-    formats = {path.name: detect_format(path) for path in (*tmp_path.iterdir(), *tmp_path.glob("*/*"))}
-    assert formats == {
-        "ucf": "ucf101",
-        "trainlist01.txt": "ucf101",
-        "classInd.txt": "csv",
-        "hmdb": "hmdb51",
-        "wave_test_split1.txt": "hmdb51",
-        "csv": "csv folder",
-        "train.csv": "csv",
+def test_the_format_of_a_folder_is_that_of_its_lists(tmp_path: Path) -> None:
+    create_files(
+        tmp_path, "ucf/trainlist01.txt", "ucf/classInd.txt", "hmdb/wave_test_split1.txt", "csv/x.mp4", "mm/x.mp4"
+    )
+    write_file(tmp_path / "csv", "path,label\n", "train.csv")
+    write_file(tmp_path / "csv", KINETICS, "val.csv")
+    write_file(tmp_path / "mm", "a.mp4 3\n", "a_train.txt")
+    write_file(tmp_path / "mm", "run\n", "label_map.txt")
+    found = {folder.name: detect_format(folder) for folder in tmp_path.iterdir()}
+    assert {name: (kind, [file.name for file in files]) for name, (kind, files) in found.items()} == {
+        "ucf": ("ucf101", ["trainlist01.txt"]),
+        "hmdb": ("hmdb51", ["wave_test_split1.txt"]),
+        "csv": ("csv", ["train.csv", "val.csv"]),
+        "mm": ("video list", ["a_train.txt"]),
     }
+
+
+def test_lists_of_several_formats_in_a_folder_are_an_error(tmp_path: Path) -> None:
+    create_files(tmp_path, "v/x.mp4", "lists/notes.md")
+    write_file(tmp_path / "lists", "x.mp4 3\n", "a_train.txt")
+    write_file(tmp_path / "lists", "path,label\nx.mp4,a\n", "b.csv")
+    with pytest.raises(UserError, match=r"several formats \(a_train.txt: mmaction2 .* and b.csv: CSV .*give one of"):
+        read_manifest(tmp_path / "v", tmp_path / "lists")
+
+
+def test_two_lists_of_the_same_split_are_an_error(tmp_path: Path) -> None:
+    create_files(tmp_path, "v/x.mp4", "lists/notes.md")
+    write_file(tmp_path / "lists", "x.mp4 3\n", "a_train.txt")
+    write_file(tmp_path / "lists", "x.mp4 3\n", "b_train.txt")
+    with pytest.raises(UserError, match=r"a_train.txt and b_train.txt in .* both contain videos of the split train"):
+        read_manifest(tmp_path / "v", tmp_path / "lists")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "format_name"),
+    [
+        (None, "", "class folders"),
+        ("a.csv", "path,label\nrun/c.webm,x\n", "CSV (path,label)"),
+        ("a.csv", KINETICS + "run,c,0,1,train\n", "Kinetics CSV ("),
+        ("trainlist01.txt", "run/c.avi 1\n", "UCF101 split lists ("),
+        ("run_test_split1.txt", "c.avi 1\n", "HMDB51 split lists ("),
+    ],
+)
+def test_the_recognized_format_is_printed_and_kept(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str | None, text: str, format_name: str
+) -> None:
+    file = write_file(tmp_path, text, name) if name else None
+    manifest = read_manifest(videos, file)
+    assert manifest.annotations_format.startswith(format_name)
+    assert f"{file or videos}: recognized as {manifest.annotations_format}\n" in capsys.readouterr().err
