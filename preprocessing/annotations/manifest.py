@@ -96,7 +96,7 @@ def create_manifest(annotations: Annotations, group: str | None, val_fraction: f
     classes = annotations.classes and tuple(map(composed, annotations.classes))
     if classes is None:
         classes = sort_classes({name for name in names if name is not None})
-    _check_classes(entries, classes)
+    _check_classes(classes)
     labels = {name: label for label, name in enumerate(classes)}
     unknown = [entry for entry, name in zip(entries, names, strict=True) if name is not None and name not in labels]
     if unknown:
@@ -229,11 +229,11 @@ def _check_groups(entries: Sequence[Entry], splits: Sequence[str]) -> None:
         )
 
 
-def _check_classes(entries: Sequence[Entry], classes: Sequence[str]) -> None:
-    """Raise UserError if there is no class, and log a warning if there is only one."""
+def _check_classes(classes: Sequence[str]) -> None:
+    """Raise UserError if there is no class or one is repeated, and log a warning if there is only one."""
     if not classes:
-        raise UserError(
-            f"none of the {len(entries)} videos has a label: give the names of the classes with --classes FILE"
-        )
+        raise UserError("no video has a label: give the names of the classes with --classes FILE")
+    if repeated := [name for name, count in Counter(classes).items() if count > 1]:
+        raise UserError(f"the list of classes has {repeated[0]!r} twice: remove one of them")
     if len(classes) == 1:
         log.warning("there is only one class, %s: a network cannot learn from it", classes[0])

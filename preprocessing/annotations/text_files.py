@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lgd.pipeline.console.errors import UserError
+from lgd.preprocessing.video.files import composed
 
 
 @contextmanager
@@ -35,9 +36,12 @@ def _first_invalid_line(file: Path) -> int:
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
-    """Return the lines that are not empty as (line number from 1, text). Raises UserError as `open_text` does."""
+    """Return the lines that are not empty as (line number from 1, text with composed letters, see `composed`).
+
+    Raises UserError as `open_text` does."""
     with open_text(file) as text:
-        return [(number, line.strip()) for number, line in enumerate(text.read().splitlines(), 1) if line.strip()]
+        lines = composed(text.read()).splitlines()
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def and_more(count: int) -> str:
