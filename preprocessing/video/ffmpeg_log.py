@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 HEAD_LINES, TAIL_LINES, LINE_CHARACTERS = 400, 100, 1000
 # ffmpeg must run with `-loglevel level+...`, which puts the level before the message. Text that a file contains (its
-# title, its chapters) comes after a level, so a title "[error] x" is not an error.
-ERROR = re.compile(r"^(?:\[[^\]]* @ [^\]]*\] )*\[(?:error|fatal)\] ")
+# title, its chapters) comes after a level and several spaces, so a title "[error] x" is not an error.
+ERROR = re.compile(r"^(?:\[[^\]]*\] )*\[(?:error|fatal)\] ")
 
 
 @dataclass
@@ -67,4 +67,4 @@ class FfmpegLog:
         if self._error is None:
             return "ffmpeg printed no error message"
         # Addresses and descriptor numbers differ from run to run; the reason for a rejection must not.
-        return re.sub(r"\[[^\]]*\] ?|\b(file:)?/dev/fd/\d+\b", "", self._error).strip()[:200]
+        return re.sub(r"\[[^\]]*\] ?|\b(file:)?/dev/fd/\d+\b", "", self._error).strip(": ")[:200]

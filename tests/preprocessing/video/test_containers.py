@@ -93,7 +93,41 @@ def test_the_missing_bytes_of_a_truncated_file_are_reported(make: Make, name: st
         assert read_container(video).truncation == detail.format(size=size)
 
 
-@pytest.mark.parametrize("name", ["v.mp4", "v.avi"])
-def test_the_declared_duration_is_that_of_the_stream(make: Make, name: str) -> None:
-    with open_video(make(name, TEST_VIDEO, *X264)) as video:
-        assert read_container(video).durations_s == pytest.approx({0: 2.0}, abs=0.05)
+def test_the_declared_duration_is_that_of_the_stream(make: Make) -> None:
+    """MP4 numbers its tracks from 1 and declares how long they are; AVI declares when a stream ends."""
+    with open_video(make("v.mp4", TEST_VIDEO, *X264)) as video:
+        assert read_container(video).durations_s == pytest.approx({1: 2.0}, abs=0.05)
+    with open_video(make("v.avi", TEST_VIDEO, *X264)) as video:
+        assert read_container(video).ends_s == pytest.approx({0: 2.0}, abs=0.05)
+
+
+def track(number: int, *, scale: int, units: int, samples: tuple[tuple[int, int], ...], shown: int | None) -> bytes:
+    """Return a track of an MP4 file. samples: (count, time units); shown: time units of its edit list."""
+    words = b"".join(word.to_bytes(4, "big") for pair in samples for word in pair)
+    times = box(b"stts", bytes(4) + len(samples).to_bytes(4, "big") + words)
+    header = box(b"mdhd", bytes(12) + scale.to_bytes(4, "big") + units.to_bytes(4, "big") + bytes(4))
+    edits = (
+        b""
+        if shown is None
+        else box(b"edts", box(b"elst", bytes(4) + (1).to_bytes(4, "big") + shown.to_bytes(4, "big") + bytes(8)))
+    )
+    media = box(b"mdia", header + box(b"minf", box(b"stbl", times)))
+    return box(b"trak", box(b"tkhd", bytes(12) + number.to_bytes(4, "big") + bytes(68)) + edits + media)
+
+
+def test_the_tracks_of_an_mp4_are_known_by_their_ids_and_last_no_longer_than_their_samples(tmp_path: Path) -> None:
+    header = box(b"mvhd", bytes(12) + (1000).to_bytes(4, "big") + bytes(84))
+    seconds_2 = {"scale": 100, "units": 200, "samples": ((50, 4),)}
+    tracks = (
+        track(7, **seconds_2, shown=None)
+        + track(3, **seconds_2, shown=1500)  # its edit list shows a part
+        + track(5, **seconds_2, shown=9000)  # an edit list, and a header, of more than there is
+        + track(4, scale=100, units=900, samples=((10, 4), (1, 60)), shown=0)
+        + track(8, **seconds_2, shown=None)
+        + track(8, **seconds_2, shown=None)  # not unique
+    )
+    path = tmp_path / "v.mp4"
+    for fragments, expected in ((b"", {7: 2.0, 3: 1.5, 5: 2.0, 4: 1.0}), (box(b"mvex", b""), {})):
+        path.write_bytes(box(b"ftyp", b"isom" + bytes(4)) + box(b"moov", header + tracks + fragments))
+        with open_video(path) as video:
+            assert read_container(video).durations_s == expected

@@ -14,8 +14,10 @@ def test_output_that_is_not_a_frame_and_endless_output_are_rejected(
     make: Make, fake_ffmpeg: FakeFfmpeg, tmp_path: Path
 ) -> None:
     path = make("v.mp4", TEST_VIDEO, *X264)
-    header = "[info] Input #0, mov, from x:\\n[info]   Stream #0:0: Video: h264, yuv420p, 64x32, 25 fps\\n"
-    probe = f'case "$*" in *ppm*) ;; *) printf "{header}" >&2; exit 1;; esac\n'
+    # ffmpeg puts the separator that `probe` passes as the argument after -dump_separator between the fields.
+    header = "[info] Input #0, mov, from x:\\n[info]   Stream #0:0: Video: h264%syuv420p, 64x32%s25 fps\\n"
+    separator = 'while [ "$1" != -dump_separator ]; do shift; done'
+    probe = f'case "$*" in *ppm*) ;; *) {separator}; printf "{header}" "$2" "$2" >&2; exit 1;; esac\n'
     fake_ffmpeg(probe + "cat /dev/zero")
     assert reason(path) == "decoder-error"
     script = tmp_path / "bin" / "ffmpeg"

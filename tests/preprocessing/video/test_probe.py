@@ -11,7 +11,7 @@ import pytest
 
 from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
-from lgd.preprocessing.video.probe import CONTAINERS
+from lgd.preprocessing.video.ffmpeg_input import CONTAINERS
 from lgd.preprocessing.video.rejections import Limits
 from tests.preprocessing.video.generated_videos import TEST_VIDEO, X264, Make, box, ffmpeg, reason
 
