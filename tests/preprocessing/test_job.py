@@ -163,6 +163,7 @@ RESULT = PreprocessResult(
     rejected_file="data/rejected.parquet",
     classes=4,
     class_names=["bend", "jack", "wave1", "wave2"],
+    annotations_format="class folders",
     shards_made=19,
     shards_there=0,
     tried_again=0,
