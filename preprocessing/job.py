@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import (
+    DESCRIPTION,
     Dataset,
     StreamSpec,
     describe_classes,
@@ -45,6 +46,8 @@ class PreprocessResult(CommandResult):
     """Number of listed videos: `videos` + `rejected`."""
     videos: int
     """Number of videos in the dataset."""
+    unlabelled: int
+    """Number of videos in the dataset without a label."""
     rejected: int
     """Number of rejected videos."""
     reasons: Mapping[str, int]
@@ -80,8 +83,9 @@ class PreprocessResult(CommandResult):
 
     def lines(self) -> list[Line]:
         """Return the summary of the dataset and of the work of this run."""
+        unlabelled = f" ({self.unlabelled} without a label)" if self.unlabelled else ""
         lines: list[Line] = [
-            f"{self.out}: {self.videos} videos in {describe_classes(self.class_names)}; "
+            f"{self.out}: {self.videos} videos{unlabelled} in {describe_classes(self.class_names)}; "
             f"streams: {', '.join(self.streams)}",
             f"{self.manifest} listed videos = {self.videos} in the dataset + {self.rejected} rejected",
         ]
@@ -119,9 +123,11 @@ def preprocess(
     videos, with other options or with `retry_rejected`; StoreError if the storage is unreachable."""
     started = time.monotonic()
     per_task = resources.per_task(settings.flow.device)
+    storage = Storage(out)
+    if storage.exists(DESCRIPTION):
+        settings = settings.of_dataset(open_dataset(storage).specs)
     specs = {stream: settings.spec(stream) for stream in streams}
     annotations_format = manifest.annotations_format
-    storage = Storage(out)
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
         opened = None if retry_rejected else open_complete(storage, manifest, settings, specs=specs, pool=pool)
@@ -138,6 +144,7 @@ def preprocess(
         if not creating and not retrying and all(stream in dataset.streams for stream in streams):
             say(f"{storage.display()} is already complete: {len(plans)} shards of {', '.join(streams)}; nothing to do")
         else:
+            say(manifest.describe())
             if len(creating) < len(plans):
                 say(f"{len(plans) - len(creating)} of {len(plans)} shards already exist")
             if creating or retrying:
@@ -163,6 +170,7 @@ def preprocess(
         streams=list(dataset.streams),
         manifest=len(manifest.videos),
         videos=dataset.summary["videos"],
+        unlabelled=sum(map(dataset.unlabelled, dataset.summary["splits"])),
         rejected=rejected,
         reasons=dataset.summary["reasons"],
         rejected_file=storage.display(REJECTED) if rejected else None,

@@ -13,6 +13,7 @@ from operator import attrgetter
 import pyarrow as pa
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.dataset import describe_classes, describe_splits
 from lgd.pipeline.storage.checked_json import read_json
 from lgd.preprocessing.annotations.entries import UNLABELLED_SPLIT, Annotations, Entry, safe_key, short_hash
 from lgd.preprocessing.annotations.text_files import and_more
@@ -73,6 +74,13 @@ class Manifest:
         classes = tuple(read_json(list[str], (table.schema.metadata or {}).get(b"classes", b""), "the list of classes"))
         columns = [table.column(name).to_pylist() for name in SCHEMA.names]
         return cls(tuple(Video(*row) for row in zip(*columns, strict=True)), classes)
+
+    def describe(self) -> str:
+        """Return the number of videos, the classes, and the videos by split, as text."""
+        splits = Counter(video.split for video in self.videos)
+        unlabelled = Counter(video.split for video in self.videos if video.label is None)
+        by_split = describe_splits(splits, unlabelled)
+        return f"{len(self.videos)} listed videos in {describe_classes(self.classes)}; videos by split: {by_split}"
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of the classes and all rows, in hexadecimal: equal manifests have equal fingerprints."""

@@ -158,6 +158,7 @@ RESULT = PreprocessResult(
     streams=["rgb", "flow"],
     manifest=75,
     videos=72,
+    unlabelled=0,
     rejected=3,
     reasons={"missing": 2, "unreadable": 1},
     rejected_file="data/rejected.parquet",
@@ -184,6 +185,8 @@ def test_the_summary_accounts_for_every_video_and_names_the_classes_and_the_file
         "rejected videos by reason: missing 2, unreadable 1; each video is listed in data/rejected.parquet",
         "72 videos in 20.0 s (3.6 videos/s, 180 flow pairs/s); worker time in seconds: decode 4.0, flow 30.0",
     ]
+    first = replace(RESULT, unlabelled=5).lines()[0]
+    assert first == "data: 72 videos (5 without a label) in 4 classes (bend, jack, wave1, wave2); streams: rgb, flow"
 
 
 def test_the_summary_of_many_classes_names_the_first_and_that_of_a_retry_counts_the_recovered():

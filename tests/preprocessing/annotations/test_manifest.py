@@ -1,9 +1,10 @@
+import logging
 from pathlib import Path
 
 import pytest
 
 from lgd.pipeline.console.errors import UsageError
-from lgd.preprocessing.annotations.manifest import Manifest
+from lgd.preprocessing.annotations.manifest import Manifest, Video
 from lgd.preprocessing.annotations.read import read_manifest
 from tests.preprocessing.annotations.conftest import create_files, write_file
 
@@ -80,3 +81,20 @@ def test_the_fingerprint_changes_with_any_row_or_class(videos: Path) -> None:
         read_manifest(videos, write_file(videos, "path,label,start_s,end_s\n" + text)).fingerprint() for text in texts
     }
     assert len(prints) == len(texts)
+
+
+def test_the_description_has_the_classes_and_the_videos_by_split() -> None:
+    videos = (
+        Video("a", "a.mp4", None, None, "test"),
+        Video("b", "b.mp4", 0, "run", "train"),
+        Video("c", "c.mp4", 1, "jump", "train"),
+    )
+    assert Manifest(videos, ("run", "jump")).describe() == (
+        "3 listed videos in 2 classes (run, jump); videos by split: test 1 (1 without a label), train 2"
+    )
+
+
+def test_a_single_class_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        read_manifest(create_files(tmp_path, "run/a.mp4"))
+    assert caplog.messages == ["there is only one class, run: a network cannot learn from it"]
