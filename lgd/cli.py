@@ -11,6 +11,7 @@ from lgd.benchmarks.commands import BENCHES
 from lgd.clusters.options import SubmitOptions
 from lgd.pipeline.console.command_line import CommandResult, Commands, CommandSequence, Json, run_command_line
 from lgd.pipeline.console.progress import say
+from lgd.pipeline.inspection.options import InspectOptions
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.options import PredictOptions
@@ -76,23 +77,13 @@ def preprocess(
 
 def inspect(
     dataset: Annotated[Positional[str], arg(help="Folder of the dataset, local or s3://...")],
-    verify: Annotated[bool, arg(help="Read every byte and check frame counts and checksums.")] = False,
-    pictures: Annotated[
-        str | None, arg(metavar="DIR", help="Folder for pictures: one PNG per video, with frames of RGB and flow.")
-    ] = None,
-    *,
-    videos: Annotated[
-        int | None, arg(help="Number of videos that --pictures draws, evenly spaced in the dataset. Default: 16.")
-    ] = None,
-    dali_index: Annotated[
-        str | None, arg(metavar="DIR", help="Folder for index files for DALI's webdataset reader, one per shard.")
-    ] = None,
+    options: Annotated[InspectOptions, arg(name="")] = InspectOptions(),
     json: Json = False,
 ) -> CommandResult:
-    """Describe a dataset; --verify checks every byte, --pictures draws videos."""
+    """Describe a dataset; --verify checks every byte, --pictures draws videos, --rebuild-index repairs an index."""
     from lgd.pipeline.inspection.describe import inspect_dataset
 
-    return inspect_dataset(dataset, verify=verify, pictures=pictures, videos=videos, dali_index=dali_index)
+    return inspect_dataset(dataset, options)
 
 
 def train(

@@ -1,7 +1,5 @@
 """The last step of preprocessing: videos.parquet, rejected.parquet, the summary and the indexes of the streams."""
 
-import hashlib
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset, index_name
+from lgd.pipeline.dataset.fingerprint import Fingerprint
 from lgd.pipeline.dataset.index_format import index_writer
 from lgd.pipeline.dataset.index_parts import read_part
 from lgd.pipeline.dataset.tables import REJECTED, REJECTED_SCHEMA, VIDEO_COLUMNS, VIDEOS, videos_schema
@@ -39,7 +38,7 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
         storage.delete(index_name(stream), missing_ok=True)
     if not complete:
         return
-    summary, digest = _Summary(complete), hashlib.sha256(json.dumps(dataset.classes).encode())
+    summary, fingerprint = _Summary(complete), Fingerprint(dataset.classes)
     with ExitStack() as indexes:
         add_to_index = {
             stream: indexes.enter_context(index_writer(storage, dataset.specs[stream])) for stream in complete
@@ -54,7 +53,7 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
                 add_rejected(rejected)
                 summary.add(rows, rejected)
                 for row in rows:
-                    digest.update(json.dumps([row[name] for name in ("key", "label", "split", "frames")]).encode())
+                    fingerprint.add(row["key"], row["label"], row["split"], frames=row["frames"])
                 for stream, (part, _) in parts.items():
                     add_to_index[stream](part)
         if summary.videos + summary.rejected != len(manifest.videos):
@@ -62,7 +61,7 @@ def finalize_dataset(dataset: Dataset, manifest: Manifest, plans: Sequence[Shard
                 f"{summary.videos} videos + {summary.rejected} rejected videos are not the {len(manifest.videos)} "
                 "videos of the manifest"
             )
-        replace(dataset, fingerprint=digest.hexdigest(), summary=summary.document()).save()
+        replace(dataset, fingerprint=fingerprint.hex(), summary=summary.document()).save()
 
 
 def _read_parts(

@@ -1,7 +1,6 @@
 """The tar of one shard: its format, a writer that also records the index rows, and a reader."""
 
 import json
-import tarfile
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -9,10 +8,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import shard_name
 from lgd.pipeline.dataset.index_format import IndexRow, stored_label
 from lgd.pipeline.dataset.index_parts import read_part
+from lgd.pipeline.dataset.shard_file import Member, damaged_shard, tar_members
+from lgd.pipeline.storage.checked_json import parse_json
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 
@@ -74,24 +74,21 @@ class ShardTar:
 def read_shard(storage: Storage, stream: str, shard: str) -> Generator[EncodedVideo, None, None]:
     """Yield the videos of a shard in order. Raises UserError if the tar is damaged or a frame has a wrong checksum."""
     part = read_part(storage, stream, shard)[0]
-    name = shard_name(stream, shard)
-    try:
-        with storage.open_whole(name) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for crcs in part.column("crc32"):
-                text, body = _next_member(tar), _next_member(tar)
-                description = json.loads(text)
-                ends = np.cumsum(description["bytes"]).tolist()
-                frames = [body[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-                if [zlib.crc32(frame) for frame in frames] != crcs.as_py():
-                    raise ValueError(f"a frame of {description['key']} has a wrong checksum")
-                yield EncodedVideo(description, frames)
-    except (tarfile.TarError, TypeError, KeyError, ValueError, EOFError) as error:
-        raise UserError(f"{storage.display(name)} is damaged ({error}): delete it and rerun") from error
+    source = storage.display(shard_name(stream, shard))
+    with damaged_shard(source), storage.open_whole(shard_name(stream, shard)) as file:
+        members = tar_members(file, file.size())
+        for crcs in part.column("crc32"):
+            description = parse_json(_next_member(members), source)
+            body = _next_member(members)
+            ends = np.cumsum(description["bytes"]).tolist()
+            frames = [body[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            if [zlib.crc32(frame) for frame in frames] != crcs.as_py():
+                raise ValueError(f"a frame of {description['key']} has a wrong checksum")
+            yield EncodedVideo(description, frames)
 
 
-def _next_member(tar: tarfile.TarFile) -> bytes:
-    member = tar.next()
-    content = tar.extractfile(member) if member else None
-    if content is None:
+def _next_member(members: Iterator[tuple[Member, IO[bytes]]]) -> bytes:
+    found = next(members, None)
+    if found is None:
         raise EOFError("a video is missing")
-    return content.read()
+    return found[1].read()

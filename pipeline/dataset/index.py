@@ -121,6 +121,10 @@ class Index:
             shards[self._places.shards[number]][self.key(row)] = row
         return shards
 
+    def split(self, row: int) -> str:
+        """Return the split of the video in a row."""
+        return split_of(self._places.shards[self._places.shard[row]])
+
     def shard(self, row: int) -> str:
         """Return the path of the shard of a row, in the dataset."""
         return shard_name(self.spec.stream, self._places.shards[self._places.shard[row]])
@@ -134,10 +138,14 @@ class Index:
         start = np.where(numbers > 0, ends[numbers - 1], 0) + places.offset[row]
         end = ends[numbers] + places.offset[row]
         if (end <= start).any():
-            source = self.storage.display(index_name(self.spec.stream))
-            raise DamagedFile(f"{source} is damaged (frames of {self.key(row)} are not in order): {self._rebuild}")
+            raise self.damaged(row)
         crc32 = self._words[places.crc32[row] : places.crc32[row] + length][numbers]
         return FrameBytes(self.shard(row), start, end, crc32)
+
+    def damaged(self, row: int) -> DamagedFile:
+        """Return the error for a video whose frames are not one after the other."""
+        source = self.storage.display(index_name(self.spec.stream))
+        return DamagedFile(f"{source} is damaged (frames of {self.key(row)} are not in order): {self._rebuild}")
 
     def shard_identity(self, row: int) -> str:
         """Return 32 hexadecimal digits that identify the shard of a row: equal only for shards with the same frames at

@@ -19,6 +19,20 @@ from lgd.pipeline.storage.storage import Storage
 ADVICE = "delete it and rerun `lgd preprocess` to recreate it"
 
 
+# What reading a tar raises; the last two for a header that announces more than there is, and for very many headers.
+INVALID_TAR = (
+    tarfile.TarError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+)
+
+
 class Member(NamedTuple):
     """A member of a tar. offset: the byte in the tar at which its content starts."""
 
@@ -51,10 +65,9 @@ def damaged_shard(source: str) -> Iterator[None]:
     """Turn the errors of reading a tar into DamagedFile. source: name of the tar."""
     try:
         yield
-    except (tarfile.TarError, KeyError, ValueError, TypeError, EOFError, OverflowError) as error:
-        raise DamagedFile(f"{source} is damaged ({' '.join(str(error).split())}): {ADVICE}") from error
-    except (MemoryError, RecursionError) as error:  # a header that announces more than there is, or very many headers
-        raise DamagedFile(f"{source} is damaged (a header of the tar is not valid): {ADVICE}") from error
+    except INVALID_TAR as error:
+        text = " ".join(str(error).split()) or "a header announces more than there is"
+        raise DamagedFile(f"{source} is damaged ({text[:200]}): {ADVICE}") from error
 
 
 def tar_members(file: Any, size: int) -> Iterator[tuple[Member, IO[bytes]]]:

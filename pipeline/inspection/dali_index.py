@@ -6,12 +6,11 @@ The format is that of DALI's `wds2idx`, version 1.2: one line for the file, `v1.
 `EXTENSION OFFSET SIZE NAME` for each of its members; offset and size are bytes in the tar.
 """
 
-import tarfile
-
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import Progress
 from lgd.pipeline.dataset.dataset import Dataset, shard_name
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.shard_file import INVALID_TAR, tar_members
 from lgd.pipeline.storage.storage import Storage
 
 VERSION = "v1.2"
@@ -38,13 +37,16 @@ def dali_index(storage: Storage, tar: str) -> str:
     """Return the index of one shard, made from its headers. Raises UserError if the shard is missing or damaged."""
     samples: dict[str, list[str]] = {}
     try:
-        with storage.open_whole(tar) as file, tarfile.open(fileobj=file, mode="r:") as members:
-            for member in members:
+        with storage.open_whole(tar) as file:
+            for member, _ in tar_members(file, file.size()):
                 key, _, extension = member.name.partition(".")
-                entry = f"{extension} {member.offset_data} {member.size} {member.name}"
+                if not member.name.isprintable() or " " in member.name:
+                    raise ValueError(f"the name {member.name[:60]!r} does not belong in a shard")
+                entry = f"{extension} {member.offset} {member.size} {member.name}"
                 samples.setdefault(key, []).append(entry)
-    except (tarfile.TarError, FileNotFoundError) as error:
+    except (*INVALID_TAR, FileNotFoundError) as error:
         raise UserError(
-            f"{storage.display(tar)} is missing or damaged ({error}): run `lgd inspect {storage.display()} --verify`"
+            f"{storage.display(tar)} is missing or damaged ({' '.join(str(error).split())}): "
+            f"run `lgd inspect {storage.display()} --verify`"
         ) from error
     return "\n".join([f"{VERSION} {len(samples)}", *(" ".join(members) for members in samples.values()), ""])

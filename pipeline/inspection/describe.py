@@ -14,7 +14,9 @@ from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, Setting, describe_classes, describe_splits, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.inspection.dali_index import write_dali_indexes
+from lgd.pipeline.inspection.options import InspectOptions
 from lgd.pipeline.inspection.pictures import VIDEOS, DrawnVideo, draw_videos
+from lgd.pipeline.inspection.rebuild import rebuild_indexes
 from lgd.pipeline.inspection.verify import verify as verify_dataset
 
 MAX_SHOWN = 20  # problems that are printed
@@ -58,6 +60,8 @@ class DatasetDescription(CommandResult):
     """Number of rejected videos by reason."""
     streams: Mapping[str, StreamDescription]
     """The complete streams, by name."""
+    rebuilt: list[str] | None = None
+    """With --rebuild-index: the streams whose index was written again."""
     problems: list[str] | None = None
     """With --verify: one line per problem; empty if the dataset is valid."""
     pictures: list[DrawnVideo] | None = None
@@ -65,7 +69,7 @@ class DatasetDescription(CommandResult):
     dali_indexes: list[str] | None = None
     """With --dali-index: the files in that folder, one per shard."""
 
-    OPTIONAL: ClassVar[tuple[str, ...]] = ("problems", "pictures", "dali_indexes")
+    OPTIONAL: ClassVar[tuple[str, ...]] = ("rebuilt", "problems", "pictures", "dali_indexes")
 
     def document(self) -> dict[str, Any]:
         """Return the fields, without optional ones that are None; also in the streams."""
@@ -84,6 +88,8 @@ class DatasetDescription(CommandResult):
         flow = self.streams.get("flow")
         if flow and flow.saturated is not None:
             lines.append(f"flow vectors that exceed the bound: {flow.saturated:.3%}")
+        if self.rebuilt is not None:
+            lines.append(f"index rebuilt from the shards: {', '.join(self.rebuilt)}")
         if self.problems == []:
             lines.append("verified: all frames exist and match their checksums")
         if self.pictures is not None:
@@ -110,27 +116,23 @@ class DatasetDescription(CommandResult):
         return f"{self.dataset} has {count}: delete the damaged shards and rerun `lgd preprocess` to recreate them"
 
 
-def inspect_dataset(
-    root: str,
-    *,
-    verify: bool = False,
-    pictures: str | None = None,
-    videos: int | None = None,
-    dali_index: str | None = None,
-) -> DatasetDescription:
-    """Describe the dataset in a folder.
+def inspect_dataset(root: str, options: InspectOptions = InspectOptions()) -> DatasetDescription:
+    """Describe the dataset in a folder, and do what the options request.
 
-    verify: check every byte; if there are problems, the first ones are printed on stderr and the other requests are
-    skipped. pictures: folder for one PNG for each of `videos` videos. dali_index: folder for DALI's index files.
-    Raises UsageError if `videos` is less than 1 or given without `pictures`, and UserError if there is no dataset or
-    none of its streams is complete."""
+    If --verify finds problems, the first ones are printed on stderr and pictures and index files are skipped.
+    Raises UsageError if `videos` is less than 1 or given without `pictures`, and UserError if there is no dataset, none
+    of its streams is complete, or a file is damaged."""
+    videos, pictures = options.videos, options.pictures
     if videos is not None and pictures is None:
         raise UsageError("--videos is the number of videos that --pictures draws: give --pictures DIR as well")
     if videos is not None and videos < 1:
         raise UsageError(f"--videos must be 1 or more, not {videos}")
-    dataset = open_dataset(root)
-    result = describe(dataset)
-    if verify:
+    dataset, rebuilt = open_dataset(root), None
+    if options.rebuild_index:
+        rebuilt = rebuild_indexes(dataset)
+        dataset = open_dataset(root)
+    result = replace(describe(dataset), rebuilt=rebuilt)
+    if options.verify:
         result = replace(result, problems=verify_dataset(dataset, dataset.streams))
         for problem in (result.problems or [])[:MAX_SHOWN]:
             say(problem)
@@ -138,8 +140,8 @@ def inspect_dataset(
             return result
     if pictures is not None:
         result = replace(result, pictures=draw_videos(dataset, pictures, VIDEOS if videos is None else videos))
-    if dali_index is not None:
-        result = replace(result, dali_indexes=write_dali_indexes(dataset, dali_index))
+    if options.dali_index is not None:
+        result = replace(result, dali_indexes=write_dali_indexes(dataset, options.dali_index))
     return result
 
 

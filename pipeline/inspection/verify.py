@@ -1,15 +1,18 @@
 """Read every byte of a dataset and compare it with the index and the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.console.progress import Progress
-from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.dataset.dataset import DESCRIPTION, STREAMS, Dataset
+from lgd.pipeline.dataset.fingerprint import Fingerprint
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.dataset.shard_file import scan_shard
-from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, read_table
+from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, VIDEOS, read_table
 
 
 def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
@@ -23,6 +26,8 @@ def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
             f"videos.parquet ({len(videos)} videos) and rejected.parquet ({len(rejected)}) together do not have the "
             f"same videos as {MANIFEST} ({len(manifest)})"
         )
+    elif not _has_fingerprint(dataset, dataset.videos(["key", "label", "split", "frames"]).to_pylist()):
+        problems.append(f"the labels, splits or frames of {VIDEOS} are not those of {DESCRIPTION}'s fingerprint")
     for name in streams:
         index = Index(dataset, name)
         indexed = set(index.keys(range(len(index))))
@@ -32,12 +37,36 @@ def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
         problems += [
             f"{name}: {key} is in the index, but not in videos.parquet" for key in sorted(indexed - set(videos))
         ]
+        if indexed == set(videos) and not _has_fingerprint(dataset, _described(index)):
+            problems.append(f"{name}: the labels, splits or frames of the index are not those of {DESCRIPTION}")
         shards = index.shards()
         with Progress(f"verify {name}", len(shards), "shards") as progress:
             for count, (shard, rows) in enumerate(shards.items(), 1):
                 problems += [f"{name}/{shard}.tar: {problem}" for problem in _verify_shard(index, shard, rows)]
                 progress.update(count)
     return problems
+
+
+def _has_fingerprint(dataset: Dataset, videos: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether videos, with key, label, split and number of frames, are those that the dataset was completed
+    with."""
+    fingerprint = Fingerprint(dataset.classes)
+    for video in videos:
+        fingerprint.add(video["key"], video["label"], video["split"], frames=video["frames"])
+    return fingerprint.hex() == dataset.fingerprint
+
+
+def _described(index: Index) -> Iterator[dict[str, Any]]:
+    """Yield the key, label, split and number of decoded frames of each row of an index."""
+    lost_frames = STREAMS[index.spec.stream].lost_frames
+    for row in range(len(index)):
+        label = int(index.labels[row])
+        yield {
+            "key": index.key(row),
+            "label": None if label == UNLABELLED else label,
+            "split": index.split(row),
+            "frames": int(index.lengths[row]) + lost_frames,
+        }
 
 
 def _verify_shard(index: Index, shard: str, rows: Mapping[str, int]) -> list[str]:

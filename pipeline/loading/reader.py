@@ -54,10 +54,12 @@ class ClipReader:
     def read(self, row: int, numbers: np.ndarray) -> list[np.ndarray]:
         """Return the encoded JPEGs (uint8, one array per frame) of the frames with these numbers of the video in a row.
 
-        Raises CorruptFrame, which names key, shard and byte; UserError if the shard is missing; and StoreError if the
-        store refuses the request or stays unreachable."""
+        Raises CorruptFrame, which names key, shard and byte; DamagedFile if the index is damaged; UserError if the
+        shard is missing; and StoreError if the store refuses the request or stays unreachable."""
         distinct, order = np.unique(numbers, return_inverse=True)
         where = self.index.frames(row, distinct)
+        if (where.start[1:] < where.end[:-1]).any():
+            raise self.index.damaged(row)
         if self._storage.local:
             frames = self._read_file(self._local_file(where.shard), where)
             damaged = _first_damaged(frames, where)
@@ -94,7 +96,11 @@ class ClipReader:
         return frames, _first_damaged(frames, where)
 
     def _read_file(self, file: "_LocalFile", where: FrameBytes) -> list[np.ndarray]:
-        return self._read_ranges(where, 0, lambda first, size: os.pread(file.handle, size, first))
+        # No more than there is: a damaged index may name positions far beyond the end.
+        end = os.fstat(file.handle).st_size
+        return self._read_ranges(
+            where, 0, lambda first, size: os.pread(file.handle, max(min(size, end - first), 0), first)
+        )
 
     def _read_ranges(self, where: FrameBytes, max_gap: int, read: Callable[[int, int], bytes]) -> list[np.ndarray]:
         """Return the frames. read: (first byte, number of bytes) -> bytes. Frames with at most `max_gap` bytes between

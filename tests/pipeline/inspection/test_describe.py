@@ -11,6 +11,7 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, describe_classes, index_name
 from lgd.pipeline.inspection import describe as describe_module
 from lgd.pipeline.inspection.describe import DatasetDescription, describe, inspect_dataset
+from lgd.pipeline.inspection.options import InspectOptions
 from lgd.pipeline.storage.storage import Storage
 from tests.pipeline.inspection.test_pictures import make
 
@@ -75,9 +76,8 @@ def test_the_number_of_classes_and_the_first_names_are_shown(names: list[str], e
 
 
 def test_requested_results_have_their_lines(description: DatasetDescription, dataset_folder: Path, tmp_path: Path):
-    result = inspect_dataset(
-        str(dataset_folder), verify=True, pictures=str(tmp_path / "p"), videos=2, dali_index=str(tmp_path / "i")
-    )
+    options = InspectOptions(verify=True, pictures=str(tmp_path / "p"), videos=2, dali_index=str(tmp_path / "i"))
+    result = inspect_dataset(str(dataset_folder), options)
     assert replace(result, problems=None, pictures=None, dali_indexes=None) == description
     assert result.problems == []
     assert result.pictures is not None
@@ -97,7 +97,7 @@ def test_a_dataset_with_problems_fails_and_is_not_drawn(
 ):
     problems = [f"problem {number}" for number in range(25)]
     monkeypatch.setattr(describe_module, "verify_dataset", lambda dataset, streams: problems)
-    result = inspect_dataset(str(dataset_folder), verify=True, pictures=str(tmp_path / "p"))
+    result = inspect_dataset(str(dataset_folder), InspectOptions(verify=True, pictures=str(tmp_path / "p")))
     assert result.failed == (
         f"{dataset_folder} has 25 problems (the first 20 are shown): delete the damaged shards and rerun "
         "`lgd preprocess` to recreate them"
@@ -112,9 +112,9 @@ def test_a_dataset_with_problems_fails_and_is_not_drawn(
 
 def test_a_number_of_videos_needs_pictures_before_anything_is_read(tmp_path: Path):
     with pytest.raises(UsageError, match="give --pictures DIR as well"):
-        inspect_dataset(str(tmp_path / "missing"), videos=3)
+        inspect_dataset(str(tmp_path / "missing"), InspectOptions(videos=3))
     with pytest.raises(UsageError, match="--videos must be 1 or more, not 0"):
-        inspect_dataset(str(tmp_path / "missing"), pictures="p", videos=0)
+        inspect_dataset(str(tmp_path / "missing"), InspectOptions(pictures="p", videos=0))
 
 
 def test_a_dataset_without_a_complete_stream_is_an_error(tmp_path: Path):
