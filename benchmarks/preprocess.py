@@ -263,9 +263,11 @@ def _time_decoding(path: Path, settings: Settings) -> tuple[np.ndarray, float, f
     decoding, resizing = [], []
     for _ in range(SAMPLE_TIMES):
         start = time.perf_counter()
-        frames = decode(path, settings.fps, settings.short_side)
+        frames = decode(path, settings.fps, settings.short_side, untagged_matrix=settings.decoded_untagged_matrix)
         decoding.append(time.perf_counter() - start)
-        resizing.append(resize_seconds(path, settings.fps, settings.short_side))
+        resizing.append(
+            resize_seconds(path, settings.fps, settings.short_side, untagged_matrix=settings.decoded_untagged_matrix)
+        )
     return frames.rgb, statistics.median(decoding), statistics.median(resizing)
 
 

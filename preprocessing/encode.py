@@ -49,7 +49,13 @@ def encode_video(
             raise Rejected("missing", f"the file {video.path} does not exist")
         with local_file(videos, video.path) as path:
             frames = decode(
-                path, settings.fps, settings.short_side, start_s=video.start_s, end_s=video.end_s, limits=limits
+                path,
+                settings.fps,
+                settings.short_side,
+                start_s=video.start_s,
+                end_s=video.end_s,
+                limits=limits,
+                untagged_matrix=settings.decoded_untagged_matrix,
             )
     encoded = encode_frames(frames.rgb, frames.fps, video, settings=settings, streams=streams, counters=counters)
     counters.videos += 1

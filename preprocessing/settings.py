@@ -3,21 +3,23 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import cv2
 from tyro.conf import arg
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.dataset.dataset import Setting, StreamSpec
+from lgd.pipeline.dataset.dataset import IMPLIED_SETTINGS, Setting, StreamSpec
 from lgd.pipeline.dataset.flow_code import default_bound
 from lgd.pipeline.node import memory_per_task
 from lgd.preprocessing.flow.params import TVL1Params
 from lgd.preprocessing.flow.tvl1 import solver_version
 from lgd.preprocessing.limits import LimitOptions
+from lgd.preprocessing.video.colors import UntaggedMatrix
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_version
 from lgd.preprocessing.video.rejections import Limits
 
+UNTAGGED_MATRIX: UntaggedMatrix = "bt709-hd"  # of a new dataset
 GPUS_PER_TASK = 0.25  # with --flow.device cuda: decoding and JPEG keep a task's core busy most of the time
 
 
@@ -59,6 +61,9 @@ class Settings:
     """Shorter side of the frames, pixels."""
     jpeg_quality: int = 90
     """JPEG quality of the color frames, 1 to 100."""
+    untagged_matrix: UntaggedMatrix | None = None
+    """Color matrix of videos that do not declare one: bt709-hd (as in players: BT.709 for pictures of 720 lines and
+    more, else BT.601) or bt601. Default: that of an existing dataset, bt709-hd for a new one."""
     flow: FlowSettings = field(default_factory=FlowSettings)
     """Settings of the flow stream."""
 
@@ -72,6 +77,24 @@ class Settings:
         """Largest motion that the flow code represents, pixels."""
         return default_bound(self.short_side) if self.flow.bound is None else self.flow.bound
 
+    @property
+    def decoded_untagged_matrix(self) -> UntaggedMatrix:
+        """The color matrix of videos that do not declare one, as `decode` expects it."""
+        return self.untagged_matrix or UNTAGGED_MATRIX
+
+    def of_dataset(self, specs: Mapping[str, StreamSpec]) -> "Settings":
+        """Return the settings with the defaults that an existing dataset determines. specs: of its streams.
+
+        Raises UsageError for a different color matrix: all streams of a dataset are computed from the same frames."""
+        rules = {stream: _untagged_matrix(spec) for stream, spec in specs.items()}
+        for stream, rule in rules.items():
+            if self.untagged_matrix not in (None, rule):
+                raise UsageError(
+                    f"--untagged-matrix {self.untagged_matrix}: the {stream} stream of the dataset was created with "
+                    f"{rule}; omit the option, or choose a new folder with --out"
+                )
+        return dataclasses.replace(self, untagged_matrix=next(iter(rules.values()), self.untagged_matrix))
+
     def spec(self, stream: str) -> StreamSpec:
         """Return everything that decides the bytes of a stream, including the versions of the libraries."""
         shared: dict[str, Setting] = {
@@ -80,6 +103,8 @@ class Settings:
             "ffmpeg": ffmpeg_version(),
             "opencv": cv2.__version__,
         }
+        if self.decoded_untagged_matrix != IMPLIED_SETTINGS["untagged_matrix"]:
+            shared["untagged_matrix"] = self.decoded_untagged_matrix
         if stream == "rgb":
             return StreamSpec("rgb", {**shared, "jpeg_quality": self.jpeg_quality})
         tvl1 = {f"tvl1.{name}": value for name, value in dataclasses.asdict(self.flow.tvl1).items()}
@@ -102,19 +127,32 @@ def _check_range(option: str, value: float, minimum: float, *, maximum: float) -
         raise UsageError(f"{option} must be between {minimum} and {maximum}, not {value}")
 
 
+def _untagged_matrix(spec: StreamSpec) -> UntaggedMatrix:
+    """Return the color matrix of untagged videos in a stream. Raises UserError for one of a later version."""
+    matrix = {**IMPLIED_SETTINGS, **spec.settings}["untagged_matrix"]
+    if matrix not in get_args(UntaggedMatrix):
+        raise UserError(
+            f"the installed version does not know the settings of the {spec.stream} stream (untagged_matrix: {matrix})"
+        )
+    return cast(UntaggedMatrix, matrix)
+
+
 VERSIONS = {"ffmpeg", "opencv", "solver"}  # entries of a spec that are not options but versions found on the machine
 
 
 def settings_from_specs(specs: Mapping[str, StreamSpec]) -> Settings:
     """Return the settings that create streams with these specs: the inverse of `Settings.spec`, except for versions.
 
-    The specs must have the same frame rate and size. Flow that was computed on a GPU is computed on the CPU where
-    there is no GPU. Raises UserError, naming what differs, for a spec that the installed version cannot reproduce."""
+    The specs must have the same frame rate, size and color matrix of untagged videos. Flow that was computed on a GPU
+    is computed on the CPU where there is no GPU. Raises UserError, naming what differs, for a spec that the installed
+    version cannot reproduce."""
     settings = Settings()
     try:
         for stream, spec in specs.items():
             given: dict[str, Any] = dict(spec.settings)
-            settings = dataclasses.replace(settings, fps=given["fps"], short_side=given["short_side"])
+            settings = dataclasses.replace(
+                settings, fps=given["fps"], short_side=given["short_side"], untagged_matrix=_untagged_matrix(spec)
+            )
             if stream == "rgb":
                 settings = dataclasses.replace(settings, jpeg_quality=given["jpeg_quality"])
             else:

@@ -33,6 +33,9 @@ ADVICE = "restore it from a backup, or preprocess the videos into a new folder"
 SHOWN_CLASSES = 4  # names in a summary
 
 Setting = str | int | float | bool
+# What a spec means that does not contain a setting, because it was written before the setting existed. A new spec with
+# the same value does not contain the setting either: its hash stays the same.
+IMPLIED_SETTINGS: Mapping[str, Setting] = MappingProxyType({"untagged_matrix": "bt601"})
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ class StreamSpec:
 
     def differences(self, other: "StreamSpec") -> list[str]:
         """Return the settings that differ, each as `name: value of self -> value of other`."""
-        names = sorted({*self.settings, *other.settings})
+        ours, theirs = ({**IMPLIED_SETTINGS, **spec.settings} for spec in (self, other))
         return [
-            f"{name}: {self.settings.get(name)} -> {other.settings.get(name)}"
-            for name in names
-            if self.settings.get(name) != other.settings.get(name)
+            f"{name}: {ours.get(name)} -> {theirs.get(name)}"
+            for name in sorted({*ours, *theirs})
+            if ours.get(name) != theirs.get(name)
         ]
 
 

@@ -10,7 +10,7 @@ from lgd.preprocessing.settings import FlowSettings, PreprocessResources, Settin
 
 def test_the_entries_of_a_spec_keep_their_names_of_the_first_version():
     """They are hashed into the datasets that exist."""
-    rgb, flow = (Settings().spec(stream).settings for stream in ("rgb", "flow"))
+    rgb, flow = (Settings(untagged_matrix="bt601").spec(stream).settings for stream in ("rgb", "flow"))
     assert rgb.keys() == {"fps", "short_side", "ffmpeg", "opencv", "jpeg_quality"}
     tvl1 = {
         "tau": 0.25,
@@ -38,6 +38,7 @@ def test_the_entries_of_a_spec_keep_their_names_of_the_first_version():
         Settings(),
         Settings(fps=12.5, short_side=64, jpeg_quality=80, flow=FlowSettings(jpeg_quality=70, bound=3.0)),
         Settings(flow=FlowSettings(backend="torch", tvl1=TVL1Params(lambda_=0.1, warps=3))),
+        Settings(untagged_matrix="bt601"),
     ],
 )
 def test_specs_give_back_the_settings_that_created_them(settings: Settings):
@@ -52,7 +53,7 @@ def test_specs_may_have_different_versions_but_no_unknown_entries():
         return {"flow": replace(flow, settings={**flow.settings, **entries})}
 
     assert settings_from_specs(changed(opencv="3.4.0", ffmpeg="2.8", solver="0")) == replace(
-        Settings(short_side=64), flow=FlowSettings(bound=5.0)
+        Settings(short_side=64, untagged_matrix="bt709-hd"), flow=FlowSettings(bound=5.0)
     )
     with pytest.raises(UserError, match=r"cannot reproduce the settings of the flow stream: sharpness: 2 -> None"):
         settings_from_specs(changed(sharpness=2))
@@ -60,6 +61,27 @@ def test_specs_may_have_different_versions_but_no_unknown_entries():
         settings_from_specs(changed(order="gray, resize, flow"))
     with pytest.raises(UserError, match="does not know the settings of the flow stream"):
         settings_from_specs({"flow": StreamSpec("flow", {})})
+    with pytest.raises(UserError, match=r"the settings of the flow stream \(untagged_matrix: bt2020\)"):
+        settings_from_specs(changed(untagged_matrix="bt2020"))
+
+
+def test_a_spec_without_a_matrix_of_untagged_videos_is_an_older_one_with_bt601():
+    old, new = (Settings(untagged_matrix=matrix).spec("rgb") for matrix in ("bt601", "bt709-hd"))
+    assert Settings().spec("rgb") == new
+    assert new.settings == {**old.settings, "untagged_matrix": "bt709-hd"}
+    assert old.differences(new) == ["untagged_matrix: bt601 -> bt709-hd"]
+    assert settings_from_specs({"rgb": old}).decoded_untagged_matrix == "bt601"
+    assert settings_from_specs({"rgb": new}).decoded_untagged_matrix == "bt709-hd"
+
+
+def test_an_existing_dataset_determines_the_matrix_of_untagged_videos():
+    old, new = (Settings(untagged_matrix=matrix).spec("rgb") for matrix in ("bt601", "bt709-hd"))
+    assert Settings().of_dataset({}) == Settings()
+    assert Settings(fps=10).of_dataset({"rgb": old}) == Settings(fps=10, untagged_matrix="bt601")
+    assert Settings().of_dataset({"rgb": new}).decoded_untagged_matrix == "bt709-hd"
+    assert Settings(untagged_matrix="bt601").of_dataset({"rgb": old}).spec("rgb") == old
+    with pytest.raises(UsageError, match="--untagged-matrix bt709-hd: the rgb stream of the dataset was created with"):
+        Settings(untagged_matrix="bt709-hd").of_dataset({"rgb": old})
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def check_dataset(run: Run, dataset: Dataset) -> None:
     if spec.hash != run.spec_hash:
         raise UserError(
             f"the {stream} stream of {data} was preprocessed with different settings than the training data of "
-            f"{folder}: preprocess it with the same options"
+            f"{folder} ({'; '.join(run.stream_spec.differences(spec))}): preprocess it with the same options"
         )
 
 
