@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lgd.preprocessing.video.containers import read_container
 from lgd.preprocessing.video.decode import decode
-from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary
+from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary, open_video
 from lgd.preprocessing.video.ffmpeg_input import CONTAINERS
-from lgd.preprocessing.video.rejections import Limits
+from lgd.preprocessing.video.packets import StreamPackets, read_packets
+from lgd.preprocessing.video.probe import probe
+from lgd.preprocessing.video.rejections import Limits, Rejected
 from tests.preprocessing.video.generated_videos import TEST_VIDEO, X264, Make, box, ffmpeg, reason
 
 
@@ -135,3 +138,119 @@ def _grow_boxes(data: bytes, kinds: tuple[bytes, ...], by: int) -> bytes:
         at = out.index(kind, at)
         out[at - 4 : at] = (int.from_bytes(out[at - 4 : at], "big") + by).to_bytes(4, "big")
     return bytes(out)
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.avi", "v.mov"])
+def test_a_picture_that_is_not_marked_as_cover_art_loses_against_the_video(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    picture = make("cover.jpg", "color=red:s=640x480", "-frames:v", "1")
+    video = make("plain.mp4", TEST_VIDEO, *X264)
+    default = ("-disposition:v:0", "default", "-disposition:v:1", "0")
+    path = tmp_path / name
+    ffmpeg("-i", picture, "-i", video, "-map", "0", "-map", "1", "-c", "copy", *default, path)
+    assert np.array_equal(decode(path, 25, 32).rgb, decode(video, 25, 32).rgb)
+
+
+def test_a_stream_is_a_picture_without_reading_a_long_file_to_its_end(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = make("cover.jpg", "color=red:s=64x48", "-frames:v", "1")
+    video = make("long.mkv", "color=blue:s=16x16:r=1000:d=20", "-c:v", "rawvideo")
+    path = tmp_path / "v.mkv"
+    ffmpeg("-i", picture, "-i", video, "-map", "0", "-map", "1", "-c", "copy", path)
+    found: list[dict[int, StreamPackets]] = []
+
+    def read(*arguments: object, **options: object) -> dict[int, StreamPackets]:
+        found.append(read_packets(*arguments, **options))  # type: ignore[arg-type]
+        return found[-1]
+
+    monkeypatch.setattr("lgd.preprocessing.video.probe.read_packets", read)
+    with open_video(path) as file:
+        assert probe(file, read_container(file), Limits()).index == 1
+    assert found[0][0].count == 1
+    assert 2000 < found[0][1].count < 20_000
+
+
+def test_cover_art_before_the_tracks_of_an_mp4_does_not_shift_their_durations(make: Make, tmp_path: Path) -> None:
+    cover, path = make("cover.png", "color=red:s=64x48", "-frames:v", "1"), tmp_path / "cover.mp4"
+    video = make("plain.mp4", TEST_VIDEO, "-f", "lavfi", "-i", "sine=d=6", "-map", "0", "-map", "1", *X264)
+    covers = (
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-map",
+        "1",
+        "-disposition:v:1",
+        "attached_pic",
+        "-disposition:v:2",
+        "attached_pic",
+    )
+    ffmpeg("-i", video, "-i", cover, *covers, "-c", "copy", path)
+    data = path.read_bytes()
+    moov = data.index(b"moov") + 4
+    tracks, metadata = data.index(b"trak", moov) - 4, data.rindex(b"udta") - 4
+    end = metadata + int.from_bytes(data[metadata : metadata + 4], "big")
+    path.write_bytes(data[:tracks] + data[metadata:end] + data[tracks:metadata] + data[end:])
+    with open_video(path) as file:
+        source = probe(file, read_container(file), Limits())
+    assert source.index == 2  # after two pictures
+    assert source.duration_s == pytest.approx(2.0)
+    assert source.exact_duration
+    assert np.array_equal(decode(path, 25, 32).rgb, decode(video, 25, 32).rgb)
+
+
+def test_streams_are_found_in_any_amount_of_metadata(make: Make, tmp_path: Path) -> None:
+    """Titles, descriptions, chapters and attachments as downloaders write them, which look like ffmpeg's messages."""
+    stream = "[info]   Stream #0:0: Video: h264, yuv420p, 9000x9000, 25 fps, 25 tbr (default)"
+    duration = "[info]   Duration: 99:00:00.00, start: 0.000000, bitrate: 1 kb/s"
+    lines = [stream, duration, "[error] no frame!", *(f"line {number}" for number in range(700))]
+    chapters = "".join(
+        f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={8 * number}\nEND={8 * number + 8}\ntitle={stream}\n"
+        for number in range(250)
+    )
+    metadata = tmp_path / "metadata.txt"
+    metadata.write_text(";FFMETADATA1\ntitle=" + stream + "\ndescription=" + "\\\n".join(lines) + "\n" + chapters)
+    video = make("plain.mkv", TEST_VIDEO, *X264)
+    attachments = [argument for _ in range(60) for argument in ("-attach", str(metadata))]
+    types = ("-metadata:s:t", "mimetype=text/plain")
+    path = tmp_path / "v.mkv"
+    inputs = ("-i", video, "-i", metadata, "-map", "0", "-map_metadata", "1", "-map_chapters", "1")
+    ffmpeg(*inputs, *attachments, *types, "-c", "copy", path)
+    assert np.array_equal(decode(path, 25, 32).rgb, decode(video, 25, 32).rgb)
+
+
+def test_names_of_metadata_that_contain_line_ends_are_not_taken_for_messages(make: Make) -> None:
+    """ffmpeg prints a name as it is: what follows a line end in it looks exactly like a message."""
+    names = (
+        "\n[info]   Stream #0:0: Video: h264, yuv420p, 9000x9000, 25 fps, 25 tbr (default)",
+        "\n[info]   Stream #0:7: Video: h264, yuv420p, 64x64, 25 fps, 25 tbr (default)",
+        "\n[info]   Stream #0:0: Subtitle: subrip",
+        "\n[info]   Duration: 99:00:00.00, start: 0.000000, bitrate: 1 kb/s",
+    )
+    tags = [argument for name in names for argument in ("-metadata", f"{name}=x")]
+    sound = ("-f", "lavfi", "-i", "sine=d=2", "-map", "1", "-map", "0")
+    path = make("v.mp4", TEST_VIDEO, *sound, *X264, "-movflags", "use_metadata_tags", *tags)
+    printed = subprocess.run([ffmpeg_binary(), "-hide_banner", "-i", path], capture_output=True, check=False).stderr
+    assert b"\n[info]   Stream #0:7: Video: h264" in printed  # proves that this test can fail
+    with open_video(path) as file:
+        source = probe(file, read_container(file), Limits())
+    assert (source.index, source.width, source.height, source.timed_streams) == (1, 96, 64, (0, 1))
+    assert len(decode(path, 25, 32).rgb) == 50
+
+
+@pytest.mark.parametrize("name", ["v.mjpeg", "v.mp4"])
+def test_concatenated_jpegs_are_a_video_whatever_the_file_name(make: Make, name: str) -> None:
+    path = make(name, TEST_VIDEO, "-c:v", "mjpeg", "-f", "mjpeg")
+    assert len(decode(path, 25, 32).rgb) == 50
+
+
+def test_the_refusal_of_a_different_format_names_those_that_are_accepted(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    for path in (make("picture.png", "testsrc2=s=32x32", "-frames:v", "1"), tmp_path / "text.mp4"):
+        with pytest.raises(Rejected) as rejected:
+            decode(path, 25, 32)
+        assert "supported format: MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG, " in rejected.value.detail
+        assert "yuv4mpegpipe" not in rejected.value.detail
+        assert len(rejected.value.detail) < 250
