@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -100,3 +101,65 @@ def test_a_manifest_of_different_videos_is_refused_with_what_differs(listed: Man
     message = f"data was created from a different list of videos ({difference}): use the same options"
     with pytest.raises(UserError, match=re.escape(message)):
         update_manifest(listing("a", "b", "c"), listed, "data")
+
+
+def composed_and_decomposed(text: str) -> tuple[str, str]:
+    return unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
+
+
+def test_a_dataset_keeps_the_spelling_of_names_with_which_it_was_created():
+    (e, old_e), (path, old_path) = composed_and_decomposed("é"), composed_and_decomposed("é/ü.mp4")
+    # Decomposed letters sort differently: é before f, but after it if composed.
+    planned = Manifest(
+        (Video("e-u", old_path, 0, old_e, "valid"), Video("f-x", " f/x.mp4", 1, "f", "Train")), (old_e, "f")
+    )
+    listed = Manifest((Video("f-x", "f/x.mp4", 0, "f", "train"), Video("e-u", path, 1, e, "val")), ("f", e))
+    assert update_manifest(planned, listed, "data") == planned
+    other = dataclasses.replace(listed, videos=(listed.videos[0], dataclasses.replace(listed.videos[1], split="test")))
+    with pytest.raises(UserError, match="1 with a different label, split, file or time, such as e-u"):
+        update_manifest(planned, other, "data")
+    other = dataclasses.replace(listed, videos=(listed.videos[0], Video("e-u", path, 0, "f", "val")))
+    with pytest.raises(UserError, match="1 with a different label, split, file or time, such as e-u"):
+        update_manifest(planned, other, "data")
+    with pytest.raises(UserError, match="different classes"):
+        update_manifest(planned, dataclasses.replace(listed, classes=("f", "g")), "data")
+
+
+def test_a_dataset_keeps_keys_that_depended_on_the_spelling_of_a_path():
+    path, old_path = composed_and_decomposed("가/나.mp4")
+    planned = Manifest(
+        (
+            Video("old1", old_path, 0, "a", "train"),
+            Video("_b", " b.mp4", 0, "a", "train", missing=True),
+            Video("c", "c.mp4", 0, "a", "val"),
+        ),
+        ("a",),
+    )
+    listed = Manifest(
+        (  # the split of each video was chosen by its key
+            Video("new1", path, 0, "a", "val"),
+            Video("b", "b.mp4", 0, "a", "train"),
+            Video("c", "c.mp4", 0, "a", "train"),
+        ),
+        ("a",),
+    )
+    updated = update_manifest(planned, listed, "data")
+    found = Video("_b", "b.mp4", 0, "a", "train")
+    assert updated.videos == (planned.videos[0], found, planned.videos[2])
+    more = dataclasses.replace(listed, videos=(*listed.videos, Video("d", "d.mp4", 0, "a", "train")))
+    with pytest.raises(UserError, match="1 new, such as d"):
+        update_manifest(planned, more, "data")
+
+
+def test_a_new_order_of_the_classes_is_a_different_dataset():
+    planned, listed = (Manifest(listing("a").videos, classes) for classes in (("z", "a"), ("a", "z")))
+    with pytest.raises(UserError, match="different classes"):
+        update_manifest(planned, listed, "data")
+
+
+def test_unlabelled_videos_are_part_of_the_plan():
+    planned = Manifest((Video("a", "a.mp4", None, None, "test"), *listing("b").videos), ("a",))
+    assert update_manifest(planned, planned, "data") == planned
+    with pytest.raises(UserError, match="1 with a different label"):
+        update_manifest(planned, Manifest((Video("a", "a.mp4", 0, "a", "test"), planned.videos[1]), ("a",)), "data")
+    assert Manifest.from_table(planned.table()) == planned
