@@ -1,6 +1,6 @@
 """Predictions of trained runs for the videos of temporary datasets: of the complete video, and of every moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.join import join
 from lgd.training.models.lgd import Network
+from lgd.training.recipes import TrainConfig
 from lgd.training.run import Run, open_run
 from lgd.training.scoring.inference import load_checkpoint, load_network, score_rows
 from lgd.training.scoring.protocol import CheckpointChoice, TestProtocol
@@ -33,12 +34,18 @@ class TrainedRun:
 class Prediction:
     """Class probabilities of one video, float32.
 
-    fused: classes. streams: by stream, classes. over_time: frames of the first stream x classes, the mean over the
-    clips that contain a frame (or the nearest clips if none does)."""
+    fused: classes. streams: by stream, classes."""
 
     fused: np.ndarray
     streams: Mapping[str, np.ndarray]
-    over_time: np.ndarray
+    _clips: Sequence["ClipScores"]
+    _rates: Sequence[float]
+    _weights: Sequence[float]
+
+    def over_time(self) -> np.ndarray:
+        """Return frames of the first stream x classes: the mean over the clips that contain a frame, or over the
+        nearest clips if none does. Takes a number per frame and class: of a long video, much memory."""
+        return _mean_over_time([clips.over_time() for clips in self._clips], self._rates, self._weights)
 
 
 @dataclass(frozen=True)
@@ -119,10 +126,29 @@ def predict_videos(
     rates = [float(datasets[stream].spec(stream).settings["fps"]) for stream in trained]
     predictions = {}
     for row, key in enumerate(keys):
-        over_time = _mean_over_time([by_key[key].over_time() for by_key in clip_scores.values()], rates, weights)
+        clips_of = [by_key[key] for by_key in clip_scores.values()]
         streams = {stream: scores.probabilities[row] for stream, scores in zip(trained, means, strict=True)}
-        predictions[key] = Prediction(fused[row], streams, over_time)
+        predictions[key] = Prediction(fused[row], streams, clips_of, rates, weights)
     return predictions
+
+
+def frames_of_clips(
+    trained: Mapping[str, TrainedRun], *, clips: int | None, crops: int
+) -> dict[str, Callable[[int], np.ndarray]]:
+    """Return a function for each stream: number of frames of a video -> numbers of the frames that its clips contain.
+
+    clips, crops: see `predict_videos`."""
+
+    def function_of(config: TrainConfig) -> Callable[[int], np.ndarray]:
+        number = TestProtocol(clips, crops).clips_of(config)
+
+        def frames(length: int) -> np.ndarray:
+            order = UniformOrder(np.zeros(1, np.int64), np.array([length]), config.sampling, clips=number)
+            return np.unique(np.concatenate([clip.frames for clip in order.clips_at(range(number))]))
+
+        return frames
+
+    return {stream: function_of(each.run.config) for stream, each in trained.items()}
 
 
 def _mean_over_time(streams: Sequence[np.ndarray], rates: Sequence[float], weights: Sequence[float]) -> np.ndarray:

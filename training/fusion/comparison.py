@@ -8,12 +8,13 @@ import numpy as np
 from rich.table import Table
 
 from lgd.pipeline.console.command_line import CommandResult, Line
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.fusion.fuse import FittedOn
 from lgd.training.fusion.fuse_files import Fusion, fuse_files
 from lgd.training.fusion.options import FusionOptions, Space
 from lgd.training.scoring.class_table import ClassRow, check_output_files, class_rows, write_class_table
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
-from lgd.training.scoring.scores import UNLABELLED, shown_keys, unlabelled_keys, write_scores
+from lgd.training.scoring.scores import shown_keys, unlabelled_keys, write_scores
 
 
 class Change(TypedDict):

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.fusion.comparison import compare, mcnemar
 from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.fuse_files import Fusion
 from lgd.training.fusion.join import join
-from lgd.training.scoring.scores import UNLABELLED
 from tests.training.fusion.test_join import with_other_predictions
 from tests.training.scoring.test_scores import random_scores
 

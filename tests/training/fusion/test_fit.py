@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.fusion import fit as fit_module
 from lgd.training.fusion.fit import check_fitting, fit_rule, minimize_bfgs, model_differences
 from lgd.training.fusion.fuse import FusionRule, fuse, make_rule
 from lgd.training.fusion.join import JoinedScores, join
 from lgd.training.fusion.options import Space
-from lgd.training.scoring.scores import UNLABELLED, Scores
+from lgd.training.scoring.scores import Scores
 
 CLASSES = tuple("abcd")
 SPACES: tuple[Space, ...] = ("probabilities", "logits")

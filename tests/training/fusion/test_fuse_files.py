@@ -9,11 +9,12 @@ import pytest
 
 from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.fusion.comparison import compare, fuse_and_compare
 from lgd.training.fusion.fuse import make_rule
 from lgd.training.fusion.fuse_files import fuse_files
 from lgd.training.fusion.options import FusionOptions
-from lgd.training.scoring.scores import UNLABELLED, Scores, read_scores, write_scores
+from lgd.training.scoring.scores import Scores, read_scores, write_scores
 from tests.training.fusion.test_fit import streams
 from tests.training.fusion.test_fuse import fused_by_hand
 from tests.training.fusion.test_join import shuffled, without_row

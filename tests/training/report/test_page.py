@@ -10,6 +10,7 @@ import pytest
 from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.config_file import to_flat_dict
 from lgd.training.models.zoo import count
@@ -20,7 +21,7 @@ from lgd.training.report.page import write_report
 from lgd.training.report.results import Group, group_scores
 from lgd.training.run import VERSION
 from lgd.training.scoring.metrics import summary
-from lgd.training.scoring.scores import UNLABELLED, read_scores
+from lgd.training.scoring.scores import read_scores
 from tests.training.report.html_page import Page, check_loads_nothing, decoded_picture, link_targets, read_page
 from tests.training.report.samples import write_plain_scores
 

@@ -5,9 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.scoring.class_table import check_output_files, class_rows, write_class_table
 from lgd.training.scoring.metrics import scores_summary
-from lgd.training.scoring.scores import METADATA, UNLABELLED
+from lgd.training.scoring.scores import METADATA
 from tests.training.scoring.test_scores import random_scores
 
 CLASSES = ("bend", "jack", "wave", "never")

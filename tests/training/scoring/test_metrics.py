@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.scoring.metrics import (
     ACCURACIES,
     Metrics,
@@ -24,7 +25,6 @@ from lgd.training.scoring.metrics import (
     top_k,
     wilson_interval,
 )
-from lgd.training.scoring.scores import UNLABELLED
 from tests.training.scoring.test_scores import random_scores
 
 PROBABILITIES = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.4, 0.35, 0.25]])

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.training.scoring.scores import (
     METADATA,
-    UNLABELLED,
     Scores,
     identity_of,
     read_scores,
