@@ -31,4 +31,22 @@ def test_lines_that_match_a_pattern_are_counted_beyond_those_that_are_kept() -> 
         log.feed(f"[error] corrupt frame {number}\n[info] fine\n".encode())
     log.close()
     assert log.counts == {"corrupt": 2000}
+    assert log.last["corrupt"].string == "[error] corrupt frame 1999"
     assert len(list(log.lines())) < 2000
+
+
+def test_the_first_error_is_found_beyond_the_lines_that_are_kept_and_is_no_text_of_the_file() -> None:
+    log = FfmpegLog()
+    log.feed(b"[info]     title           : [error] a title\n" * 600)
+    log.feed(b"[in#0/mov @ 0x55d0] [error] the reason\n[error] later\n")
+    log.feed(b"[info] fine\n" * 600)
+    assert "the reason" not in "".join(log.lines())
+    assert log.first_error() == "the reason"
+
+
+def test_every_line_is_handed_on() -> None:
+    lines: list[str] = []
+    log = FfmpegLog(on_line=lines.append)
+    log.feed(b"".join(b"line %d\n" % number for number in range(2000)) + b"end")
+    log.close()
+    assert lines == [*(f"line {number}" for number in range(2000)), "end"]

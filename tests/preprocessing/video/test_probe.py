@@ -12,7 +12,6 @@ import pytest
 from lgd.preprocessing.video.containers import read_container
 from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary, open_video
-from lgd.preprocessing.video.ffmpeg_input import CONTAINERS
 from lgd.preprocessing.video.packets import StreamPackets, read_packets
 from lgd.preprocessing.video.probe import probe
 from lgd.preprocessing.video.rejections import Limits, Rejected
@@ -58,23 +57,6 @@ def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
-
-
-def test_containers_that_refer_to_other_files_are_not_allowed() -> None:
-    names = set(CONTAINERS.split(","))
-    assert not names & {
-        "concat",
-        "hls",
-        "applehttp",
-        "dash",
-        "sdp",
-        "rtsp",
-        "imf",
-        "image2",
-        "lavfi",
-        "webm_dash_manifest",
-    }
-    assert not names & {"tty", "data", "rawvideo", "vobsub", "avisynth", "libgme", "sap", "rtp"}
 
 
 @pytest.mark.parametrize("name", ["script.mp4", "script.m3u8", "script.ffconcat", "script.mpd", "script.sdp"])
@@ -237,12 +219,6 @@ def test_names_of_metadata_that_contain_line_ends_are_not_taken_for_messages(mak
     with open_video(path) as file:
         source = probe(file, read_container(file), Limits())
     assert (source.index, source.width, source.height, source.timed_streams) == (1, 96, 64, (0, 1))
-    assert len(decode(path, 25, 32).rgb) == 50
-
-
-@pytest.mark.parametrize("name", ["v.mjpeg", "v.mp4"])
-def test_concatenated_jpegs_are_a_video_whatever_the_file_name(make: Make, name: str) -> None:
-    path = make(name, TEST_VIDEO, "-c:v", "mjpeg", "-f", "mjpeg")
     assert len(decode(path, 25, 32).rgb) == 50
 
 
