@@ -126,6 +126,20 @@ def dataset(dataset_folder: Path) -> Dataset:
     return open_dataset(dataset_folder)
 
 
+@pytest.fixture(scope="session")
+def unlabelled_dataset(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Six of the rendered videos: train has two with a label and one without, val one with, test two without.
+
+    Tests must not change it."""
+    folder = tmp_path_factory.mktemp("unlabelled")
+    paths = sorted(path.relative_to(videos).as_posix() for path in videos.rglob("*.mp4"))
+    rows = [("up", "train"), ("down", "train"), ("", "train"), ("up", "val"), ("", "test"), ("", "test")]
+    lines = [f"{path},{label},{split}" for path, (label, split) in zip(paths, rows, strict=False)]
+    (folder / "list.csv").write_text("\n".join(["path,label,split", *lines]) + "\n")
+    preprocess_in_process(videos, folder / "data", short_side=64, annotations=folder / "list.csv", unlabelled=True)
+    return open_dataset(folder / "data")
+
+
 @pytest.fixture
 def remote(dataset_folder: Path, s3: str, flaky_s3: FlakyEndpoint) -> Dataset:
     """The same dataset in an object store, through the server that fails requests of the test's choice."""

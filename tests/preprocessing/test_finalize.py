@@ -8,6 +8,7 @@ from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.preprocessing.annotations.manifest import Manifest
 from lgd.preprocessing.finalize import finalize_dataset
 from lgd.preprocessing.plan import ShardPlan
+from lgd.preprocessing.shard_tar import read_shard
 from tests.preprocessing.conftest import SPECS, create, empty_dataset
 
 
@@ -65,3 +66,18 @@ def test_a_manifest_with_more_videos_than_the_shards_is_an_error(
     with pytest.raises(RuntimeError, match=r"3 videos \+ 2 rejected videos are not the 6 videos of the manifest"):
         finalize_dataset(dataset, longer, [plan], pool=pool)
     assert list(open_dataset(dataset.storage).streams) == []
+
+
+def test_videos_without_a_label_have_nulls_in_the_tables_and_in_the_shards(unlabelled_dataset: Dataset):
+    rows = [row for row in unlabelled_dataset.videos().to_pylist() if row["split"] == "test"]
+    assert [(row["label"], row["class"]) for row in rows] == [(None, None)] * 2
+    assert unlabelled_dataset.summary["unlabelled"] == {"test": 2, "train": 1}
+    counts = [(unlabelled_dataset.labeled(s), unlabelled_dataset.unlabelled(s)) for s in ("train", "val", "test", "x")]
+    assert counts == [(2, 1), (1, 0), (0, 2), (0, 0)]
+    samples = [video.description for video in read_shard(unlabelled_dataset.storage, "rgb", "test-000000")]
+    assert [(sample["label"], sample["class"]) for sample in samples] == [(None, None)] * 2
+
+
+def test_the_summary_does_not_mention_labels_if_every_video_has_one(dataset: Dataset):
+    assert "unlabelled" not in dataset.summary
+    assert (dataset.labeled("train"), dataset.unlabelled("train")) == (12, 0)

@@ -13,9 +13,9 @@ from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.settings import PreprocessResources, Settings
 
 
-def preprocess_in_process(videos: Path, out: Path, *, short_side: int, val_fraction: float) -> None:
+def preprocess_in_process(videos: Path, out: Path, *, short_side: int, **annotations: Any) -> None:
     """Create a dataset of both streams as `lgd preprocess` does, with the same code except that this process runs the
-    tasks of the job, one after another."""
+    tasks of the job, one after another. annotations: arguments of `read_manifest`."""
 
     def run_tasks(name: str, tasks: Sequence[Task], resources: Any, *, workers: int | None, total: Any) -> Any:
         for task in tasks:
@@ -28,7 +28,7 @@ def preprocess_in_process(videos: Path, out: Path, *, short_side: int, val_fract
         job.preprocess(
             Storage(videos),
             str(out),
-            read_manifest(Storage(videos), val_fraction=val_fraction),
+            read_manifest(Storage(videos), **annotations),
             streams=("rgb", "flow"),
             settings=Settings(short_side=short_side),
             resources=PreprocessResources(),

@@ -14,6 +14,7 @@ import webdataset
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset, index_name, open_dataset, shard_name
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.inspection.rebuild import rebuild_index
 from lgd.pipeline.inspection.verify import verify
 from lgd.pipeline.loading.reader import ClipReader
@@ -39,6 +40,29 @@ def test_the_index_can_be_rebuilt_from_the_tars_alone(copy: Dataset, stream: str
     names = [name.removesuffix(".tar") for name in copy.storage.names(stream)]
     rebuild_index(copy.storage, copy.specs[stream], names)
     assert copy.storage.read(index_name(stream)) == written
+
+
+def test_videos_without_a_label_are_rows_with_a_label_of_their_own(unlabelled_dataset: Dataset):
+    index = Index(unlabelled_dataset, "rgb")
+    train, test = index.rows("train"), index.rows("test")
+    assert sorted(index.labels[train].tolist()) == [UNLABELLED, 0, 1]
+    assert index.labels[test].tolist() == [UNLABELLED, UNLABELLED]
+    labeled = index.labeled_rows("train")
+    assert labeled.tolist() == [row for row in train.tolist() if index.labels[row] != UNLABELLED]
+    with pytest.raises(UserError, match="no video of the split test has a label: choose another split"):
+        index.labeled_rows("test")
+    with pytest.raises(UserError, match="has no split 'absent'"):
+        index.labeled_rows("absent")
+
+
+def test_the_index_of_videos_without_a_label_can_be_rebuilt(unlabelled_dataset: Dataset, tmp_path: Path):
+    shutil.copytree(unlabelled_dataset.storage.path(), tmp_path / "data")
+    copy = open_dataset(tmp_path / "data")
+    written = copy.storage.read(index_name("rgb"))
+    copy.storage.delete(index_name("rgb"))
+    rebuild_index(copy.storage, copy.specs["rgb"], shards(unlabelled_dataset, "rgb"))
+    assert copy.storage.read(index_name("rgb")) == written
+    assert verify(open_dataset(tmp_path / "data"), ["rgb", "flow"]) == []
 
 
 @pytest.mark.parametrize("stream", ["rgb", "flow"])

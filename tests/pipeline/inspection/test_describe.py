@@ -122,3 +122,12 @@ def test_a_dataset_without_a_complete_stream_is_an_error(tmp_path: Path):
     Storage(tmp_path / "data").delete(index_name("rgb"))
     with pytest.raises(UserError, match=r"rgb stream of .* is incomplete"):
         inspect_dataset(str(tmp_path / "data"))
+
+
+def test_videos_without_a_label_are_counted_by_split(unlabelled_dataset: Dataset):
+    description = describe(unlabelled_dataset)
+    assert description.unlabelled == {"test": 2, "train": 1}
+    assert texts(description)[0].endswith(
+        "6 videos in 2 classes (down, up); videos by split: test 2 (2 without a label), train 3 (1 without a label), "
+        "val 1"
+    )

@@ -170,3 +170,9 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path):
     for folder in (tmp_path / "file", tmp_path / "file" / "pictures"):
         with pytest.raises(UserError, match="cannot write"):
             draw_videos(dataset, str(folder))
+
+
+def test_a_video_without_a_label_is_drawn_without_a_class(unlabelled_dataset: Dataset, tmp_path: Path):
+    drawn = draw_videos(unlabelled_dataset, str(tmp_path))
+    assert [row["class"] for row in drawn if row["split"] == "test"] == [None, None]
+    assert len(list(tmp_path.iterdir())) == 6

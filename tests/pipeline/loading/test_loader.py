@@ -10,6 +10,7 @@ import torch
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.loading.clip_order import Sampling, TrainOrder, UniformOrder
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame
@@ -271,3 +272,26 @@ def test_damaged_clips_are_skipped_and_counted_with_skip_damaged(dataset: Datase
 def test_invalid_loader_options_are_refused(invalid: dict):
     with pytest.raises(UsageError):
         LoaderOptions(**invalid)
+
+
+def test_videos_without_a_label_are_never_trained_on(unlabelled_dataset: Dataset):
+    loaded = batches(unlabelled_dataset, batch_size=2, steps=range(4))
+    assert {label for batch in loaded for label in batch.label.tolist()} == {0, 1}
+    keys = {key for batch in loaded for key in batch.key}
+    assert len(keys) == 2
+    with pytest.raises(UserError, match="no video of the split test has a label"):
+        train_loader(unlabelled_dataset, "rgb", 2, steps=range(1), transform=TRANSFORM, split="test")
+
+
+def test_videos_without_a_label_are_loaded_for_scoring_unless_they_are_left_out(unlabelled_dataset: Dataset):
+    labels = [
+        [
+            label
+            for batch in uniform_loader(unlabelled_dataset, "rgb", 1, split=split, labeled=labeled)
+            for label in batch.label.tolist()
+        ]
+        for split, labeled in (("test", False), ("train", False), ("train", True))
+    ]
+    assert labels[0] == [UNLABELLED] * 2
+    assert sorted(labels[1]) == [UNLABELLED, 0, 1]
+    assert sorted(labels[2]) == [0, 1]
