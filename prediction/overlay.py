@@ -8,7 +8,7 @@ at each moment, gray for the classes that are not drawn.
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -32,6 +32,7 @@ from lgd.pipeline.inspection.text import draw_text, text_width
 from lgd.pipeline.loading.clip_order import evenly_spaced
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.storage import Storage
+from lgd.prediction.long_videos import NOT_STORED, long_limits
 from lgd.preprocessing.video.decode import decode_each_frame
 from lgd.preprocessing.video.h264 import h264_writer
 from lgd.preprocessing.video.rejections import Limits, Rejected
@@ -42,7 +43,6 @@ BAR_HEIGHT, TIMELINE_HEIGHT = 12, 14  # pixels
 SCALE_FRAMES = 16  # flow frames that decide which speed has the full color
 MAX_CLASSES = 10  # that are drawn
 MAX_NAME = 50  # characters of the file name
-MAX_SECONDS = 3600.0  # for drawing one video
 CRF = 20  # x264's constant rate factor
 # Colors of the classes by rank; all further classes have the last one.
 COLORS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (150, 150, 150))
@@ -134,7 +134,7 @@ def draw_video(
             number += 1
 
         try:
-            decode_each_frame(path, fps, short_side, on_frame=draw_frame, limits=replace(Limits(), seconds=MAX_SECONDS))
+            decode_each_frame(path, fps, short_side, on_frame=draw_frame, limits=long_limits(Limits()))
         except Rejected as rejection:
             raise UserError(f"cannot draw {out.display(name)}: {rejection}") from rejection
 
@@ -246,14 +246,24 @@ def _find(dataset: Dataset, stream: str, key: str) -> tuple[Index, int]:
 def _flow_pictures(index: Index, row: int, fps: float) -> Callable[[int], np.ndarray]:
     """Return a function: number of a frame -> its flow in color, uint8 H x W x 3, on one scale for the complete video.
 
+    A long video has flow only where its clips are: elsewhere, the picture is blank.
     fps: frames per second of these frames. A video has one flow frame less than frames: the last one is used twice."""
     reader, bound = ClipReader(index), float(index.spec.settings["bound"])
     ratio = float(index.spec.settings["fps"]) / fps
     last = int(index.lengths[row]) - 1
+    where = index.frames(row, np.arange(last + 1))
+    is_stored = where.end - where.start > len(NOT_STORED)
+    stored = np.flatnonzero(is_stored)
+    blank = np.full((int(index.heights[row]), int(index.widths[row]) // 2, 3), PAPER, np.uint8)
 
     def flow(numbers: np.ndarray) -> np.ndarray:
         planes = [decode_jpeg(jpeg, cv2.IMREAD_GRAYSCALE) for jpeg in reader.read(row, numbers)]
         return flow_code.decode(np.stack(planes), bound)
 
-    full = full_color_speed(flow(evenly_spaced(last + 1, SCALE_FRAMES)), bound)
-    return lambda number: flow_code.color(flow(np.array([min(int(number * ratio), last)]))[0], full)
+    full = full_color_speed(flow(stored[evenly_spaced(len(stored), SCALE_FRAMES)]), bound)
+
+    def picture(number: int) -> np.ndarray:
+        frame = min(int(number * ratio), last)
+        return flow_code.color(flow(np.array([frame]))[0], full) if is_stored[frame] else blank
+
+    return picture

@@ -13,7 +13,7 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.options import PredictOptions
 from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
-from lgd.prediction.predict import Prediction, open_trained_runs, predict_videos
+from lgd.prediction.predict import Prediction, frames_of_clips, open_trained_runs, predict_videos
 from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
 from lgd.training.scoring.class_table import ClassName
 from lgd.training.scoring.protocol import TestProtocol
@@ -102,7 +102,9 @@ def predict_files(
         drawn = _Drawn(folder, names, classes, options.top)
     files = given_files(paths)
     videos: list[PredictedVideo | RejectedVideo] = []
-    with temporary_datasets(files, {s: t.run.stream_spec for s, t in trained.items()}, classes) as temporary:
+    specs = {stream: each.run.stream_spec for stream, each in trained.items()}
+    clip_frames = frames_of_clips(trained, clips=options.clips, crops=options.crops)
+    with temporary_datasets(files, specs, classes, clip_frames=clip_frames) as temporary:
         keys = [file.key for file in files if file.key not in temporary.rejected]
         predictions = predict_videos(
             trained,
@@ -146,7 +148,7 @@ class _Drawn:
 
     def draw(self, number: int, file: GivenFile, prediction: Prediction, *, temporary: TemporaryDatasets) -> str:
         """Draw the file of this number and return the path of the drawn video."""
-        shown = drawn_predictions(self.classes, prediction.fused, prediction.over_time, top=self.top)
+        shown = drawn_predictions(self.classes, prediction.fused, prediction.over_time(), top=self.top)
         name = self.names[number]
         draw_video(Path(file.path), self.folder, name, shown=shown, datasets=temporary.datasets, key=file.key)
         return self.folder.display(name)

@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
 from lgd.pipeline.storage.storage import Storage, disk_errors
+from lgd.prediction.long_videos import FramesOfClips, encode_for_clips
 from lgd.preprocessing.annotations.manifest import Manifest, Video
 from lgd.preprocessing.finalize import finalize_dataset
 from lgd.preprocessing.plan import ShardPlan, plan_shards
 from lgd.preprocessing.settings import Settings, settings_from_specs
-from lgd.preprocessing.shard import make_shard
+from lgd.preprocessing.shard import Encode, make_shard
 from lgd.preprocessing.video.rejections import Rejected
 
 SPLIT = "given"  # of all files
@@ -64,15 +67,22 @@ def given_files(paths: Sequence[str]) -> list[GivenFile]:
 
 @contextmanager
 def temporary_datasets(
-    files: Sequence[GivenFile], specs: Mapping[str, StreamSpec], classes: tuple[str, ...]
+    files: Sequence[GivenFile],
+    specs: Mapping[str, StreamSpec],
+    classes: tuple[str, ...],
+    *,
+    clip_frames: Mapping[str, FramesOfClips] = MappingProxyType({}),
 ) -> Iterator[TemporaryDatasets]:
     """Make the streams of `specs` from the files, in a temporary folder that is deleted after the block.
 
+    clip_frames: by stream, the frames that clips contain; a video over the limit on frames has only these. Without it,
+    such a video is rejected.
     Prints a line if the installed versions of ffmpeg and the libraries differ from those of a spec: the last bit of the
     pictures may then differ. Raises UserError for a spec that this version cannot reproduce and for a full disk."""
     groups: dict[object, dict[str, StreamSpec]] = {}
     for stream, spec in specs.items():
-        groups.setdefault((spec.settings.get("fps"), spec.settings.get("short_side")), {})[stream] = spec
+        decoding = tuple(spec.settings.get(name) for name in ("fps", "short_side", "untagged_matrix"))
+        groups.setdefault(decoding, {})[stream] = spec
     settings = [settings_from_specs(group) for group in groups.values()]
     for chosen, group in zip(settings, groups.values(), strict=True):
         for stream, spec in group.items():
@@ -95,7 +105,13 @@ def temporary_datasets(
         for number, (chosen, group) in enumerate(zip(settings, groups.values(), strict=True)):
             keys = [file.key for file in files if file.key not in rejected]
             dataset, more = _make_dataset(
-                Path(folder) / f"data-{number}", videos, keys, settings=chosen, streams=list(group), classes=classes
+                Path(folder) / f"data-{number}",
+                videos,
+                keys,
+                settings=chosen,
+                streams=list(group),
+                classes=classes,
+                clip_frames=clip_frames,
             )
             rejected |= more
             datasets |= dict.fromkeys(group, dataset)
@@ -110,6 +126,7 @@ def _make_dataset(
     settings: Settings,
     streams: Sequence[str],
     classes: tuple[str, ...],
+    clip_frames: Mapping[str, FramesOfClips],
 ) -> tuple[Dataset, dict[str, Rejected]]:
     """Make the dataset of the files with these keys. Returns it and the rejected files, by key."""
     storage = Storage(folder)
@@ -119,10 +136,12 @@ def _make_dataset(
     manifest = Manifest(tuple(Video(key, key, None, None, SPLIT) for key in keys), classes)
     plans = plan_shards(manifest, videos_per_shard=1)
     rejected: dict[str, Rejected] = {}
+    encode = partial(encode_for_clips, clip_frames=clip_frames)
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
     try:
         running: dict[Future[None], ShardPlan] = {
-            pool.submit(_make_shard, storage, videos, plan, settings=settings, specs=specs): plan for plan in plans
+            pool.submit(_make_shard, storage, videos, plan, settings=settings, specs=specs, encode=encode): plan
+            for plan in plans
         }
         with Progress(" and ".join(streams), len(keys), "videos") as progress:
             for number, done in enumerate(as_completed(running), 1):
@@ -143,11 +162,17 @@ def _make_dataset(
 
 
 def _make_shard(
-    storage: Storage, videos: Storage, plan: ShardPlan, *, settings: Settings, specs: Mapping[str, StreamSpec]
+    storage: Storage,
+    videos: Storage,
+    plan: ShardPlan,
+    *,
+    settings: Settings,
+    specs: Mapping[str, StreamSpec],
+    encode: Encode,
 ) -> None:
     """Make a shard. Raises Rejected for a file whose file system fails: the other files may still be readable."""
     try:
-        for _ in make_shard(storage, videos, plan, settings=settings, specs=specs):
+        for _ in make_shard(storage, videos, plan, settings=settings, specs=specs, encode=encode):
             pass
     except OSError as error:
         raise Rejected("unreadable", error.strerror or str(error)) from error

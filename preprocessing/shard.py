@@ -1,20 +1,24 @@
 """One Ray task: the videos of one shard -> one tar and one index part per stream, with a record of rejected videos."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import STREAMS, StreamSpec
-from lgd.pipeline.dataset.index import IndexRow, read_part, write_part
+from lgd.pipeline.dataset.index_format import IndexRow
+from lgd.pipeline.dataset.index_parts import read_part, write_part
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.encode import encode_video, prepare_encoders, source_frames
 from lgd.preprocessing.plan import ShardPlan, rejected_keys
-from lgd.preprocessing.settings import Settings
+from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.shard_tar import EncodedVideo, ShardTar, read_shard
-from lgd.preprocessing.video.rejections import Limits, Rejected
+from lgd.preprocessing.video.rejections import Rejected
+
+Encode = Callable[..., dict[str, EncodedVideo]]
 
 REPORTS = 16  # progress reports per task: a number, not a time, so that a repeated task makes the same ones
 
@@ -27,17 +31,20 @@ def make_shard(
     settings: Settings,
     specs: Mapping[str, StreamSpec],
     existing: str | None = None,
-    limits: Limits = Limits(),
+    resources: PreprocessResources = PreprocessResources(),
+    encode: Encode = encode_video,
 ) -> Iterator[ShardCounters]:
     """Create the shard `plan` of the streams in `specs`: videos of a folder -> tars and index parts.
 
     existing: a stream that already has this shard; the new streams must get the same videos and frames.
+    resources: with the limits on a video. encode: called as `encode_video`.
     Yields counters after every few videos and when the shard is complete. A video that cannot be decoded is recorded
     as rejected. Raises UserError if the disk is full, if the versions on this node differ from the specs', and if a
     video is not as it is in the `existing` stream."""
     _check_versions(settings, specs)
     frame_counts = None if existing is None else _frame_counts(storage, existing, plan)
     counters, rejected = ShardCounters(), []
+    limits = resources.limits_on_this_node(settings.fps)
     prepare_encoders(settings, specs, counters)
     with ExitStack() as stack:  # the tars appear under their names only if the block ends without an error
         tars = {stream: stack.enter_context(ShardTar.create(storage, stream, plan.name)) for stream in specs}
@@ -45,7 +52,7 @@ def make_shard(
             try:
                 if frame_counts is not None and video.key not in frame_counts:
                     raise _recorded_rejection(storage, str(existing), plan, video=video)
-                encoded = encode_video(videos, video, settings, streams=specs, counters=counters, limits=limits)
+                encoded = encode(videos, video, settings, streams=specs, counters=counters, limits=limits)
             except Rejected as rejection:
                 if frame_counts is not None and video.key in frame_counts:
                     raise UserError(
@@ -79,7 +86,7 @@ def retry_shard(
     *,
     settings: Settings,
     specs: Mapping[str, StreamSpec],
-    limits: Limits = Limits(),
+    resources: PreprocessResources = PreprocessResources(),
 ) -> Iterator[ShardCounters]:
     """Retry the videos that a complete shard rejected; copy the others.
 
@@ -87,39 +94,69 @@ def retry_shard(
     `make_shard` does, and if the shard is damaged."""
     recorded = {rejected_keys(storage, spec, plan) for spec in specs.values()}
     if len(recorded) != 1 or None in recorded:  # an earlier attempt at this task was killed between two writes
-        yield from make_shard(storage, videos, plan, settings=settings, specs=specs, limits=limits)
+        yield from make_shard(storage, videos, plan, settings=settings, specs=specs, resources=resources)
         return
     _check_versions(settings, specs)
+    limits = resources.limits_on_this_node(settings.fps)
     retried = recorded.pop() or frozenset()
-    counters, rejected, recovered = ShardCounters(), [], dict[str, dict[str, EncodedVideo]]()
+    counters, rejected = ShardCounters(), list[dict[str, str]]()
     prepare_encoders(settings, specs, counters)
-    for video in plan.videos:
-        if video.key in retried:
-            try:
-                recovered[video.key] = encode_video(
-                    videos, video, settings, streams=specs, counters=counters, limits=limits
-                )
-            except Rejected as rejection:
-                rejected.append(_rejection_row(video, rejection))
-                counters.rejected += 1
-    with counters.timed("write"):
-        if recovered:
-            with ExitStack() as stack:
-                tars = {stream: stack.enter_context(ShardTar.create(storage, stream, plan.name)) for stream in specs}
-                for stream, tar in tars.items():
-                    copies = stack.enter_context(closing(read_shard(storage, stream, plan.name)))
-                    for video in plan.videos:
-                        if video.key in recovered:
-                            tar.add(video, recovered[video.key][stream])
-                        elif video.key not in retried:
-                            tar.add(video, next(copies))
-            _write_parts(storage, plan, specs, tars=tars, rejected=rejected)
-        else:  # the same videos are rejected, possibly for different reasons
-            for stream in specs:
-                part, record = read_part(storage, stream, plan.name)
-                rows = [IndexRow(**row) for row in part.to_pylist()]
-                write_part(storage, stream, plan.name, rows=rows, record={**record, "rejected": rejected})
+    with ExitStack() as stack:  # the videos are written one by one: a long one takes much memory
+        shard: _Rewritten | None = None  # opened for the first video that is recovered
+        unchanged: list[Video] = []  # videos before it
+        for video in plan.videos:
+            if video.key in retried:
+                try:
+                    encoded = encode_video(videos, video, settings, streams=specs, counters=counters, limits=limits)
+                except Rejected as rejection:
+                    rejected.append(_rejection_row(video, rejection))
+                    counters.rejected += 1
+                    continue
+                with counters.timed("write"):
+                    if shard is None:
+                        shard = stack.enter_context(_rewritten(storage, plan, specs))
+                        for earlier in unchanged:
+                            shard.copy(earlier)
+                    shard.add(video, encoded)
+            elif shard is None:
+                unchanged.append(video)
+            else:
+                with counters.timed("write"):
+                    shard.copy(video)
+    if shard is not None:
+        _write_parts(storage, plan, specs, tars=shard.tars, rejected=rejected)
+    else:  # the same videos are rejected, possibly for different reasons
+        for stream in specs:
+            part, record = read_part(storage, stream, plan.name)
+            rows = [IndexRow(**row) for row in part.to_pylist()]
+            write_part(storage, stream, plan.name, rows=rows, record={**record, "rejected": rejected})
     yield counters
+
+
+@dataclass(frozen=True)
+class _Rewritten:
+    """New tars of a shard by stream, and the videos of the present ones in order."""
+
+    tars: Mapping[str, ShardTar]
+    present: Mapping[str, Iterator[EncodedVideo]]
+
+    def add(self, video: Video, encoded: Mapping[str, EncodedVideo]) -> None:
+        for stream, tar in self.tars.items():
+            tar.add(video, encoded[stream])
+
+    def copy(self, video: Video) -> None:
+        """Copy the next video of the present tars, which is `video`."""
+        for stream, tar in self.tars.items():
+            tar.add(video, next(self.present[stream]))
+
+
+@contextmanager
+def _rewritten(storage: Storage, plan: ShardPlan, specs: Iterable[str]) -> Iterator[_Rewritten]:
+    """Open new tars of a shard, which replace the present ones if the block ends without an error."""
+    with ExitStack() as stack:
+        tars = {stream: stack.enter_context(ShardTar.create(storage, stream, plan.name)) for stream in specs}
+        present = {stream: stack.enter_context(closing(read_shard(storage, stream, plan.name))) for stream in specs}
+        yield _Rewritten(tars, present)
 
 
 def _check_versions(settings: Settings, specs: Mapping[str, StreamSpec]) -> None:
