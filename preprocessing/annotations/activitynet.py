@@ -32,12 +32,15 @@ def read_activitynet(files: VideoFiles, file: Path, classes: Path | None) -> Ann
     problems: Counter[str] = Counter()
     for name, video in database.items():
         where = f"{file}: video {name}"
+        annotations = video.get("annotations", []) if isinstance(video, dict) else None
+        if not isinstance(annotations, list):
+            raise UserError(f"{where}: expected a list of annotations")
         splits[name] = _split(video, where) if "subset" in video else split_in_name(file.stem)
-        if not video["annotations"] and splits[name] == "test":
+        if not annotations and splits[name] == "test":
             unlabelled.append(_entry(files, name, None, interval=(None, None), split="test", file=file))
-        elif not video["annotations"]:
+        elif not annotations:
             problems["videos without annotations are left out"] += 1
-        for annotation in video["annotations"]:
+        for annotation in annotations:
             label, start_s, end_s = _segment(annotation, where)
             segment = (name, start_s, end_s)
             if end_s <= start_s:

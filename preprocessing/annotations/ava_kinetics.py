@@ -1,6 +1,5 @@
 """Annotations of AVA-Kinetics: boxes of persons in key frames, of which one clip per key frame is made."""
 
-import csv
 import logging
 import math
 import re
@@ -59,11 +58,10 @@ def read_ava(files: VideoFiles, file: Path, classes: Path | None) -> Annotations
     actions: dict[_KeyFrame, set[int]] = defaultdict(set)
     lines: dict[_KeyFrame, int] = {}
     with open_text(file) as text:
-        reader = csv.reader(text)
-        for row in reader:
-            if any(value.strip() for value in row):
-                frame, action = _parse(row, f"{file} line {reader.line_num}")
-                lines.setdefault(frame, reader.line_num)
+        for line, values in enumerate(text, 1):
+            if values.strip():
+                frame, action = _parse(values.split(","), f"{file} line {line}")
+                lines.setdefault(frame, line)
                 actions[frame].update({action} - {0})
     source = classes or _action_list(file.parent)
     names = _action_names(source) if source else None
@@ -95,7 +93,9 @@ def _parse(row: list[str], where: str) -> tuple[_KeyFrame, int]:
         if len(values) not in (2, 7, 8) or not values[0] or not (math.isfinite(time_s) and time_s >= 0) or action < 0:
             raise ValueError
     except (ValueError, IndexError):
-        raise UserError(f"{where}: expected video_id,timestamp,x1,y1,x2,y2,action_id, not {','.join(row)!r}") from None
+        raise UserError(
+            f"{where}: expected video_id,timestamp,x1,y1,x2,y2,action_id, not {','.join(values)!r}"
+        ) from None
     return _KeyFrame(values[0], time_s), action
 
 

@@ -15,7 +15,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
     Raises UserError for a file that cannot be read, is empty, or lists a class twice."""
     lines = read_lines(file)
     names = [text for _, text in lines]
-    numbered = [re.fullmatch(r"(\d+)\s+(.+)", name) for name in names]
+    numbered = [re.fullmatch(r"(\d{1,9})\s+(.+)", name) for name in names]
     numbers = [int(match[1]) for match in numbered if match]
     if numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
         names = [match[2] for match in numbered if match]
@@ -35,7 +35,7 @@ def read_classes(file: Path) -> tuple[str, ...]:
 
 def _in_order_of_numbers(texts: Sequence[str]) -> list[int] | None:
     """Return the order of lines `name,number` by their numbers, which are consecutive from 0 or 1; None for others."""
-    numbers = [int(match[1]) for match in (re.fullmatch(r".+,\s*(\d+)", text) for text in texts) if match]
+    numbers = [int(match[1]) for match in (re.fullmatch(r".+,\s*(\d{1,9})", text) for text in texts) if match]
     order = sorted(range(len(numbers)), key=numbers.__getitem__)
     consecutive = [numbers[index] - numbers[order[0]] for index in order] == list(range(len(texts)))
     return order if order and consecutive and numbers[order[0]] in (0, 1) else None

@@ -45,12 +45,12 @@ ACCEPTED = "CSV with the columns path,label; " + "; ".join(
 )
 
 _EXTENSION = EXTENSIONS.pattern.removesuffix("$")
-NUMBERED = re.compile(rf"(.+{_EXTENSION})((?:\s+-?\d+)+)", re.IGNORECASE)  # groups 1 and 3: path, numbers
+NUMBERED = re.compile(rf"(.+{_EXTENSION})" + r"((?:\s+-?\d{1,9})+)", re.IGNORECASE)  # groups 1 and 3: path, numbers
 _LABELED = re.compile(rf"(.+{_EXTENSION})([\s;]+)(\S.*)", re.IGNORECASE)
-_FRAMES = re.compile(r"\S.*?(?:\s+\d+){2,}")
-BARE = re.compile(r"(\S*/.*?)\s+(\d+)")  # a path without extension and one number
+_FRAMES = re.compile(r"\S.*\s\d+\s+\d+")
+BARE = re.compile(r"(\S*/.*?)\s+(\d{1,9})")  # a path without extension and one number
 _NUMBER = re.compile(r"-?\d+(\.\d*)?")
-_SNIFFED_LINES = 20
+_SNIFFED_LINES, _SNIFFED_CHARACTERS = 20, 4096  # of a line
 _SHOWN_CHARACTERS = 60
 
 
@@ -62,7 +62,10 @@ def recognize(file: Path) -> Format:
 
     Raises UserError for a file of another format; for known formats that cannot be used, it says why."""
     with open_text(file) as text:
-        lines = [line.strip() for line in islice((line for line in text if line.strip()), _SNIFFED_LINES)]
+        first = islice((line.strip() for line in text if line.strip()), _SNIFFED_LINES)
+        lines = [line[:_SNIFFED_CHARACTERS] for line in first]
+    if any("\0" in line for line in lines):
+        raise UserError(f"{file} is not UTF-8 text (it contains zero bytes): save the file as UTF-8")
     if official := _official_lists(file, lines):
         return official
     if not lines:
@@ -79,8 +82,8 @@ def load_json(file: Path) -> Any:
             return json.load(text)
         except json.JSONDecodeError as error:
             raise UserError(f"{file} line {error.lineno}: not valid JSON ({error.msg})") from error
-        except RecursionError as error:
-            raise UserError(f"{file}: not valid JSON (nested too deeply)") from error
+        except (RecursionError, ValueError) as error:
+            raise UserError(f"{file}: not valid JSON (nested too deeply, or with a number that is too long)") from error
 
 
 def unknown_format(file: Path, start: str) -> UserError:
@@ -193,15 +196,16 @@ def _recognize_json(file: Path, start: str) -> Format:
     if isinstance(content, dict):
         database = content.get("database", content)
         videos = list(database.values()) if isinstance(database, dict) else []
-        if videos and all(isinstance(video, dict) and isinstance(video.get("annotations"), list) for video in videos):
+        annotations = [video.get("annotations") for video in videos if isinstance(video, dict)]
+        if any(isinstance(each, list) for each in annotations):
             return "activitynet"
-        if videos and all(isinstance(video, dict) and isinstance(video.get("annotations"), dict) for video in videos):
+        if any(isinstance(each, dict) for each in annotations):
             raise UserError(f"{file} is a JSON file of Kinetics: give its CSV file, which lists the same videos")
     elif isinstance(content, list) and content:
         first = content[0]
         if isinstance(first, dict) and "vid_name" in first:
             return "diving48"
-        if isinstance(first, dict) and "id" in first and not first.keys().isdisjoint({"label", "template"}):
+        if isinstance(first, dict) and "id" in first and first.keys() <= {"id", "label", "template", "placeholders"}:
             raise UserError(
                 f"{file} is a JSON file of Something-Something, which cannot be read: save it as CSV with the header "
                 "path,label,split"

@@ -29,7 +29,7 @@ def read_ucf101(files: VideoFiles, folder: Path, number: int) -> Annotations:
         raise UserError(f"{folder} has no split {number}: it contains neither {names}")
     for split, file in lists:
         for line, text in read_lines(file) if file.exists() else ():
-            match = re.fullmatch(r"([^/]+)/(\S+\.\w+)(?:\s+(\d+))?", text)
+            match = re.fullmatch(r"([^/]+)/(\S+\.\w+)(?:\s+(\d{1,9}))?", text)
             if not match:
                 raise UserError(
                     f"{file} line {line}: expected a line such as Archery/v_Archery_g01_c01.avi 3, not {text!r}"

@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from lgd.preprocessing.annotations.formats import ACCEPTED, DESCRIPTIONS, Format
 from lgd.preprocessing.annotations.manifest import Manifest, create_manifest
 from lgd.preprocessing.annotations.moments import read_moments
 from lgd.preprocessing.annotations.official_lists import HMDB51_FILE, UCF101_FILE, read_hmdb51, read_ucf101
+from lgd.preprocessing.annotations.split_names import split_in_name
 from lgd.preprocessing.annotations.text_files import and_more
 from lgd.preprocessing.annotations.validation_split import compile_group
 from lgd.preprocessing.annotations.video_lists import read_csv_without_header, read_video_list
@@ -81,7 +82,7 @@ def read_manifest(
         kind, listed = "class folders", read_class_folders(files, unlabelled)
     else:
         kind, listed = _read_annotations(files, annotations, split_number, classes=classes, unlabelled=unlabelled)
-        _check_some_exist(files, listed.entries)
+        _check_some_exist(files, annotations, listed.entries)
     if classes is not None and listed.classes_file != classes:
         listed = listed._replace(classes=read_classes(classes), classes_file=classes)
     manifest = create_manifest(listed, group, val_fraction)
@@ -99,11 +100,14 @@ def detect_format(annotations: Path) -> tuple[Format, tuple[Path, ...]]:
     frames. Raises UserError if no file can be read or if they are of several formats."""
     if not annotations.is_dir():
         return recognize(annotations), (annotations,)
-    files = sorted(file for file in annotations.iterdir() if file.suffix.lower() in LIST_EXTENSIONS and file.is_file())
+    try:
+        files = sorted(file for file in annotations.iterdir() if file.suffix.lower() in LIST_EXTENSIONS)
+    except OSError as error:
+        raise UserError(f"{annotations} cannot be read: {error.strerror}") from error
     by_format: dict[Format, list[Path]] = {}
     refused: dict[Path, UserError] = {}
     for file in files:
-        if not file.name.startswith("."):
+        if not file.name.startswith(".") and file.is_file():
             try:
                 kind = recognize(file)
                 if kind in ("csv", "kinetics") and file.suffix.lower() != ".csv":
@@ -125,11 +129,26 @@ def detect_format(annotations: Path) -> tuple[Format, tuple[Path, ...]]:
         found = " and ".join(f"{paths[0].name}: {DESCRIPTIONS[kind]}" for kind, paths in by_format.items())
         raise UserError(f"{annotations} contains annotations of several formats ({found}): give one of the files")
     ((kind, paths),) = by_format.items()
-    lists = [file for file in refused if file.suffix.lower() != ".txt" or "list" in file.name.lower()]
-    if ignored := [file for file in lists if file.name != VOCABULARY]:
-        log.warning("ignored%s: %s", and_more(len(ignored)), refused[ignored[0]])
+    _check_ignored(refused, paths)
     newer = [path for path in paths if "_V2_" in path.name] if kind == "diving48" else []
     return kind, tuple(newer or paths)  # version 2 of the labels of Diving48 corrects version 1
+
+
+def _check_ignored(refused: Mapping[Path, UserError], read: Sequence[Path]) -> None:
+    """Log a warning for files that are not read but look like lists of videos.
+
+    Raises the error of such a file if no other list has its split: the split would be missing without notice."""
+    splits, extensions = {split_in_name(file.stem) for file in read}, {file.suffix.lower() for file in read}
+    ignored = []
+    for file, error in refused.items():
+        split = split_in_name(file.stem)
+        if split and split not in splits and file.suffix.lower() in extensions:
+            raise error
+        is_list = split or "list" in file.name.lower() or file.suffix.lower() != ".txt"
+        if is_list and file.name != VOCABULARY:
+            ignored.append(error)
+    if ignored:
+        log.warning("ignored%s: %s", and_more(len(ignored)), ignored[0])
 
 
 def _read_annotations(
@@ -201,8 +220,10 @@ def _check_folder(videos: Storage) -> None:
         raise UserError(f"{videos.display()} is an empty folder: give a folder that contains videos")
 
 
-def _check_some_exist(files: VideoFiles, entries: list[Entry]) -> None:
+def _check_some_exist(files: VideoFiles, annotations: Path, entries: list[Entry]) -> None:
     """Some files of a list are always missing; if all of them are, it is the wrong folder."""
+    if not entries:
+        raise UserError(f"{annotations} lists no videos")
     if all(entry.missing for entry in entries):
         raise UserError(
             f"{files.folder.display()} contains none of the {len(entries)} listed videos, such as {entries[0].path}: "

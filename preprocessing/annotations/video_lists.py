@@ -1,6 +1,7 @@
 """Annotations in lists without a header: `path label` of mmaction2 and SlowFast, and `path,label`."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def read_csv_without_header(files: VideoFiles, file: Path, classes: Path | None)
     Raises UserError for a row of a different form and a number that is not one of a class."""
     rows = list(read_rows(file, 2))
     split = split_in_name(file.stem)
-    if not all(label.isdecimal() for _, (_, label) in rows):
+    if not all(re.fullmatch("[0-9]{1,9}", label) for _, (_, label) in rows):
         entries = [_located(files, Entry(path, label, file, line, split)) for line, (path, label) in rows]
         return Annotations(entries)
     names = LabelNames.beside(file, classes)

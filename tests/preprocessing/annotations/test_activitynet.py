@@ -83,6 +83,7 @@ def test_without_subsets_the_name_of_the_file_says_the_split(tmp_path: Path) -> 
     [
         ({"subset": "other", "annotations": []}, "video a: the subset is 'other': expected training, validation"),
         ({"subset": 3, "annotations": []}, "video a: the subset is 3"),
+        ({"annotations": [], "subset": ""}, "video a: the subset is ''"),
         ({"annotations": ["x"]}, "video a: expected"),
         ({"annotations": [{"label": "x"}]}, "video a: expected"),
         ({"annotations": segments((0, 1, " "))}, "video a: expected"),

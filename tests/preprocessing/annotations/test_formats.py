@@ -68,7 +68,11 @@ def test_the_content_decides_the_format(tmp_path: Path, name: str, text: str, ex
         ("x" * 5000, "begins with 'x{60}...'"),
         (b"path,label\n\xff,a\n", "not UTF-8 text"),
         ("path,label\na,b\n".encode("utf-16"), "not UTF-8 text"),
-        (b"\0\0\0\x20ftypisom", "not in a known format"),
+        ("path,label\na,b\n".encode("utf-16-le"), "zero bytes.*: save the file as UTF-8"),
+        (b"\0\0\0\x20ftypisom", "is not UTF-8 text"),
+        (f"a.mp4 {'9' * 5000}\n", "the label '9+' is not a number"),
+        ('{"a": ' + "9" * 5000 + "}", "not valid JSON"),
+        ("1 " * 100_000 + "x", "not in a known format"),
     ],
 )
 def test_other_files_are_refused_with_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:

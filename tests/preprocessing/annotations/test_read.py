@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -76,6 +77,28 @@ def test_lists_of_several_formats_in_a_folder_are_an_error(tmp_path: Path) -> No
     write_file(tmp_path / "lists", "path,label\nx.mp4,a\n", "b.csv")
     with pytest.raises(UserError, match=r"several formats \(a_train.txt: mmaction2 .* and b.csv: CSV .*give one of"):
         read_manifest(tmp_path / "v", tmp_path / "lists")
+
+
+def test_a_list_that_cannot_be_read_is_an_error_if_its_split_would_be_missing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_files(tmp_path, "v/x.mp4", "lists/notes.md")
+    write_file(tmp_path / "lists", "x.mp4 3\n", "train.txt")
+    write_file(tmp_path / "lists", "x/frames 9 3\n", "train_list_rawframes.txt")
+    write_file(tmp_path / "lists", "some notes\n", "readme.txt")
+    with caplog.at_level(logging.WARNING):
+        read_manifest(tmp_path / "v", tmp_path / "lists")
+    assert "ignored: " in caplog.text
+    assert "train_list_rawframes.txt lists folders of frames" in caplog.text
+    assert "readme" not in caplog.text
+    write_file(tmp_path / "lists", "x.mp4 run\n", "val.txt")
+    with pytest.raises(UserError, match=r"val\.txt line 1: the label 'run' is not a number"):
+        read_manifest(tmp_path / "v", tmp_path / "lists")
+
+
+def test_an_empty_list_with_an_official_name_is_an_error(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trainlist01\.txt lists no videos"):
+        read_manifest(videos, write_file(tmp_path, "", "trainlist01.txt"))
 
 
 def test_two_lists_of_the_same_split_are_an_error(tmp_path: Path) -> None:
