@@ -180,7 +180,7 @@ class _Lock:
                 responded |= changed
                 alive = True if responded else False if silent_s >= LIMIT_S else None
             if alive is False:
-                if announced:
+                if not now.is_local:
                     say(f"{self._plain.display()}: taking over from {now.describe()}, which does not respond")
                 return False
             if alive and now.ticket is not None:
