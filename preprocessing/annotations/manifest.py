@@ -223,7 +223,7 @@ def _validation_keys(
 def _check_groups(entries: Sequence[Entry], splits: Sequence[str]) -> None:
     """Raise UserError if the annotations give the videos of one group different splits."""
     first: dict[str, tuple[str, Entry]] = {}
-    mixed = {}
+    mixed: dict[str, tuple[Entry, str, str, Entry]] = {}
     for entry, split in zip(entries, splits, strict=True):
         if entry.group is not None:
             other, earlier = first.setdefault(entry.group, (split, entry))
