@@ -36,14 +36,14 @@ class _Clips:
             if match := _TRIMMED.fullmatch(stem):
                 self._trimmed[match[1]].append((int(match[2]), int(match[3]), stem))
 
-    def find(self, frame: _KeyFrame, split: str | None) -> tuple[str, float] | None:
-        """Return the path of the file with the key frame and the time at which the file starts, seconds."""
+    def find(self, frame: _KeyFrame, split: str | None) -> tuple[str, float, float] | None:
+        """Return the path of the file with the key frame and the times at which it starts and ends, seconds."""
         for start_s, end_s, stem in self._trimmed.get(frame.video, ()):
             path = self._files.find(stem, "", split) if start_s <= frame.time_s <= end_s else None
             if path:
-                return path, float(start_s)
+                return path, float(start_s), float(end_s)
         path = self._files.find(frame.video, "", split)
-        return (path, 0.0) if path else None
+        return (path, 0.0, math.inf) if path else None
 
 
 def read_ava(files: VideoFiles, file: Path, classes: Path | None) -> Annotations:
@@ -100,10 +100,10 @@ def _parse(row: list[str], where: str) -> tuple[_KeyFrame, int]:
 
 
 def _entry(clips: _Clips, frame: _KeyFrame, entry: Entry) -> Entry:
-    """Return the entry with its file, its interval and its key."""
-    path, file_start_s = clips.find(frame, entry.split) or (None, 0.0)
-    middle_s = frame.time_s - file_start_s
-    entry.start_s, entry.end_s = max(0.0, middle_s - CLIP_S / 2), middle_s + CLIP_S / 2
+    """Return the entry with its file, its interval, which a trimmed file may shorten, and its key."""
+    path, file_start_s, file_end_s = clips.find(frame, entry.split) or (None, 0.0, math.inf)
+    entry.start_s = max(frame.time_s - CLIP_S / 2, file_start_s) - file_start_s
+    entry.end_s = min(frame.time_s + CLIP_S / 2, file_end_s) - file_start_s
     entry.key = safe_key(f"{frame.video}_{round(frame.time_s * 1000):07d}")
     entry.path, entry.missing = path or f"{frame.video}.mp4", path is None
     return entry

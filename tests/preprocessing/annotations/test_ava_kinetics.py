@@ -31,6 +31,7 @@ def test_a_key_frame_with_one_action_is_a_clip_around_it(folder: Path, caplog: p
     rows = [
         f"abcdefghij0,0013,{BOX},11",
         "abcdefghij0,0013,0.5,0.5,0.9,0.9,11,2",  # another person with the same action
+        f"abcdefghij0,0021,{BOX},1",
         f"abcdefghij1,18.5,{BOX},1",
         f"abcdefghij1,0002,{BOX},1",
         f"abcdefghij1,0002,{BOX},11",
@@ -48,11 +49,20 @@ def test_a_key_frame_with_one_action_is_a_clip_around_it(folder: Path, caplog: p
     assert manifest.classes == ("bend/bow (at the waist)", "sit")
     assert [(v.key, v.path, v.class_name, v.split, v.start_s, v.end_s, v.missing) for v in manifest.videos] == [
         ("abcdefghij0_0013000", "sitting/abcdefghij0_000012_000022.mp4", "sit", "train", 0.0, 2.5, False),
+        (
+            "abcdefghij0_0021000",
+            "sitting/abcdefghij0_000012_000022.mp4",
+            "bend/bow (at the waist)",
+            "train",
+            7.5,
+            10.0,
+            False,
+        ),
         ("abcdefghij0_0099000", "abcdefghij0.mp4", "bend/bow (at the waist)", "train", 97.5, 100.5, True),
         ("abcdefghij1_0018500", "abcdefghij1.mp4", "bend/bow (at the waist)", "train", 17.0, 20.0, False),
     ]
-    assert "key frames with several actions are left out: 1 of 6" in caplog.text
-    assert "key frames with no action are left out: 2 of 6" in caplog.text
+    assert "key frames with several actions are left out: 1 of 7" in caplog.text
+    assert "key frames with no action are left out: 2 of 7" in caplog.text
 
 
 def test_key_frames_without_an_action_have_no_label_in_the_split_test(folder: Path) -> None:
