@@ -14,8 +14,9 @@ def check_complete(video: int, source: SourceInfo, decoded_s: float, *, limits: 
     """Raise Rejected ("truncated") if an open file, or its decoded frames, end long before the declared duration.
 
     decoded_s: seconds of all decoded frames. The file ends early if the last packet (of this stream if its own duration
-    is declared, else of any stream) ends before the declared end. The frames end early if they are shorter than the
-    packets of the video, counted from the first key frame and without gaps.
+    is declared, else of any stream) ends before the declared end. This is not checked if the container declares a size
+    in bytes and the file has them all: some programs declare a duration that is too long. The frames end early if they
+    are shorter than the packets of the video, counted from the first key frame and without gaps.
     The tolerance is 0.5 s or 5 % of the duration, whichever is more; for the decoded frames it is 1 s or 10 % if the
     declared duration is that of the longest stream.
     """
@@ -29,8 +30,9 @@ def check_complete(video: int, source: SourceInfo, decoded_s: float, *, limits: 
         first, last = min(stream.first_s for stream in counted), max(stream.end_s for stream in counted)
         # Some programs declare when a stream ends, others how long it is: the packets have to reach one of the two.
         end = declared if source.end_s is None else source.end_s
-        reached = max(last, last - first)
-        if end - reached > _tolerance(end - first if end > first else end, exact=True):
+        # ffmpeg's WTV writer adds the delay of a stream to the end.
+        reached = max(last, last - first) + own.first_s - first
+        if not source.complete and end - reached > _tolerance(end - first if end > first else end, exact=True):
             raise Rejected("truncated", f"the file ends after {reached:.2f} s of the declared {end:.2f} s")
         if _missing(decoded_s, min(declared, own.decodable_s()), source) <= 0:
             return

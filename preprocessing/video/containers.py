@@ -9,26 +9,32 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 # A larger index (days of video) is not read, nor is anything after this many boxes.
 MAX_INDEX_BYTES = 64 << 20
 MAX_BOXES = 200_000
+END_BYTES = 512
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
+# Anything else after a complete index and its data was appended by a program that does not know the format: the data of
+# a camera's sensors, a tag of a music player.
+ISO_BOXES = (*ISO_FIRST_BOXES, b"moof", b"mfra", b"sidx", b"ssix", b"emsg", b"prft", b"meta", b"udta", b"uuid", b"pdin")
 
 
 @dataclass(frozen=True)
 class ContainerInfo:
     """Facts that a container declares.
 
-    truncation: one line that describes how much of the file is missing, or None; durations_s: seconds of each track, by
-    its id in the container (not by ffmpeg's stream index, which counts cover art as well); ends_s: when each stream
-    ends on the clock of the file, in seconds, by stream index. Both only where the container declares them.
+    truncation: one line that describes how much of the file is missing, or None; complete: the container declares its
+    size in bytes, the file has them all, and its end is not a reserved space of zeros; durations_s: seconds of each
+    track, by its id in the container (not by ffmpeg's stream index, which counts cover art as well); ends_s: when each
+    stream ends on the clock of the file, in seconds, by stream index. Both only where the container declares them.
     """
 
     truncation: str | None = None
+    complete: bool = False
     durations_s: dict[int, float] = field(default_factory=dict)
     ends_s: dict[int, float] = field(default_factory=dict)
 
@@ -41,15 +47,21 @@ def read_container(video: int) -> ContainerInfo:
     with os.fdopen(os.dup(video), "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        first = file.read(16)
-        if first[4:8] in ISO_FIRST_BOXES:
-            return _read_iso(file, size)
-        if first[:4] == b"RIFF" and first[8:12] == b"AVI ":
-            return _read_avi(file, size)
-        if first[:4] == b"\x1a\x45\xdf\xa3":
-            return ContainerInfo(_matroska_truncation(file, size))
-        if first == ASF_HEADER:
-            return ContainerInfo(_asf_truncation(file, size))
+        info = _read(file, size, file.read(16))
+        file.seek(max(0, size - END_BYTES))
+        # A download that reserves the space first has the size of the complete file.
+        return info if any(file.read(END_BYTES)) else replace(info, complete=False)
+
+
+def _read(file: io.BufferedIOBase, size: int, first: bytes) -> ContainerInfo:
+    if first[4:8] in ISO_FIRST_BOXES:
+        return _read_iso(file, size)
+    if first[:4] == b"RIFF" and first[8:12] == b"AVI ":
+        return _read_avi(file, size)
+    if first[:4] == b"\x1a\x45\xdf\xa3":
+        return _read_matroska(file, size)
+    if first == ASF_HEADER:
+        return _read_asf(file, size)
     return ContainerInfo()
 
 
@@ -77,18 +89,19 @@ def _boxes(file: io.BufferedIOBase, start: int, end: int) -> Iterator[tuple[byte
 
 def _read_iso(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     boxes = list(_boxes(file, 0, size))
+    kinds = [kind for kind, _, _ in boxes]
     for kind, _, box_end in boxes:
-        if box_end > size:
+        if box_end > size and (kind in ISO_BOXES or b"moov" not in kinds or b"mdat" not in kinds):
             name = kind.decode("latin-1")
             return ContainerInfo(f"the file ends {box_end - size} bytes before the end of its {name!r} box")
     index = next((box for box in boxes if box[0] == b"moov"), None)
     if index is None:
         return ContainerInfo("the file has no index ('moov' box)")
     if index[2] - index[1] > MAX_INDEX_BYTES:
-        return ContainerInfo()
+        return ContainerInfo(complete=True)
     file.seek(index[1])
     try:
-        return ContainerInfo(durations_s=_iso_durations(file.read(index[2] - index[1])))
+        return ContainerInfo(complete=True, durations_s=_iso_durations(file.read(index[2] - index[1])))
     except (struct.error, IndexError):
         return ContainerInfo()  # a damaged index: ffmpeg reports the error
 
@@ -167,10 +180,11 @@ def _read_avi(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     # A recording that was interrupted has 0 or all ones here.
     if size < declared < 0xFFFFFFFF:
         return ContainerInfo(_missing_bytes(declared, size))
+    complete = size <= declared + 1  # a file of more than 1 GB has further parts
     file.seek(12)
     kind, length, content = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if kind != b"LIST" or content != b"hdrl" or length > MAX_INDEX_BYTES:
-        return ContainerInfo()
+        return ContainerInfo(complete=complete)
     header = file.read(max(0, length - 4))
     ends: dict[int, float] = {}
     stream = at = 0
@@ -180,14 +194,14 @@ def _read_avi(file: io.BufferedIOBase, size: int) -> ContainerInfo:
             ends[stream] = units * scale / rate
         stream += 1
         at += 8
-    return ContainerInfo(ends_s=ends)
+    return ContainerInfo(complete=complete, ends_s=ends)
 
 
 # Matroska, WebM (EBML): elements of (id, size, content), both of variable length.
 
 
-def _matroska_truncation(file: io.BufferedIOBase, size: int) -> str | None:
-    """Return how many bytes are missing of the segment, which contains all data, or None."""
+def _read_matroska(file: io.BufferedIOBase, size: int) -> ContainerInfo:
+    """Compare the size of the segment, which contains all data, with that of the file."""
     start = 0
     for _ in range(MAX_BOXES):
         file.seek(start)
@@ -195,15 +209,16 @@ def _matroska_truncation(file: io.BufferedIOBase, size: int) -> str | None:
         file.seek(start + at)
         length, used = _vint(file.read(16), 0, keep_marker=False)
         if not at or not used:
-            return None
+            break
         element_end = start + at + used + length
         if kind == 0x18538067:
-            unknown = length == (1 << 7 * used) - 1  # a live recording, written to a pipe
-            if unknown or element_end <= size:
-                return None
-            return f"the file ends {element_end - size} bytes before the end of its segment"
+            if length == (1 << 7 * used) - 1:
+                break  # unknown: a live recording, written to a pipe
+            if element_end <= size:
+                return ContainerInfo(complete=True)
+            return ContainerInfo(f"the file ends {element_end - size} bytes before the end of its segment")
         start = element_end
-    return None
+    return ContainerInfo()
 
 
 def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
@@ -218,15 +233,16 @@ def _vint(data: bytes, at: int, keep_marker: bool) -> tuple[int, int]:
 # ASF, WMV: objects of (GUID, size, content); the file properties object contains the size of the file.
 
 
-def _asf_truncation(file: io.BufferedIOBase, size: int) -> str | None:
-    """Return how many bytes of the declared size are missing, or None."""
+def _read_asf(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     file.seek(0)
     header = file.read(64 << 10)
     at = header.find(ASF_FILE_PROPERTIES)
     if at < 0 or at + 92 > len(header):
-        return None
+        return ContainerInfo()
     declared, live = struct.unpack_from("<Q", header, at + 40)[0], header[at + 88] & 1
-    return None if live or declared <= size else _missing_bytes(declared, size)
+    if live or not declared:
+        return ContainerInfo()
+    return ContainerInfo(_missing_bytes(declared, size)) if declared > size else ContainerInfo(complete=True)
 
 
 def _missing_bytes(declared: int, size: int) -> str:

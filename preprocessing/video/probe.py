@@ -47,7 +47,8 @@ class SourceInfo:
     exact_duration: the duration is that of this stream, not that of the longest stream in the file;
     end_s: when the stream is declared to end on the clock of the file, seconds, None if only a duration is declared;
     untagged: the colors are YCbCr without a declared matrix;
-    timed_streams: indexes of all streams that have times (video, audio, subtitles, data).
+    timed_streams: indexes of all streams that have times (video, audio, subtitles, data); complete: the file has all
+    the bytes that its container declares.
     """
 
     container: str
@@ -63,6 +64,7 @@ class SourceInfo:
     end_s: float | None = None
     untagged: bool = False
     timed_streams: tuple[int, ...] = ()
+    complete: bool = False
 
 
 @dataclass
@@ -198,6 +200,7 @@ def _source_info(found: _Description, stream: _Stream, container: ContainerInfo)
             for other in found.streams.values()
             if other.kind in ("Video", "Audio", "Subtitle", "Data") and not STILL.search(other.description)
         ),
+        complete=container.complete,
     )
 
 

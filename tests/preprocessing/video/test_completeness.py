@@ -59,6 +59,20 @@ def test_the_video_may_begin_after_the_clock_of_the_file(make: Make, tmp_path: P
         assert len(decode(late, 25, 32).rgb) == 150
 
 
+@pytest.mark.parametrize(("name", "codecs"), [("v.wmv", ("wmv2", "wmav2")), ("v.wtv", ("mpeg2video", "mp2"))])
+def test_the_declared_end_may_count_the_delay_of_the_video_twice(
+    make: Make, tmp_path: Path, name: str, codecs: tuple[str, str]
+) -> None:
+    sound, path = make("sound.wav", "sine=d=2"), tmp_path / name
+    late = ("-itsoffset", "1.5", "-f", "lavfi", "-i", TEST_VIDEO)
+    ffmpeg(*late, "-i", sound, "-c:v", codecs[0], "-c:a", codecs[1], "-fps_mode", "passthrough", "-ac", "2", path)
+    with open_video(path) as video:
+        source = probe(video, read_container(video), Limits())
+    assert source.duration_s is not None
+    assert source.duration_s > 4.5  # 2 s that begin after 1.5 s
+    assert len(decode(path, 25, 32).rgb) == 50
+
+
 def test_a_recording_may_begin_between_two_key_frames(make: Make) -> None:
     path = make("v.ts", "testsrc2=s=96x64:r=25:d=6", *MPEG2, "-g", "75")
     data = path.read_bytes()

@@ -52,6 +52,30 @@ def test_a_live_recording_that_declares_nothing_is_accepted(make: Make, tmp_path
     assert len(decode(live, 25, 32).rgb) == 50
 
 
+def test_data_that_another_program_appended_does_not_truncate_an_mp4(make: Make) -> None:
+    """Music players append tags, cameras the data of their sensors."""
+    path = make("v.mp4", TEST_VIDEO, *X264)
+    complete = path.read_bytes()
+    path.write_bytes(complete + b"TAG" + b"a title".ljust(125))
+    assert len(decode(path, 25, 32).rgb) == 50
+    path.write_bytes(complete + (1000).to_bytes(4, "big") + b"moof")
+    assert reason(path) == "truncated"
+    path.write_bytes(complete[: complete.index(b"moov") - 4] + b"TAG" + b"a title".ljust(125))
+    assert reason(path) == "truncated"
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi", "v.wmv"])
+def test_a_file_that_has_all_declared_bytes_is_complete(make: Make, name: str) -> None:
+    path = make(name, TEST_VIDEO, *(("-c:v", "wmv2") if name == "v.wmv" else X264))
+    with open_video(path) as video:
+        assert read_container(video).complete
+    size = path.stat().st_size
+    os.truncate(path, size // 2)
+    os.truncate(path, size)  # the second half is zeros
+    with open_video(path) as video:
+        assert not read_container(video).complete
+
+
 def test_a_hostile_index_is_rejected_quickly(tmp_path: Path) -> None:
     nested = box(b"mvhd", b"") + box(b"trak", b"")
     for _ in range(3000):
