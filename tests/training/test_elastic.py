@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
-from lgd.pipeline.console.errors import UsageError
-from lgd.pipeline.dataset.dataset import open_dataset
+from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.training import elastic
-from lgd.training.run import open_run
+from lgd.training.recipes import TrainConfig
+from lgd.training.run import begin_run, open_run
 from tests.training.runs import losses, metrics, positions, train_command, without_repeats
 
 
@@ -232,3 +234,18 @@ def test_the_json_document_has_the_accuracy_only_of_a_validated_run():
     validated = elastic.TrainResult("run", 90, val_top1=0.5, val_top5=1.0, val_videos=6)
     assert validated.document() == {"run": "run", "steps": 90, "val_top1": 0.5, "val_top5": 1.0, "val_videos": 6}
     assert validated.lines() == ["run: 90 steps; validation top-1 50.0%"]
+
+
+def test_videos_without_a_label_are_left_out_of_the_training_with_a_line(
+    unlabelled_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def stop() -> None:
+        raise UserError("the cluster would start now")
+
+    run = begin_run(str(tmp_path / "run"), "nano-rgb", TrainConfig(), dataset=unlabelled_dataset)
+    with pytest.raises(UserError, match="the cluster would start now"):
+        elastic.run_training(run, unlabelled_dataset, None, start_cluster=stop)
+    assert "1 of 3 videos of the split train have no label and are left out\n" in capsys.readouterr().err
+    summary = {**unlabelled_dataset.summary, "unlabelled": {"train": 3}}
+    with pytest.raises(UserError, match="none of the 3 videos of the split train has a label: preprocess videos with"):
+        elastic.run_training(run, replace(unlabelled_dataset, summary=summary), None, start_cluster=stop)
