@@ -35,7 +35,7 @@ READERS: dict[Format, Callable[[VideoFiles, Path, Path | None], Annotations]] = 
     "diving48": read_diving48,
     "ava": read_ava,
 }
-NUMBERED_SPLIT = re.compile(r"split_?(\d+)")
+NUMBERED_SPLIT = re.compile(r"split_?(\d+)")  # mmaction2: one list per split and part
 LIST_EXTENSIONS = (".csv", ".json", ".txt")
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def read_manifest(
         listed = listed._replace(classes=read_classes(classes), classes_file=classes)
     manifest = create_manifest(listed, group, val_fraction)
     names = f"; classes of {listed.classes_file}" if listed.classes_file else ""
-    if listed.classes is None and all(name.isdecimal() for name in manifest.classes):
+    if kind in READERS and listed.classes is None and all(name.isdecimal() for name in manifest.classes):
         names = "; classes are named by their numbers (--classes gives their names)"
     say(f"{annotations or folder.display()}: recognized as {DESCRIPTIONS[kind]}{names}")
     return replace(manifest, annotations_format=DESCRIPTIONS[kind])
@@ -161,10 +161,9 @@ def _read_annotations(
     if kind in ("ucf101", "hmdb51"):
         read = read_ucf101 if kind == "ucf101" else read_hmdb51
         folder = annotations if annotations.is_dir() else annotations.parent
-        return kind, read(files, folder, _choose_split(annotations, split_number))
-    numbered = [file for file in lists if NUMBERED_SPLIT.search(file.name)]  # ucf101_train_split_1_videos.txt
-    if numbered and annotations.is_dir():
-        lists = _lists_of_split(annotations, numbered, split_number or 1)
+        return kind, read(files, folder, _choose_split(annotations, split_number, lists=lists))
+    if kind in READERS and annotations.is_dir() and any(NUMBERED_SPLIT.search(file.name) for file in lists):
+        lists = _lists_of_split(annotations, lists, _choose_split(annotations, split_number, lists=lists))
     elif split_number is not None:
         raise UsageError(f"--split-number applies only to the lists of UCF101 and HMDB51, not to {annotations}")
     if kind in READERS:
@@ -174,11 +173,11 @@ def _read_annotations(
 
 
 def _lists_of_split(folder: Path, lists: Sequence[Path], number: int) -> tuple[Path, ...]:
-    """Return the lists whose names say that they belong to a split, such as `ucf101_train_split_1_videos.txt`."""
-    chosen = [file for file in lists if (match := NUMBERED_SPLIT.search(file.name)) and int(match[1]) == number]
-    if not chosen:
-        raise UserError(f"{folder} has no split {number}: no name of a list says so, as {lists[0].name} does")
-    return tuple(chosen)
+    """Return the lists without those whose names have the number of another split."""
+    numbers = {file: _split_number(file) for file in lists}
+    if number not in numbers.values():
+        raise UserError(f"{folder} has no split {number}: it contains no list named so, such as {lists[0].name}")
+    return tuple(file for file in lists if numbers[file] in (None, number))
 
 
 def _read_lists(files: VideoFiles, lists: Sequence[Path], kind: Format, *, classes: Path | None) -> Annotations:
@@ -200,12 +199,25 @@ def _read_lists(files: VideoFiles, lists: Sequence[Path], kind: Format, *, class
     return results[0]._replace(entries=entries)
 
 
-def _choose_split(annotations: Path, split_number: int | None) -> int:
-    """Return the number of the split of UCF101 or HMDB51. Raises UsageError if a single file is of another split."""
-    match = UCF101_FILE.fullmatch(annotations.name) or HMDB51_FILE.fullmatch(annotations.name)
-    if not match:
+def _split_number(file: Path) -> int | None:
+    """Return the number of the split in the name of a list: UCF101's, HMDB51's or `ucf101_train_split_1_videos.txt`."""
+    match = UCF101_FILE.fullmatch(file.name) or HMDB51_FILE.fullmatch(file.name)
+    if match:
+        return int(match[2])
+    other = NUMBERED_SPLIT.search(file.name)
+    return int(other[1]) if other else None
+
+
+def _choose_split(annotations: Path, split_number: int | None, *, lists: Sequence[Path]) -> int:
+    """Return the number of the split to read; print it if there are several and the user did not choose.
+
+    Raises UsageError if a single file is of another split."""
+    numbers = {number for number in map(_split_number, lists) if number is not None}
+    if annotations.is_dir():
+        if split_number is None and len(numbers) > 1:
+            say(f"{annotations}: split 1 of {len(numbers)} (--split-number chooses another one)")
         return split_number or 1
-    number = int(match[2])
+    number = numbers.pop()
     if split_number not in (None, number):
         raise UsageError(f"{annotations} belongs to split {number}, not {split_number}: give the folder of the lists")
     return number

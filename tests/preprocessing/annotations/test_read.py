@@ -40,8 +40,10 @@ def test_a_split_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
             read_manifest(tmp_path / "v", tmp_path / folder, split_number=7)
     with pytest.raises(UsageError, match="belongs to split 1, not 2"):
         read_manifest(tmp_path / "v", tmp_path / "ucf/trainlist01.txt", split_number=2)
-    with pytest.raises(UsageError, match="applies only to the lists of UCF101 and HMDB51"):
-        read_manifest(tmp_path / "v", write_file(tmp_path, "path,label\nx.avi,a\n"), split_number=2)
+    csv = write_file(create_files(tmp_path / "csv", "notes.md"), "path,label\nx.avi,a\n", "split1.csv")
+    for annotations in (csv, csv.parent):
+        with pytest.raises(UsageError, match="applies only to the lists of UCF101 and HMDB51"):
+            read_manifest(tmp_path / "v", annotations, split_number=2)
 
 
 def test_a_class_list_sets_the_labels(videos: Path) -> None:

@@ -68,7 +68,9 @@ def test_a_video_of_another_folder_with_the_same_name_is_not_used(tmp_path: Path
     assert {video.path: video.missing for video in manifest.videos} == {"a/1.mp4": False, "a/2.mp4": True}
 
 
-def test_lists_of_several_splits_are_chosen_by_the_split_number(tmp_path: Path) -> None:
+def test_lists_of_several_splits_are_chosen_by_the_split_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     create_files(tmp_path / "v", "a/1.avi", "a/2.avi")
     lists = write_lists(
         tmp_path / "lists",
@@ -85,6 +87,8 @@ def test_lists_of_several_splits_are_chosen_by_the_split_number(tmp_path: Path) 
     assert splits == [{"train": "a/2.avi", "val": "a/1.avi"}] * 2 + [{"train": "a/1.avi", "val": "a/2.avi"}]
     with pytest.raises(UserError, match="has no split 3"):
         read_manifest(tmp_path / "v", lists, split_number=3)
+    printed = capsys.readouterr().err
+    assert printed.count("split 1 of 2 (--split-number chooses another one)") == 1  # only where none was chosen
 
 
 @pytest.mark.parametrize(
