@@ -89,13 +89,13 @@ def decode(
     MPEG-PS), an interval that does not end before the jump is a "decoder-error".
 
     Raises Rejected with one of the reasons in `rejections.REASONS`. A file shorter than it declares is "truncated": by
-    any byte where the container has sizes (MP4, MOV, AVI, Matroska, WebM), else if more than 0.5 s and more than 5 %
-    of the declared duration are missing (1 s and 10 % where only the duration of the longest stream is known, as in
-    FLV and RealMedia): see `completeness.check_complete`. Containers that declare nothing (MPEG-TS, MPEG-PS, Ogg, raw
-    streams, recordings written to a pipe) cannot be checked. A video that ends more than 0.5 s and more
-    than 5 % before end_s is "too-short". If the decoder reports errors in more than 10 % of the frames, the video is a
-    "decoder-error"; with fewer, the frames are used as the decoder conceals them, and the errors are counted in
-    `Frames.damaged`.
+    any byte where the container has sizes (MP4, MOV, 3GP, AVI, Matroska, WebM, ASF, WMV), else if its packets end more
+    than 0.5 s and more than 5 % before the declared end (FLV, RealMedia, MXF, GXF, IVF, fragmented MP4), see
+    `completeness.check_complete`. Sound, subtitles and data may outlast the video, or begin before it. Containers that
+    declare nothing (MPEG-TS, MPEG-PS, Ogg, NUT, DV, GIF, Y4M, raw streams, recordings written to a pipe) cannot be
+    checked; a truncated WTV file is "unreadable". A video that ends more than 0.5 s and more than 5 % before
+    end_s is "too-short". If the decoder reports errors in more than 10 % of the frames, the video is a "decoder-error";
+    with fewer, the frames are used as the decoder conceals them, and the errors are counted in `Frames.damaged`.
     """
     rate = Fraction(fps).limit_denominator(1001)
     with open_video(path) as video:
