@@ -167,7 +167,7 @@ def test_a_very_wide_frame_is_not_resized_beyond_the_pixel_limit(make: Make) -> 
 def test_a_gap_of_days_between_two_frames_does_not_exhaust_the_memory(make: Make) -> None:
     path = make("gap.mkv", "color=red:s=32x32:r=1:d=2", "-vf", "setpts=N*1e6/TB", *X264, "-fps_mode", "passthrough")
     start = time.monotonic()
-    assert reason(path) == "too-large"
+    assert len(decode(path, 25, 32).rgb) < 100  # without the gap
     assert time.monotonic() - start < 20
 
 
