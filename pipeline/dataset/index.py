@@ -98,7 +98,7 @@ class Index:
 
         Raises UserError if the dataset does not have the split, or none of its videos has a label."""
         rows = self.rows(split)
-        labeled = rows[self.labels[rows] != UNLABELLED]
+        labeled: np.ndarray = rows[self.labels[rows] != UNLABELLED]
         if len(labeled) == 0:
             raise UserError(
                 f"{self.storage.display()}: no video of the split {split} has a label: choose another split"
