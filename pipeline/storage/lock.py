@@ -123,6 +123,7 @@ class _Lock:
         self.storage = LockedStorage(storage.address, owner.token)
         self._plain, self._owner = storage, owner
         self._seen: dict[str, tuple[str, float]] = {}  # token of another lock -> its stamp, when it was first seen
+        self._acquired = False  # until then, the thread does not remove locks that `acquire` judges
         self._stop, self._writing = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._renew_until_stopped, name="lock", daemon=True)
 
@@ -146,6 +147,7 @@ class _Lock:
             for token in dead:
                 self._plain.delete(LOCK + token, missing_ok=True)
         self._remove_dead()
+        self._acquired = True
         for other in others:
             if other not in conflicting and other.is_alive() is not False:
                 say(f"{self._plain.display()}: sharing the work with {other.describe()}")
@@ -224,7 +226,8 @@ class _Lock:
             with contextlib.suppress(OSError, StoreError):
                 if not self._renew():
                     return
-                self._remove_dead()
+                if self._acquired:
+                    self._remove_dead()
 
     def _remove_dead(self) -> None:
         """Remove the locks of dead commands that do not conflict with this one."""

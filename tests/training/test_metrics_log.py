@@ -8,9 +8,10 @@ import torch
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.training.metrics_log import MAX_LOSS, LogWindow, WindowReport
+from lgd.pipeline.storage.lock import LockLost, locked
+from lgd.training.metrics_log import MAX_LOSS, LogWindow, MetricsLog, WindowReport
 from lgd.training.recipes import recipe_named
-from lgd.training.run import Run, begin_run
+from lgd.training.run import METRICS, Run, begin_run
 
 CPU = torch.device("cpu")
 
@@ -79,3 +80,18 @@ def test_a_clip_that_is_used_twice_or_not_at_all_stops_the_run(
     with pytest.raises(RuntimeError, match=r"clips 20 to 23 were not each used exactly once") as error:
         report_of(run, positions, skipped)
     assert counts in str(error.value)
+
+
+def test_metrics_are_not_written_after_another_command_has_taken_over_the_run(run: Run):
+    with locked(run.storage, "lgd train") as storage:
+        log = MetricsLog(dataclasses.replace(run, storage=storage), 0)
+        log.write({"step": 1, "loss": 2.0})
+    written = run.storage.read(METRICS)
+    assert len(written.splitlines()) == 1
+    for write in (lambda: log.write({"step": 2, "loss": 2.0}), lambda: log.say("text")):
+        with pytest.raises(LockLost):
+            write()
+    with pytest.raises(LockLost):
+        MetricsLog(dataclasses.replace(run, storage=storage), 1)
+    log.close()
+    assert run.storage.read(METRICS) == written

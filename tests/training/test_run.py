@@ -10,6 +10,9 @@ import pytest
 import lgd
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.storage.lock import LOCK, locked
+from lgd.pipeline.storage.lock_owner import LockOwner
+from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from lgd.training.config_file import RENAMED_FIELDS
 from lgd.training.recipes import RECIPES
 from lgd.training.run import CONFIG, VERSION, begin_run, open_run
@@ -144,3 +147,21 @@ def test_a_stream_spec_that_was_changed_by_hand_is_refused(tmp_path: Path, empty
     path.write_text(path.read_text().replace('"fps": 25.0', '"fps": 30.0'))
     with pytest.raises(UserError, match="its stream spec does not match its hash"):
         open_run(str(tmp_path / "run"))
+
+
+def test_a_run_that_another_command_is_creating_is_refused_with_its_name(tmp_path: Path, empty_dataset: Dataset):
+    with (
+        locked(Storage(tmp_path / "run"), "lgd train"),
+        pytest.raises(UserError, match=r"is in use by `lgd train` of .* \(process \d+"),
+    ):
+        begin(tmp_path / "run", empty_dataset)
+    assert begin(tmp_path / "run", empty_dataset).exists()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", CONFIG]
+
+
+def test_a_run_that_was_killed_while_it_was_created_is_created_again(tmp_path: Path, empty_dataset: Dataset):
+    (tmp_path / f"{TEMPORARY}x-config.json").touch()
+    dead = replace(LockOwner.this_process("lgd train", ""), started=1, ticket=1)
+    (tmp_path / f"{LOCK}{dead.token}").write_bytes(dead.to_json())
+    begin(tmp_path, empty_dataset)
+    assert open_run(str(tmp_path)).config == NANO

@@ -166,6 +166,7 @@ def test_a_command_that_was_suspended_for_too_long_writes_nothing_more(
         suspended = first.__enter__()
     suspended.write("a", b"first")
     monkeypatch.setattr(lock, "LIMIT_S", 0.2)
+    monkeypatch.setattr(lock, "RENEW_S", 0.03)
     second = locked(Storage(folder), "lgd train")
     storage = second.__enter__()
     assert "taking over from `lgd train` of " in capsys.readouterr().err

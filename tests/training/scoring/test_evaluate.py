@@ -23,6 +23,7 @@ from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.index_format import SCHEMA, index_writer
 from lgd.pipeline.loading.reader import ClipReader
+from lgd.pipeline.storage.lock import locked
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.run import Run, open_run
 from lgd.training.scoring import evaluate
@@ -323,3 +324,14 @@ def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name
     table = mixed.lines()[2]
     assert isinstance(table, Table)
     assert list(table.columns[-1].cells) == ["3"]
+
+
+def test_an_output_that_another_evaluation_writes_is_refused_with_its_name(
+    run: Run, dataset: Dataset, tmp_path: Path
+):
+    out = tmp_path / "rgb.parquet"
+    with locked(Storage(f"{out}.parts"), "lgd evaluate"):
+        done = run_lgd(*command(run, dataset.storage.root, out))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"lgd: {out}.parts is in use by `lgd evaluate` of ")
+    assert not out.exists()
