@@ -3,6 +3,7 @@
 # make test         linter, type checker, and all tests but those of `make chaos`
 # make quick        the tests that need no cluster and no server: at most 3 minutes on 2 cores
 # make chaos        the tests that kill workers, nodes and drivers of a cluster: several minutes
+# make property     random videos, compared with PyAV   (N=number of videos, SEED=number: other videos)
 # make check        linter and type checker
 # make format       format the code
 # make docs         write docs/json.md again from the code
@@ -14,9 +15,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= lgd-demo
 PIP := -m pip --quiet --disable-pip-version-check
+N ?= 1000
+SEED ?= 1
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo test quick chaos check format docs wheel constraints
+.PHONY: setup demo test quick chaos property check format docs wheel constraints
 
 setup: $(VENV)/.installed
 
@@ -43,6 +46,9 @@ quick: setup
 
 chaos: setup
 	$(BIN)/pytest -m chaos
+
+property: setup
+	LGD_PROPERTY_VIDEOS=$(N) LGD_PROPERTY_SEED=$(SEED) $(BIN)/pytest tests/preprocessing/video/test_decode_property.py
 
 format: setup
 	$(BIN)/ruff check --fix .
