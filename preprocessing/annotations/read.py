@@ -67,7 +67,7 @@ def read_manifest(
     classes: a text file with one class per line, to set the labels if a list does not contain every class.
     split_number: number of the split of UCF101 or HMDB51, by default that of the given file, or 1.
     group, val_fraction: how validation videos are chosen if the annotations give no splits, see
-    `choose_validation_keys`.
+    `choose_validation_keys`. unlabelled: take videos without a label, see `read_csv` and `read_class_folders`.
 
     Raises UserError or UsageError, one line that names the problem, the place, and what to do; StoreError if the
     storage is unreachable.
