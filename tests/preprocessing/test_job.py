@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
+from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.dataset.dataset import open_dataset, shard_name
 from lgd.preprocessing.job import PreprocessResult
+from tests.preprocessing.video.generated_videos import X264, ffmpeg
+from tests.support.in_process import preprocess_in_process
 
 
 def command(videos: Path, out: Path, *more: object) -> tuple[object, ...]:
@@ -206,3 +209,34 @@ def test_the_summary_of_many_classes_names_the_first_and_that_of_a_retry_counts_
         "72 listed videos = 72 in the dataset + 0 rejected",
         "rejected videos retried: 3; now in the dataset: 3",
     ]
+
+
+def test_a_dataset_from_before_the_choice_of_the_matrix_is_completed_with_the_matrix_that_it_was_begun_with(
+    tmp_path: Path,
+):
+    videos, broken = tmp_path / "videos", tmp_path / "videos" / "a" / "broken.mp4"
+    for name in ("a/1.mp4", "a/2.mp4", "b/1.mp4", "b/2.mp4"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        untagged = "testsrc2=s=1280x720:d=0.12,format=yuv420p,setparams=colorspace=unknown"
+        ffmpeg("-f", "lavfi", "-i", untagged, *X264, videos / name)
+    broken.write_bytes(b"text, not video" * 50)
+    options = {"short_side": 32, "val_fraction": 0.5}
+    preprocess_in_process(videos, tmp_path / "old", untagged_matrix="bt601", streams=("rgb",), **options)
+    assert "untagged_matrix" not in (tmp_path / "old" / "dataset.json").read_text()
+    begun = files(tmp_path / "old")
+    preprocess_in_process(videos, tmp_path / "old", streams=("rgb",), **options)
+    assert files(tmp_path / "old") == begun
+
+    shutil.copy(videos / "a" / "1.mp4", broken)
+    preprocess_in_process(videos, tmp_path / "old", retry_rejected=True, **options)
+    preprocess_in_process(videos, tmp_path / "bt601", untagged_matrix="bt601", **options)
+    assert_same_files(tmp_path / "old", tmp_path / "bt601")
+
+    preprocess_in_process(videos, tmp_path / "new", **options)
+    assert {open_dataset(tmp_path / "new").specs[s].settings["untagged_matrix"] for s in ("rgb", "flow")} == {
+        "bt709-hd"
+    }
+    shard = shard_name("rgb", "train-000000")
+    assert (tmp_path / "new" / shard).read_bytes() != (tmp_path / "old" / shard).read_bytes()
+    with pytest.raises(UsageError, match="--untagged-matrix bt601: the rgb stream of the dataset was created with "):
+        preprocess_in_process(videos, tmp_path / "new", untagged_matrix="bt601", **options)

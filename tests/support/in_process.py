@@ -11,11 +11,21 @@ from lgd.pipeline.tasks import Task
 from lgd.preprocessing import job
 from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.settings import PreprocessResources, Settings
+from lgd.preprocessing.video.colors import UntaggedMatrix
 
 
-def preprocess_in_process(videos: Path, out: Path, *, short_side: int, **annotations: Any) -> None:
-    """Create a dataset of both streams as `lgd preprocess` does, with the same code except that this process runs the
-    tasks of the job, one after another. annotations: arguments of `read_manifest`."""
+def preprocess_in_process(
+    videos: Path,
+    out: Path,
+    *,
+    short_side: int,
+    untagged_matrix: UntaggedMatrix | None = None,
+    streams: Sequence[str] = ("rgb", "flow"),
+    retry_rejected: bool = False,
+    **annotations: Any,
+) -> None:
+    """Create a dataset as `lgd preprocess` does, with the same code except that this process runs the tasks of the job,
+    one after another. annotations: arguments of `read_manifest`."""
 
     def run_tasks(name: str, tasks: Sequence[Task], resources: Any, *, workers: int | None, total: Any) -> Any:
         for task in tasks:
@@ -29,8 +39,9 @@ def preprocess_in_process(videos: Path, out: Path, *, short_side: int, **annotat
             Storage(videos),
             str(out),
             read_manifest(Storage(videos), **annotations),
-            streams=("rgb", "flow"),
-            settings=Settings(short_side=short_side),
+            streams=streams,
+            settings=Settings(short_side=short_side, untagged_matrix=untagged_matrix),
+            retry_rejected=retry_rejected,
             resources=PreprocessResources(),
             start_cluster=lambda: None,
         )
