@@ -91,4 +91,7 @@ def _verify_shard(index: Index, shard: str, rows: Mapping[str, int]) -> list[str
             problems.append(f"frame {damaged[0]} of {key} is damaged (from byte {expected.start[damaged[0]]})")
         elif found[key].offset + np.array(found[key].ends)[-1] != expected.end[-1]:
             problems.append(f"{key} is not at the position that the index names")
+        indexed = int(index.labels[row]), int(index.widths[row]), int(index.heights[row])
+        if (found[key].label, found[key].width, found[key].height) != indexed:
+            problems.append(f"{key} does not have the label, width and height that the index names")
     return problems

@@ -130,7 +130,7 @@ def _finite_float(text: str) -> float:
 def _deeper_than(document: Any, depth: int) -> bool:
     """Return whether lists and objects are nested more than `depth` times."""
     level = [document]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         inner: list[Any] = []
         for value in level:
             if isinstance(value, dict):
