@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -79,9 +78,15 @@ def expected_frames(frames: list[SourceFrame], fps: float, *, step_s: float | No
     last_s = frames[-1].duration_s or (starts[-1] - starts[-2] if len(starts) > 1 else 1 / fps)
     early, late = (_shown([start + tie for start in starts], starts[-1] + last_s + tie, fps) for tie in (tie_s, -tie_s))
     late += early[len(late) :]
-    numbers = [{frames[a].number, frames[b].number} for a, b in zip(early, late, strict=True)]
+    numbers = [_numbers_at(frames, a) | _numbers_at(frames, b) for a, b in zip(early, late, strict=True)]
     step_s = starts[-1] - starts[-2] if len(starts) > 1 else 0.0
     return Expected(numbers, slack=max(1, min(round(max(last_s, step_s) * fps), 5)))
+
+
+def _numbers_at(frames: list[SourceFrame], index: int) -> set[int]:
+    """Return the number of a frame, and those beside it where one has no time: libraries guess different times."""
+    near = frames[max(0, index - 1) : index + 2]
+    return {frames[index].number} if all(frame.time_s is not None for frame in near) else {f.number for f in near}
 
 
 def _continuous(frames: list[SourceFrame]) -> list[float]:
@@ -92,13 +97,17 @@ def _continuous(frames: list[SourceFrame]) -> list[float]:
     """
     starts = [0.0]
     step = frames[0].duration_s or 0.04
-    for previous, frame in pairwise(frames):
-        difference = math.inf if frame.time_s is None or previous.time_s is None else frame.time_s - previous.time_s
-        if -MAX_BACK_S <= difference <= MAX_GAP_S:
-            step = difference if difference > 0 else step
-            starts.append(starts[-1] + difference)
+    clock, start = frames[0].time_s, 0.0  # of the last frame that has a time
+    for frame in frames[1:]:
+        if frame.time_s is None or clock is None:
+            starts.append(starts[-1] + step)
+        elif -MAX_BACK_S <= frame.time_s - clock <= MAX_GAP_S:
+            starts.append(start + frame.time_s - clock)
+            step = starts[-1] - starts[-2] if starts[-1] > starts[-2] else step
         else:
             starts.append(starts[-1] + step)
+        if frame.time_s is not None:
+            clock, start = frame.time_s, starts[-1]
     return starts
 
 
