@@ -1,12 +1,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.prediction.temporary import given_files, temporary_datasets
+from lgd.preprocessing.settings import Settings
+from lgd.preprocessing.shard_tar import read_shard
+from tests.preprocessing.video.generated_videos import X264, ffmpeg
 
 
 def test_the_frames_have_the_same_bytes_as_those_of_lgd_preprocess(videos: Path, dataset: Dataset):
@@ -44,6 +48,30 @@ def test_different_versions_are_reported(videos: Path, dataset: Dataset, capsys:
         assert temporary.lengths() == ({"000000": 40}, 25.0)
     message = capsys.readouterr().err.replace("\n", " ")
     assert "the training data of the rgb stream was made with different versions: ffmpeg: 2.8 -> " in message
+
+
+def test_untagged_video_has_the_colors_of_the_spec_of_each_run(tmp_path: Path, dataset: Dataset):
+    color = "color=#c86432:s=1280x720:d=0.2,format=gbrp,scale=out_color_matrix=bt709:out_range=tv,format=yuv420p"
+    ffmpeg("-f", "lavfi", "-i", f"{color},setparams=colorspace=unknown", *X264, tmp_path / "v.mp4")
+    settings = Settings(short_side=64, jpeg_quality=100)
+    specs = {
+        "rgb": replace(settings, untagged_matrix="bt601").spec("rgb"),  # of a dataset without the entry
+        "flow": settings.spec("flow"),
+    }
+    with temporary_datasets(given_files([str(tmp_path / "v.mp4")]), specs, dataset.classes) as temporary:
+        assert {stream: dict(each.specs) for stream, each in temporary.datasets.items()} == {
+            stream: {stream: spec} for stream, spec in specs.items()
+        }
+        assert abs(mean_color(temporary.datasets["rgb"]) - (191, 93, 53)).max() <= 3
+    specs = {"rgb": settings.spec("rgb")}
+    with temporary_datasets(given_files([str(tmp_path / "v.mp4")]), specs, dataset.classes) as temporary:
+        assert abs(mean_color(temporary.datasets["rgb"]) - (200, 100, 50)).max() <= 3
+
+
+def mean_color(dataset: Dataset) -> np.ndarray:
+    """Return the mean RGB of the first frame of a dataset of one video."""
+    (video,) = read_shard(dataset.storage, "rgb", "given-000000")
+    return cv2.imdecode(np.frombuffer(video.frames[0], np.uint8), cv2.IMREAD_COLOR).mean((0, 1))[::-1]
 
 
 def test_a_folder_is_rejected_and_the_other_files_are_not(videos: Path, dataset: Dataset):
