@@ -1,8 +1,11 @@
+import json
 import logging
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.preprocessing.annotations.read import detect_format, read_manifest
@@ -128,3 +131,51 @@ def test_the_recognized_format_is_printed_and_kept(
     manifest = read_manifest(videos, file)
     assert manifest.annotations_format.startswith(format_name)
     assert f"{file or videos}: recognized as {manifest.annotations_format}\n" in capsys.readouterr().err
+
+
+WORDS = (
+    "a.mp4",
+    "b c.mp4",
+    "abcdefghij1",
+    " ",
+    ",",
+    "\n",
+    "1",
+    "-1",
+    "9" * 20,
+    "nan",
+    "path,label",
+    ";",
+    "\t",
+    '"',
+    "\0",
+    "/",
+)
+STARTS = ("", "a.mp4 1\n", "a.mp4,x\n", "a.mp4,x,1,2\n", "abcdefghij1,0902,0.1,0.2,0.3,0.4,11\n", "path,label\n")
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.sampled_from(["", "a", "testing"]),
+    lambda inside: (
+        st.lists(inside, max_size=2)
+        | st.dictionaries(st.sampled_from(["subset", "annotations", "segment", "label", "vid_name", "id"]), inside)
+    ),
+    max_leaves=8,
+)
+TABLES = st.builds(str.__add__, st.sampled_from(STARTS), st.lists(st.sampled_from(WORDS), max_size=15).map("".join))
+DOCUMENTS = VALUES | VALUES.map(lambda value: {"database": {"x": value}}) | VALUES.map(lambda value: [value])
+
+
+@given(
+    text=TABLES | DOCUMENTS.map(json.dumps),
+    name=st.sampled_from(["a.csv", "a.txt", "kinetics_test.csv", "trainlist01.txt", "x_test_split1.txt", "a.json"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_any_content_is_read_or_refused_with_one_line(
+    tmp_path_factory: pytest.TempPathFactory, text: str, name: str
+) -> None:
+    folder = create_files(tmp_path_factory.mktemp("any"), "v/a.mp4", "v/abcdefghij1.mp4", "v/v_x.mp4")
+    try:
+        result = len(read_manifest(folder / "v", write_file(folder, text, name)).videos) * "video "
+    except UserError as error:
+        result = str(error)
+    assert result
+    assert "\n" not in result
