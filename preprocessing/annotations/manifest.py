@@ -92,8 +92,8 @@ class Manifest:
 
 
 def create_manifest(annotations: Annotations, group: str | None, val_fraction: float) -> Manifest:
-    """Assign keys, labels and splits. Without a list of classes, the labels are in the order of `sort_classes`. Names of
-    classes have composed letters (`composed`).
+    """Assign keys, labels and splits. Without a list of classes, the labels are in the order of `sort_classes`.
+    Names of classes have composed letters (`composed`).
 
     group, val_fraction: see `choose_validation_keys`.
     Raises UserError for classes that are not in the list, no classes, repeated keys and repeated files."""
