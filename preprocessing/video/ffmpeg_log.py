@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 HEAD_LINES, TAIL_LINES, LINE_CHARACTERS = 400, 100, 1000
 # ffmpeg must run with `-loglevel level+...`, which puts the level before the message. Text that a file contains (its
-# title, its chapters) comes after a level and several spaces, so a title "[error] x" is not an error.
+# title, its chapters) comes after a level and at least four spaces, or without a level if it has several lines. It is
+# not matched: a title "[error] x" is not an error.
+MESSAGE = re.compile(r"^(?:\[[^\]]*\] )+(?! {3})")
 ERROR = re.compile(r"^(?:\[[^\]]*\] )*\[(?:error|fatal)\] ")
 
 
@@ -15,8 +17,8 @@ ERROR = re.compile(r"^(?:\[[^\]]*\] )*\[(?:error|fatal)\] ")
 class FfmpegLog:
     """ffmpeg's messages: the first and the last lines, and how many lines matched each pattern.
 
-    patterns: by name; on_line: called with every line, also those that are not kept; counts, last: the number of lines
-    that matched and the last of them, by name, over all lines; size: bytes of all messages.
+    patterns: by name; on_line: called with every line, also those that are not kept; counts, last: the number of
+    messages that matched and the last of them, by name, over all lines; size: bytes of all messages.
     """
 
     patterns: dict[str, re.Pattern[str]] = field(default_factory=dict)
@@ -44,7 +46,7 @@ class FfmpegLog:
         self._partial = ""
 
     def _add(self, line: str) -> None:
-        for name, pattern in self.patterns.items():
+        for name, pattern in self.patterns.items() if MESSAGE.match(line) else ():
             if match := pattern.search(line):
                 self.counts[name] = self.counts.get(name, 0) + 1
                 self.last[name] = match

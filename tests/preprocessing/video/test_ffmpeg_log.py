@@ -44,6 +44,13 @@ def test_the_first_error_is_found_beyond_the_lines_that_are_kept_and_is_no_text_
     assert log.first_error() == "the reason"
 
 
+def test_text_that_the_file_contains_matches_no_pattern() -> None:
+    log = FfmpegLog({"corrupt": re.compile("corrupt frame")})
+    log.feed(b"[info]     title           : corrupt frame\n                    : corrupt frame\n")
+    log.feed(b"[info]       title           : corrupt frame\n[h264 @ 0x5] [dec:h264 @ 0x6] [error] corrupt frame\n")
+    assert log.counts == {"corrupt": 1}
+
+
 def test_every_line_is_handed_on() -> None:
     lines: list[str] = []
     log = FfmpegLog(on_line=lines.append)
