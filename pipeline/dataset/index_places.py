@@ -151,7 +151,8 @@ def _key_hashes(data: pa.Buffer, ends: np.ndarray) -> np.ndarray:
     letters = np.frombuffer(content, np.uint8)
     powers = np.full(longest, HASH_FACTOR, np.uint64).cumprod()
     if longest == shortest:
-        return letters.reshape(-1, longest).astype(np.uint64) @ powers
+        hashes: np.ndarray = letters.reshape(-1, longest).astype(np.uint64) @ powers
+        return hashes
     position = np.arange(len(letters)) - np.repeat(ends[:-1] - first, lengths)
     return np.add.reduceat(letters * powers[position], ends[:-1] - first)
 

@@ -155,7 +155,8 @@ def read_mutated(folder: Path, kinds: Mapping[str, Kind], number: int) -> list[O
             died = f"signal {-(child.exitcode or 0)}" if (child.exitcode or 0) < 0 else f"exit code {child.exitcode}"
             if len(outcomes) == before and child.exitcode == 1:
                 raise RuntimeError("the child could not start")
-            outcomes.append(Outcome(*map(str, jobs[len(outcomes)]), died))
+            name, which = jobs[len(outcomes)]
+            outcomes.append(Outcome(name, str(which), died))
     return outcomes
 
 
