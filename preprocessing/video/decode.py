@@ -31,12 +31,14 @@ MAX_DAMAGED = 0.1
 DAMAGE = re.compile(
     r"corrupt decoded frame|corrupt input packet|Error submitting packet to decoder|Error while decoding stream"
 )
+# Text of the file (a title, a chapter) comes after another level.
+LEVEL = r"^(?:\[[^\]]* @ [^\]]*\] )*\[(?:warning|error|fatal)\] "
 PATTERNS = {
     "damage": DAMAGE,
-    "limit": re.compile(r"Cannot allocate memory|exceeds specified max pixel"),
+    "limit": re.compile(rf"{LEVEL}.*(?:Cannot allocate memory|exceeds specified max pixel)"),
     # ffmpeg ends as if the file ended there: a second file that was copied behind an Ogg file with sound.
-    "stopped": re.compile(r"^\[in#0.*Error during demuxing: Not yet implemented"),
-    "joined": re.compile(r"Found duplicated MOOV Atom"),
+    "stopped": re.compile(rf"{LEVEL}Error during demuxing: Not yet implemented"),
+    "joined": re.compile(rf"{LEVEL}Found duplicated MOOV Atom"),
 }
 
 
@@ -113,7 +115,7 @@ def decode(
         reader = PpmReader(limits, on_frame)
         command = _command(video, source, filters, limits=limits)
         status = run(command, video, limits, log=log, output=reader.feed)
-        if status != 0 or "limit" in log.last:
+        if status != 0 or "limit" in log.last or "stopped" in log.last:
             raise _failure(log, limits)
         rgb = reader.frames()
         damaged, (packets, decoded) = log.counts.get("damage", 0), _source_frames(log)
@@ -132,9 +134,6 @@ def decode(
             _check_interval(start_s or 0.0, end_s, seconds)
         elif start_s is None:
             check_complete(video, source, seconds, limits=limits)
-        # ffmpeg always ends so with GXF, which declares its duration.
-        if "stopped" in log.last and source.container != "gxf":
-            raise _failure(log, limits)
     if reader.count < min_frames:
         required = f"the required {min_frames} frames at {float(rate):g} frames per second"
         raise Rejected("too-short", f"the video has {reader.count} of {required}")

@@ -177,6 +177,15 @@ def test_joined_recordings_have_all_frames(make: Make, suffix: str, codec: tuple
     assert_numbers(decode(path, 25, 32, start_s=2.4), range(60, 100))
 
 
+def test_an_interval_of_joined_recordings_is_found_by_counting_frames_not_by_a_seek(make: Make) -> None:
+    parts = [make(f"{n}.mkv", f"testsrc2=s=96x64:r=5:d=24,hue=h={n * 90}", *H264, "-g", "10") for n in range(2)]
+    path = joined(make, *parts)
+    complete = decode(path, 5, 32).rgb
+    assert len(complete) == 240
+    assert np.array_equal(decode(path, 5, 32, start_s=21.0, end_s=23.0).rgb, complete[105:115])
+    assert np.array_equal(decode(path, 5, 32, start_s=30.0, end_s=32.0).rgb, complete[150:160])
+
+
 def test_the_clock_of_a_transport_stream_may_jump_and_wrap(make: Make) -> None:
     hour = part(make, "b.ts", 66, *H264, "-output_ts_offset", str(HOUR))
     path = joined(make, part(make, "a.ts", 16), hour)
@@ -238,6 +247,12 @@ def test_the_frames_are_the_same_whether_they_are_resized_before_or_after_the_ra
     small = Limits(memory_bytes=1 << 29)
     assert small.memory_bytes / 2 < 120 * 25 * 3 * 250 * 375
     assert np.array_equal(decode(path, 25, 250, limits=small).rgb, decode(path, 25, 250).rgb)
+
+
+def test_texts_of_the_file_are_not_taken_for_messages(make: Make) -> None:
+    for text in ("Cannot allocate memory", "Found duplicated MOOV Atom", "[Eval @ 0x1] [info] 3600.0"):
+        path = part(make, "v.mkv", 16, *H264, "-metadata", f"title={text}")
+        assert_numbers(decode(path, 25, 32, start_s=1.0), range(25, 50))
 
 
 def test_mp4_files_that_are_copied_into_one_are_rejected_if_frames_are_lost(make: Make) -> None:
