@@ -26,7 +26,7 @@ def ray_temporary_folder() -> str:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot create the folder {folder} ({error.strerror}): set TMPDIR to a different one"
+            f"cannot create {folder} ({error.strerror}): set TMPDIR or RAY_TMPDIR to a different folder"
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):  # of another user
         folder = tempfile.mkdtemp(prefix="ray-", dir=os.path.dirname(folder))
