@@ -1,6 +1,7 @@
 """Decoding, on videos that the tests make."""
 
 import os
+import pickle
 import time
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from lgd.preprocessing.video.decode import decode, decode_each_frame
-from lgd.preprocessing.video.rejections import Limits
-from tests.preprocessing.video.generated_videos import NUMBERED, TEST_VIDEO, X264, Make, reason
+from lgd.preprocessing.video.rejections import Limits, Rejected, TooManyFrames
+from tests.preprocessing.video.generated_videos import NUMBERED, TEST_VIDEO, X264, Make, ffmpeg, reason
 
 
 def numbered(make: Make, rate: int = 25, seconds: int = 4) -> Path:
@@ -157,6 +158,65 @@ def test_videos_over_the_limits_on_pixels_frames_and_bytes_are_too_large(make: M
     assert reason(path, limits=Limits(frames=49)) == "too-large"
     assert reason(path, limits=Limits(frame_bytes=49 * 32 * 48 * 3)) == "too-large"
     assert len(decode(path, 25, 32, limits=Limits(pixels=96 * 64, frames=50, frame_bytes=50 * 32 * 48 * 3)).rgb) == 50
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "short_side", "resized"),
+    [
+        ("2000x2", (), 32, "32000 x 32"),
+        ("2000x2", (), 33, None),  # 33000 pixels wide
+        ("4x2000", (), 131, "131 x 65500"),
+        ("4x2000", (), 132, None),  # 66000 pixels high
+        ("128x64", ("-vf", "setsar=50/1"), 32, "3200 x 32"),  # of the frames that are displayed
+        ("128x64", ("-vf", "setsar=50/1"), 330, None),
+        ("16x16", (), 4097, None),  # over the limit on pixels
+    ],
+)
+def test_frames_that_no_jpeg_can_store_are_rejected_before_decoding(
+    make: Make,
+    size: str,
+    options: tuple[str, ...],
+    short_side: int,
+    resized: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = make("thin.mkv", f"color=red:s={size}:r=5:d=1", *options, "-c:v", "ffv1")
+    if resized is None:
+        monkeypatch.setattr("lgd.preprocessing.video.decode._command", lambda *_, **__: 1 / 0)
+        with pytest.raises(Rejected, match=r"too-large: its resized frames, .* use a smaller --short-side"):
+            decode(path, 5, short_side)
+    else:
+        height, width = decode(path, 5, short_side).rgb.shape[1:3]
+        assert f"{width} x {height}" == resized
+
+
+def test_a_rotated_video_counts_as_it_is_displayed(make: Make, tmp_path: Path) -> None:
+    path = make("v.mp4", "color=red:s=2000x2:r=5:d=1", *X264)
+    rotated = tmp_path / "rotated.mp4"
+    ffmpeg("-display_rotation", "90", "-i", path, "-c", "copy", rotated)
+    assert reason(path, limits=Limits(side=63_998)) == "too-large"  # 32000 pixels wide: two planes take 64000
+    assert decode(rotated, 25, 32, limits=Limits(side=63_998)).rgb.shape[1:3] == (32_000, 32)
+    assert reason(rotated, limits=Limits(side=31_999)) == "too-large"
+
+
+def test_a_video_that_declares_too_many_frames_is_rejected_before_decoding(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("v.mp4", "color=red:s=16x16:r=25:d=5", *X264)
+    monkeypatch.setattr("lgd.preprocessing.video.decode._command", lambda *_, **__: 1 / 0)
+    with pytest.raises(TooManyFrames, match=r"about 125 frames \(5 s\); the limit is 90: raise it with --max-frames"):
+        decode(path, 25, 32, limits=Limits(frames=90))
+
+
+def test_a_limit_on_memory_names_the_option_and_whether_it_is_the_node_s(make: Make) -> None:
+    path = make("v.mp4", TEST_VIDEO, *X264)
+    for follows, origin in ((False, ""), (True, ", half of this node's memory per task")):
+        with pytest.raises(TooManyFrames) as raised:
+            decode(path, 25, 32, limits=Limits(frame_bytes=1 << 17, follows_node=follows))
+        assert raised.value.detail == (
+            f"its frames take more than 0.000122 GiB{origin}: raise the limit with --max-memory-gb"
+        )
+        assert pickle.loads(pickle.dumps(raised.value)).detail == raised.value.detail
 
 
 def test_a_very_wide_frame_is_not_resized_beyond_the_pixel_limit(make: Make) -> None:
