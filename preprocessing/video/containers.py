@@ -17,6 +17,7 @@ MAX_BOXES = 200_000
 END_BYTES = 512
 ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+FLV_FILE_SIZE = b"\x00\x08filesize\x00"  # a name of 8 characters, then the type: a number
 ISO_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot")
 # Anything else after a complete index and its data was appended by a program that does not know the format: the data of
 # a camera's sensors, a tag of a music player.
@@ -62,6 +63,8 @@ def _read(file: io.BufferedIOBase, size: int, first: bytes) -> ContainerInfo:
         return _read_matroska(file, size)
     if first == ASF_HEADER:
         return _read_asf(file, size)
+    if first[:4] == b"FLV\x01":
+        return _read_flv(file, size)
     return ContainerInfo()
 
 
@@ -243,6 +246,18 @@ def _read_asf(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     if live or not declared:
         return ContainerInfo()
     return ContainerInfo(_missing_bytes(declared, size)) if declared > size else ContainerInfo(complete=True)
+
+
+# FLV: the first tag holds properties by name, the size of the file among them. A smaller file is not rejected for it:
+# programs that repair or cut FLV files leave the old number. Its declared duration decides.
+
+
+def _read_flv(file: io.BufferedIOBase, size: int) -> ContainerInfo:
+    file.seek(0)
+    header = file.read(64 << 10)
+    at = header.find(FLV_FILE_SIZE)
+    number = header[at + len(FLV_FILE_SIZE) :][:8]
+    return ContainerInfo(complete=at >= 0 and len(number) == 8 and struct.unpack(">d", number)[0] == size)
 
 
 def _missing_bytes(declared: int, size: int) -> str:

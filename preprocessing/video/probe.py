@@ -178,7 +178,8 @@ def _source_info(found: _Description, stream: _Stream, container: ContainerInfo)
         start = float(shown[1])
     own = None if stream.number is None else container.durations_s.get(stream.number)
     end = container.ends_s.get(stream.index)
-    if end is None and own is None and stream.duration_tag:
+    # Other containers keep the tag if the stream was copied from Matroska, where it may have been longer.
+    if end is None and own is None and stream.duration_tag and found.container.startswith("matroska"):
         end = _seconds(stream.duration_tag)
     if own is None and end is not None:
         own = end - max(0.0, start)

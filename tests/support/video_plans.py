@@ -199,7 +199,6 @@ def is_possible(plan: VideoPlan) -> bool:
             not plan.streamed or (container.streams and plan.codec != "av1"),
             not plan.joined or container.joins,
             not plan.joined or plan.frames >= 50,  # the errors of the decoder at the join are below its limit of 10 %
-            plan.container != "wtv" or offset != "delayed",  # ffmpeg writes a duration that contains the delay twice
             not plan.change or _can_change(plan),
             not plan.sound or container.sound is not None,
             not plan.rotation or plan.container in (*ISO, "mkv"),

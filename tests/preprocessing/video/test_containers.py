@@ -64,7 +64,7 @@ def test_data_that_another_program_appended_does_not_truncate_an_mp4(make: Make)
     assert reason(path) == "truncated"
 
 
-@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi", "v.wmv"])
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.avi", "v.wmv", "v.flv"])
 def test_a_file_that_has_all_declared_bytes_is_complete(make: Make, name: str) -> None:
     path = make(name, TEST_VIDEO, *(("-c:v", "wmv2") if name == "v.wmv" else X264))
     with open_video(path) as video:

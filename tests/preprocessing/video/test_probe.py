@@ -230,3 +230,12 @@ def test_the_refusal_of_a_different_format_names_those_that_are_accepted(make: M
         assert "supported format: MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG, " in rejected.value.detail
         assert "yuv4mpegpipe" not in rejected.value.detail
         assert len(rejected.value.detail) < 250
+
+
+def test_the_duration_tag_of_a_stream_counts_only_in_matroska(make: Make, tmp_path: Path) -> None:
+    """A copy to another container keeps the tag, also if it begins later."""
+    video = make("complete.mkv", "testsrc2=s=64x48:r=25:d=3", "-c:v", "libvpx", "-g", "12", "-deadline", "realtime")
+    path = tmp_path / "end.ogv"
+    ffmpeg("-ss", "1.6", "-i", video, "-c", "copy", path)
+    assert b"DURATION=00:00:03" in path.read_bytes()
+    assert len(decode(path, 25, 48).rgb) == 39
