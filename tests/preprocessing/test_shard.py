@@ -5,10 +5,12 @@ import pytest
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import shard_name
-from lgd.pipeline.dataset.index_parts import read_part
+from lgd.pipeline.dataset.index_parts import part_name, read_part
 from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing.limits import LimitOptions
 from lgd.preprocessing.plan import ShardPlan
-from lgd.preprocessing.shard import REPORTS, make_shard
+from lgd.preprocessing.settings import PreprocessResources
+from lgd.preprocessing.shard import REPORTS, make_shard, retry_shard
 from tests.preprocessing.conftest import (
     SETTINGS,
     SPECS,
@@ -17,7 +19,9 @@ from tests.preprocessing.conftest import (
     empty_dataset,
     is_complete,
     retry,
+    total,
 )
+from tests.preprocessing.video.generated_videos import ffmpeg
 
 
 def test_every_video_is_in_the_shard_or_rejected_with_a_reason(folder: Path, plan: ShardPlan, tmp_path: Path):
@@ -117,3 +121,30 @@ def test_a_retry_does_not_copy_damaged_frames(folder: Path, plan: ShardPlan, rec
     with pytest.raises(UserError, match=r"train-000000\.tar is damaged"):
         retry(storage, folder, recovered_plan)
     assert path.read_bytes() == content
+
+
+def test_a_retry_with_larger_limits_writes_the_bytes_of_a_run_that_had_them_from_the_start(
+    folder: Path, plan: ShardPlan, tmp_path: Path
+):
+    """The videos before the first recovered one are copied, those after it as well."""
+    first = tmp_path / "videos" / "up"
+    first.mkdir(parents=True)
+    for path in (folder / "up").iterdir():
+        (first / path.name).symlink_to(path.resolve())
+    middle = first / "up_1.mp4"
+    ffmpeg("-i", middle, "-t", "0.8", "-c:v", "libx264", "-pix_fmt", "yuv420p", first / "short.mp4")
+    for name in ("up_0.mp4", "up_2.mp4"):  # shorter than the limit
+        (first / name).unlink()
+        (first / name).symlink_to("short.mp4")
+    few = PreprocessResources(limits=LimitOptions(max_frames=30))
+    specs = {"rgb": SPECS["rgb"]}
+    limited, complete = empty_dataset(tmp_path / "limited"), empty_dataset(tmp_path / "complete")
+    assert create(limited, first.parent, plan, specs=specs, resources=few).rejected == 3
+    rejected = {row["key"]: row["detail"] for row in read_part(limited, "rgb", plan.name)[1]["rejected"]}
+    key = next(video.key for video in plan.videos if video.path == "up/up_1.mp4")
+    assert rejected[key].endswith("raise it with --max-frames or --max-seconds")
+    counters = total(retry_shard(limited, Storage(first.parent), plan, settings=SETTINGS, specs=specs))
+    assert (counters.videos, counters.rejected) == (1, 2)
+    create(complete, first.parent, plan, specs=specs)
+    for name in (shard_name("rgb", plan.name), part_name("rgb", plan.name)):
+        assert limited.read(name) == complete.read(name)

@@ -149,6 +149,12 @@ def test_uniform_batches_have_one_frame_size_and_at_most_max_clips():
     assert [len(batch) for batch in batches] == [4, 4, 1, 3, 3]
 
 
+def test_uniform_batches_may_have_a_maximum_for_each_video():
+    this = UniformOrder(np.array([0, 2, 1]), np.full(3, 50), Sampling(16), clips=3)
+    batches = uniform_batches(this, range(9), np.array([7, 8, 8]), max_clips=np.array([4, 1, 1]))
+    assert [len(batch) for batch in batches] == [3, 1, 1, 1, 1, 1, 1]
+
+
 def test_a_million_videos_need_8_bytes_each():
     this = order(1_000_000)
     assert len({this.clip(p).row for p in range(0, 1_000_000, 999)}) == 1002

@@ -12,7 +12,7 @@ from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.loading.clip_order import Sampling, TrainOrder, UniformOrder
-from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
+from lgd.pipeline.loading.loader import Batch, LoaderOptions, clips_per_batch, train_loader, uniform_loader
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame
 from lgd.pipeline.loading.transform import Transform, crop_window
 
@@ -77,6 +77,13 @@ def test_uniform_clips_are_full_frames_in_order(dataset: Dataset, stream: str):
         for video, position in zip(batch.video, batch.position, strict=True):
             reference = expected(index, order, position, None)
             assert np.abs(video.numpy() - reference).mean() * 60 < 1
+
+
+def test_batches_of_long_and_thin_full_frames_have_fewer_clips():
+    widths = np.array([120, 213, 360, 720, 120, 32_400, 1, 65_000])
+    heights = np.array([120, 120, 120, 120, 720, 120, 2, 1])
+    assert clips_per_batch(widths, heights, 16).tolist() == [16, 16, 16, 8, 8, 1, 16, 1]
+    assert clips_per_batch(widths, heights, 1).tolist() == [1] * 8
 
 
 def test_mirrored_flow_negates_x_exactly(dataset: Dataset):
