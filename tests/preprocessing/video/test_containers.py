@@ -125,11 +125,14 @@ def test_the_declared_duration_is_that_of_the_stream(make: Make) -> None:
         assert read_container(video).ends_s == pytest.approx({0: 2.0}, abs=0.05)
 
 
-def track(number: int, *, scale: int, units: int, samples: tuple[tuple[int, int], ...], shown: int | None) -> bytes:
-    """Return a track of an MP4 file. samples: (count, time units); shown: time units of its edit list."""
+def track(
+    number: int, *, shown: int | None, units: int = 200, samples: tuple[tuple[int, int], ...] = ((50, 4),)
+) -> bytes:
+    """Return a track of an MP4 file, by default of 2 s. units, samples: in 1/100 s, samples as (count, units); shown:
+    ms of its edit list."""
     words = b"".join(word.to_bytes(4, "big") for pair in samples for word in pair)
     times = box(b"stts", bytes(4) + len(samples).to_bytes(4, "big") + words)
-    header = box(b"mdhd", bytes(12) + scale.to_bytes(4, "big") + units.to_bytes(4, "big") + bytes(4))
+    header = box(b"mdhd", bytes(12) + (100).to_bytes(4, "big") + units.to_bytes(4, "big") + bytes(4))
     edits = (
         b""
         if shown is None
@@ -141,14 +144,13 @@ def track(number: int, *, scale: int, units: int, samples: tuple[tuple[int, int]
 
 def test_the_tracks_of_an_mp4_are_known_by_their_ids_and_last_no_longer_than_their_samples(tmp_path: Path) -> None:
     header = box(b"mvhd", bytes(12) + (1000).to_bytes(4, "big") + bytes(84))
-    seconds_2 = {"scale": 100, "units": 200, "samples": ((50, 4),)}
     tracks = (
-        track(7, **seconds_2, shown=None)
-        + track(3, **seconds_2, shown=1500)  # its edit list shows a part
-        + track(5, **seconds_2, shown=9000)  # an edit list, and a header, of more than there is
-        + track(4, scale=100, units=900, samples=((10, 4), (1, 60)), shown=0)
-        + track(8, **seconds_2, shown=None)
-        + track(8, **seconds_2, shown=None)  # not unique
+        track(7, shown=None)
+        + track(3, shown=1500)  # its edit list shows a part
+        + track(5, shown=9000)  # an edit list, and a header, of more than there is
+        + track(4, units=900, samples=((10, 4), (1, 60)), shown=0)
+        + track(8, shown=None)
+        + track(8, shown=None)  # not unique
     )
     path = tmp_path / "v.mp4"
     for fragments, expected in ((b"", {7: 2.0, 3: 1.5, 5: 2.0, 4: 1.0}), (box(b"mvex", b""), {})):
