@@ -71,7 +71,8 @@ def test_untagged_video_has_the_colors_of_the_spec_of_each_run(tmp_path: Path, d
 def mean_color(dataset: Dataset) -> np.ndarray:
     """Return the mean RGB of the first frame of a dataset of one video."""
     (video,) = read_shard(dataset.storage, "rgb", "given-000000")
-    return cv2.imdecode(np.frombuffer(video.frames[0], np.uint8), cv2.IMREAD_COLOR).mean((0, 1))[::-1]
+    picture = np.asarray(cv2.imdecode(np.frombuffer(video.frames[0], np.uint8), cv2.IMREAD_COLOR))
+    return picture.mean((0, 1))[::-1]
 
 
 def test_a_folder_is_rejected_and_the_other_files_are_not(videos: Path, dataset: Dataset):

@@ -220,7 +220,7 @@ def test_a_dataset_from_before_the_choice_of_the_matrix_is_completed_with_the_ma
         untagged = "testsrc2=s=1280x720:d=0.12,format=yuv420p,setparams=colorspace=unknown"
         ffmpeg("-f", "lavfi", "-i", untagged, *X264, videos / name)
     broken.write_bytes(b"text, not video" * 50)
-    options = {"short_side": 32, "val_fraction": 0.5}
+    options: dict[str, Any] = {"short_side": 32, "val_fraction": 0.5}
     preprocess_in_process(videos, tmp_path / "old", untagged_matrix="bt601", streams=("rgb",), **options)
     assert "untagged_matrix" not in (tmp_path / "old" / "dataset.json").read_text()
     begun = files(tmp_path / "old")
