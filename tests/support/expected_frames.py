@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -13,6 +14,9 @@ from tests.support.numbered_videos import read_numbers
 # Times this close to half-way between two output frames may be rounded either way: they are not exact in binary, and
 # where they are counted from frame to frame, the file may have rounded them to milliseconds.
 TIE_S, COUNTED_TIE_S = 1e-5, 2e-3
+# Where a frame has no time, or its time goes back a little, libraries guess different times: so many frames before and
+# after it may be shown instead. All others have to be exact.
+UNCLEAR_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,13 @@ def expected_frames(frames: list[SourceFrame], fps: float, *, step_s: float | No
 
 
 def _numbers_at(frames: list[SourceFrame], index: int) -> set[int]:
-    """Return the number of a frame, and those beside it where one has no time: libraries guess different times."""
-    near = frames[max(0, index - 1) : index + 2]
-    return {frames[index].number} if all(frame.time_s is not None for frame in near) else {f.number for f in near}
+    """Return the number of a frame, and those near it where the file leaves the times open: see UNCLEAR_FRAMES."""
+    first, end = max(0, index - UNCLEAR_FRAMES), index + UNCLEAR_FRAMES + 1
+    times = [frame.time_s for frame in frames[max(0, first - 1) : end]]
+    unclear = None in times or any(
+        a is not None and b is not None and -MAX_BACK_S <= b - a <= 0 for a, b in pairwise(times)
+    )
+    return {frame.number for frame in frames[first:end]} if unclear else {frames[index].number}
 
 
 def _continuous(frames: list[SourceFrame]) -> list[float]:
