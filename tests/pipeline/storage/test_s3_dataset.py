@@ -10,6 +10,7 @@ from lgd import cli
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.dataset.dataset import open_dataset
+from lgd.pipeline.inspection.options import InspectOptions
 from lgd.pipeline.loading.loader import train_loader
 from lgd.pipeline.loading.transform import Transform
 from lgd.pipeline.storage.storage import BLOCK_BYTES, Storage
@@ -135,7 +136,7 @@ def test_a_killed_and_resumed_job_between_stores_creates_the_bytes_of_a_local_jo
     keys = open_dataset(dataset_folder).videos(["key", "frames", "rgb_bytes"])
     assert open_dataset(remote).videos(["key", "frames", "rgb_bytes"]) == keys
 
-    assert cli.inspect(f"{s3}/data", verify=True).document()["problems"] == []
+    assert cli.inspect(f"{s3}/data", InspectOptions(verify=True)).document()["problems"] == []
     (remote_batch,), (local_batch,) = (
         train_loader(open_dataset(place), "rgb", batch_size=4, steps=range(1), transform=Transform(crop=48))
         for place in (remote, dataset_folder)
