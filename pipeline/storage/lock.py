@@ -81,7 +81,8 @@ class LockedStorage(Storage):
         commands that hold the lock together with this one."""
         others = tuple(f"{TEMPORARY}{token}-" for token in lock_tokens(self) - {self.token})
         for name in self.names(folder):
-            if name.startswith(TEMPORARY) and not name.startswith(others):
+            # A lock that is being written is of a command that is not among the others yet.
+            if name.startswith(TEMPORARY) and not name.startswith(others) and f"-{LOCK}" not in name:
                 with contextlib.suppress(FileNotFoundError):  # removed by one of them
                     self.delete(f"{folder}/{name}" if folder else name)
 

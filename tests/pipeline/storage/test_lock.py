@@ -146,9 +146,7 @@ def test_a_lock_of_another_machine_that_is_renewed_is_kept(
     with on_machine("elsewhere", monkeypatch):
         first = locked(Storage(folder), "lgd train")
         storage = first.__enter__()
-    with pytest.raises(
-        UserError, match=IN_USE + r"wait .* its lock is taken over 60 s after its last renewal"
-    ):
+    with pytest.raises(UserError, match=IN_USE + r"wait .* its lock is taken over 60 s after its last renewal"):
         locked(Storage(folder), "lgd train").__enter__()
     assert "on a machine that cannot be asked: taking over in " in capsys.readouterr().err
     storage.write("a", b"")
@@ -214,6 +212,9 @@ def test_commands_with_the_same_work_share_the_lock_and_keep_each_others_tempora
         with first.writer("a") as file:
             second.clean()
             file.write(b"1")
+        with Storage(folder).writer(f"{LOCK}third"):  # a command that is just about to ask for the lock
+            second.clean()
+        Storage(folder).delete(f"{LOCK}third")
         second.write("b", b"2")
     assert storage.names() == ["a", "b"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.storage.storage import TEMPORARY, Storage, folder_and_name, folder_beside
+from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path):
@@ -31,14 +31,6 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path):
         write_half()
     assert storage.read("a.bin") == b"old"
     assert storage.names() == ["a.bin"]
-
-
-def test_only_temporary_files_of_killed_processes_are_removed(tmp_path: Path):
-    storage = Storage(tmp_path)
-    storage.write("keep.tar", b"")
-    (tmp_path / f"{TEMPORARY}x-keep.tar").write_bytes(b"half")
-    storage.clean()
-    assert storage.names() == ["keep.tar"]
 
 
 def test_paths_are_relative_to_the_root_in_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
