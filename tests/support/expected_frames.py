@@ -79,12 +79,13 @@ def expected_frames(frames: list[SourceFrame], fps: float, *, step_s: float | No
         frames = [replace(frame, time_s=step_s * index, duration_s=step_s) for index, frame in enumerate(frames)]
     starts = _continuous(frames)
     tie_s = TIE_S if step_s is None else COUNTED_TIE_S
-    last_s = frames[-1].duration_s or (starts[-1] - starts[-2] if len(starts) > 1 else 1 / fps)
+    step = starts[-1] - starts[-2] if len(starts) > 1 else 1 / fps
+    last_s = frames[-1].duration_s or step
+    last_s = last_s if last_s <= MAX_GAP_S else step
     early, late = (_shown([start + tie for start in starts], starts[-1] + last_s + tie, fps) for tie in (tie_s, -tie_s))
     late += early[len(late) :]
     numbers = [_numbers_at(frames, a) | _numbers_at(frames, b) for a, b in zip(early, late, strict=True)]
-    step_s = starts[-1] - starts[-2] if len(starts) > 1 else 0.0
-    return Expected(numbers, slack=max(1, min(round(max(last_s, step_s) * fps), 5)))
+    return Expected(numbers, slack=max(1, min(round(max(last_s, step) * fps), 5)))
 
 
 def _numbers_at(frames: list[SourceFrame], index: int) -> set[int]:

@@ -192,6 +192,7 @@ def is_possible(plan: VideoPlan) -> bool:
             container.shifts or offset in (None, "cut"),
             offset != "cut" or (plan.container != "rm" and plan.offset and one_file_s > plan.offset[1] + 0.8),
             offset != "cut" or not plan.change or plan.container not in ("mpg", "vob"),
+            offset != "cut" or not plan.joined or plan.codec not in MPEG,  # the first pictures lack a reference
             varies or not irregular,
             plan.offset != WRAPS or plan.container in ("ts", "m2ts", "mpg", "vob"),
             offset != "tuned" or container.suffix in PACKET_BYTES,
