@@ -195,7 +195,8 @@ def is_possible(plan: VideoPlan) -> bool:
             offset != "cut" or not plan.joined or plan.codec not in MPEG,  # the first pictures lack a reference
             varies or not irregular,
             plan.offset != WRAPS or plan.container in ("ts", "m2ts", "mpg", "vob"),
-            offset != "tuned" or container.suffix in PACKET_BYTES,
+            # Its decoder returns unreadable pictures before the first keyframe if the codec is MPEG-4 Part 2.
+            offset != "tuned" or (container.suffix in PACKET_BYTES and plan.codec != "mpeg4"),
             plan.variable != "jitter" or plan.container != "ivf",
             not plan.streamed or (container.streams and plan.codec != "av1"),
             not plan.joined or container.joins,
