@@ -24,6 +24,9 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nothing announces that this machine will be preempted
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task that requests no GPU can still see the GPUs
+    # The process groups of the workers. NCCL would listen on every interface except loopback.
+    "NCCL_SOCKET_IFNAME": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",
 }
 
 JOIN_ATTEMPTS = "2"  # of up to 40 s each; Ray makes 20 before it reports that there is no cluster

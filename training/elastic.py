@@ -13,6 +13,7 @@ from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.placement import ShortageWatch, cluster_nodes, count_fitting, count_gpus, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import locked
 from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run
@@ -27,6 +28,7 @@ RESIZE_EVERY_S = 30.0  # between two checks for resources for more workers
 POLL_S = 0.5  # of the metrics of a local run
 REMOTE_POLL_S = 10.0  # of the metrics of a run in an object store, which are uploaded from time to time
 NODES_EVERY_S = 1.0
+MAX_CPUS = 9  # per worker with a GPU: 8 threads that decode, and the training itself
 
 
 @dataclass(frozen=True)
@@ -122,15 +124,14 @@ def _train(
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(STATUS_EVERY_S))
     start_cluster()
-    import ray
     import ray.train
     from ray.train import TrainingFailedError
 
     from lgd.training.trainer import create_trainer
 
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
-    min_workers, max_workers = workers or (1, max(gpus or cpus, 1))
+    nodes = cluster_nodes()
+    needs = gpu_share(nodes, MAX_CPUS) or {"CPU": 1.0}
+    min_workers, max_workers = workers or (1, max(count_gpus(nodes) or count_fitting(needs, nodes), 1))
     max_workers = min(max_workers, run.config.batch_size)
     total = run.config.steps(dataset.labeled("train"))
     say(
@@ -146,8 +147,8 @@ def _train(
             scaling_config=ray.train.ScalingConfig(  # type: ignore[call-arg]  # mypy sees the one of Ray Train v1
                 num_workers=max_workers if min_workers == max_workers else (min_workers, max_workers),  # type: ignore[arg-type]  # v1
                 elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
-                use_gpu=gpus > 0,
-                resources_per_worker={"GPU": 1, "CPU": max(cpus // max(gpus, 1) // 2, 1)} if gpus else {"CPU": 1},
+                use_gpu="GPU" in needs,
+                resources_per_worker=needs,
             ),
             # Ray Train's own record of the run, which is not used: checkpoints and metrics are in the run folder.
             run_config=ray.train.RunConfig(
@@ -156,12 +157,15 @@ def _train(
                 failure_config=ray.train.FailureConfig(max_failures=-1),  # `check_progress` limits the restarts
             ),
         )
-        with MetricsWatcher(run, total), NodeWatcher():
+        watch = ShortageWatch("worker", needs, minimum=min_workers, advice="add nodes, or change --num-workers")
+        with MetricsWatcher(run, total), NodeWatcher(watch):
             try:
                 trainer.fit()
             except TrainingFailedError as error:
                 run.storage.check_lock()
                 _raise_user_error(run, launch)
+                if (cause := _user_error(error)) is not None:
+                    raise cause from error
                 raise UserError(
                     f"training stopped ({_last_line(error)}): fix the cause, then rerun to resume from the last "
                     "checkpoint"
@@ -188,15 +192,23 @@ def _raise_user_error(run: Run, launch: str) -> None:
             raise UserError(error["message"])
 
 
+def _user_error(error: Any) -> UserError | None:
+    """Return the UserError that stopped Ray Train's controller, for example when a worker joined the others."""
+    cause = getattr(getattr(error, "controller_failure", None), "cause", None)  # of a RayTaskError
+    return UserError(str(cause)) if isinstance(cause, UserError) else None
+
+
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 class NodeWatcher:
-    """Prints when nodes join or leave the cluster, and lets Ray Train know at once: by itself it checks every 20 s."""
+    """Prints when nodes join or leave the cluster, and what is missing if too few workers fit; lets Ray Train know at
+    once: by itself it checks every 20 s."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: ShortageWatch) -> None:
+        self._shortage = watch
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -208,13 +220,13 @@ class NodeWatcher:
         self._thread.join()
 
     def _watch(self) -> None:
-        import ray
-
         from lgd.training.trainer import update_resources
 
         known = None
         while not self._stop.wait(NODES_EVERY_S):
-            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+            nodes = cluster_nodes()
+            self._shortage.count(nodes)
+            alive = {node.id for node in nodes}
             if known is not None and alive != known:
                 say(f"nodes of the cluster: {len(alive)} ({len(alive - known)} joined, {len(known - alive)} left)")
                 update_resources()

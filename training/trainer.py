@@ -14,13 +14,14 @@ import ray
 from ray.train.backend import Backend, BackendConfig
 
 from lgd.pipeline.console.progress import say
+from lgd.training.gpu import check_gpu
 from lgd.training.private_parts import missing_private_parts
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch has no __all__ there
 
 COLLECTIVE_TIMEOUT_S = 1800  # for joining the process group, and for each of its collectives
-LEAVE_TIMEOUT_S = 30
+LEAVE_TIMEOUT_S = 5  # after a lost node, others may wait for it in NCCL; Ray ends their processes anyway
 
 _store: "TCPStore | None" = None  # in the worker that serves it, until that worker ends
 
@@ -112,6 +113,8 @@ def _join(backend: str, host: str, port: int, *, number: int, workers: int) -> N
     """Join worker `number` to the process group. (`rank` is a parameter of Ray's execute_single_async.)"""
     import torch.distributed as dist
 
+    if backend == "nccl":
+        check_gpu()
     store = _store or _tcp_store(host, port, is_master=False)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)
     dist.init_process_group(backend, store=store, rank=number, world_size=workers, timeout=timeout)

@@ -45,9 +45,9 @@ class RayNodes:
         self.head = self._start("--head", f"--port={self._port}", f"--num-cpus={cpus}", "--include-dashboard=false")
         self.nodes: list[ProcessTree] = []
 
-    def add(self, cpus: int = 1) -> ProcessTree:
-        """Start one more node."""
-        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}")
+    def add(self, cpus: int = 1, gpus: int = 0) -> ProcessTree:
+        """Start one more node. gpus: that it pretends to have."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
         self.nodes.append(node)
         return node
 

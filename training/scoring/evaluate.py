@@ -28,6 +28,7 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.loading.clip_order import rank_slice
+from lgd.pipeline.placement import cluster_nodes, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import LockedStorage, locked
 from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
@@ -159,7 +160,7 @@ def evaluate(
                         identity,
                         chunks,
                         resources.batch_size,
-                        threads=max(int(needs["CPU"]), 1),
+                        threads=max(int(needs.get("CPU", 1)), 1),
                         device="cuda" if "GPU" in needs else "cpu",
                         cache_config=cache_config,
                     )
@@ -187,13 +188,8 @@ def evaluate(
 
 def task_needs(resources: ScoringResources) -> dict[str, float]:
     """Return the resources of one task by Ray's names: with a GPU, if a node of this process's cluster has one."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray
-    cpus_per_gpu = [node.get("CPU", 1) // node["GPU"] for node in nodes if node.get("GPU", 0) >= 1]
-    if not cpus_per_gpu:
-        return {"CPU": resources.cpus_per_task or 1}
-    return {"CPU": resources.cpus_per_task or min(max(min(cpus_per_gpu), 1), MAX_CPUS), "GPU": 1}
+    needs = gpu_share(cluster_nodes(), MAX_CPUS) or {"CPU": 1.0}
+    return needs if resources.cpus_per_task is None else needs | {"CPU": resources.cpus_per_task}
 
 
 def count_chunks(videos: int) -> int:

@@ -15,6 +15,7 @@ from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.pipeline.storage.cache import CacheConfig, ShardCache
 from lgd.pipeline.storage.storage import Storage
+from lgd.training.gpu import check_gpu
 from lgd.training.models.lgd import Network
 from lgd.training.run import Run
 from lgd.training.scoring.inference import VideoScores, load_network, score_rows
@@ -117,11 +118,8 @@ def _loaded(job: ScoreJob) -> Loaded:
     if job.identity not in _LOADED:
         import ray
 
-        if job.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                f"this PyTorch cannot use the GPU of {platform.node()}: install a PyTorch with CUDA, or hide the GPU "
-                "(CUDA_VISIBLE_DEVICES=) to score on CPUs"
-            )
+        if job.device == "cuda":
+            check_gpu()
         _LOADED.clear()
         torch.set_num_threads(job.threads)
         weights = {key: torch.from_numpy(value.copy()) for key, value in ray.get(job.weights).items()}
