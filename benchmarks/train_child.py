@@ -18,6 +18,7 @@ from lgd.training.compile import compile_network
 from lgd.training.config_file import from_flat_dict, to_flat_dict
 from lgd.training.loop import create_network, train_step
 from lgd.training.recipes import TrainConfig
+from lgd.training.step_groups import StepGroups
 
 WARM_UP_STEPS = 2
 # Batches that are ready before the first step, so that the first steps do not wait for data.
@@ -47,7 +48,9 @@ def measure(job: StepJob) -> dict[str, Any]:
     data), memory_mb (peak of the GPU's memory, or of the process's on a CPU) and device (its name)."""
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    config = replace(job.config, precision="float32", micro_batch_size=None, compile=False) if job.plain else job.config
+    config = job.config
+    if job.plain:
+        config = replace(config, precision="float32", micro_batch_size=None, normalization_group=0, compile=False)
     torch.manual_seed(config.seed)
     network, optimizer = create_network(config, job.classes, device)
     if job.plain:
@@ -55,6 +58,7 @@ def measure(job: StepJob) -> dict[str, Any]:
         # The network converts its input to channels-last.
         network.stem.register_forward_pre_hook(lambda _, inputs: tuple(clip.contiguous() for clip in inputs))
     model: Any = compile_network(network, device) if config.compile else network
+    groups = StepGroups(config, 0, 1, device=device)
     warm_up = WARM_UP_STEPS + (QUEUED_BATCHES if job.data else 0)
     batches = _dataset_batches(job, device, warm_up) if job.data else _random_batches(job, device)
     step_s, waits = [], []
@@ -62,7 +66,9 @@ def measure(job: StepJob) -> dict[str, Any]:
         start = time.perf_counter()
         batch = next(batches)
         waits.append(time.perf_counter() - start)
-        train_step(model, network, optimizer, batch=batch, config=config, lr=config.optimizer.lr, workers=1)
+        train_step(
+            model, network, optimizer, batch=batch, config=config, groups=groups, lr=config.optimizer.lr, workers=1
+        )
         if device.type == "cuda":
             torch.cuda.synchronize()
         step_s.append(time.perf_counter() - start)

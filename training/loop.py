@@ -6,6 +6,7 @@ the workers' shares of it have different sizes.
 """
 
 import contextlib
+import inspect
 import json
 import resource
 import time
@@ -23,12 +24,19 @@ from lgd.training import checkpoint
 from lgd.training.compile import compile_network
 from lgd.training.metrics_log import LogWindow, MetricsLog
 from lgd.training.models.lgd import Network
+from lgd.training.models.normalization import set_groups, update_running_statistics
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import RESULT, Run
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.start import start_weights
+from lgd.training.step_groups import StepGroups
 
+# Option of DistributedDataParallel, by the version of PyTorch: do not copy rank 0's buffers before each forward pass.
+_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
+UNSYNCED_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
+}
 MIN_BETWEEN_EPOCHS_S = 10.0  # seconds between a checkpoint and the checkpoint at the end of an epoch
 
 
@@ -46,8 +54,10 @@ def train(run: Run, dataset: Dataset) -> None:
     network, optimizer = create_network(config, len(dataset.classes), device)
     first_step, weights_source = _resume(run, network, optimizer, rank=rank, workers=workers)
     model = compile_network(network, device) if config.compile else network
+    groups = StepGroups(config, rank, workers, device=device)
     if workers > 1:
-        model = DistributedDataParallel(model)
+        # With normalization groups all workers have the same running statistics. Without, they get those of rank 0.
+        model = DistributedDataParallel(model, **(UNSYNCED_BUFFERS if config.statistics_group else {}))
 
     videos = dataset.labeled("train")
     last_step = config.steps(videos)
@@ -61,6 +71,7 @@ def train(run: Run, dataset: Dataset) -> None:
         seed=config.seed,
         rank=rank,
         workers=workers,
+        group=config.statistics_group,
         options=LoaderOptions(device, skip_damaged=config.skip_damaged),
     )
     log = MetricsLog(run, first_step) if rank == 0 else None
@@ -85,7 +96,9 @@ def train(run: Run, dataset: Dataset) -> None:
 
     for step, batch in enumerate(loader, first_step):
         lr = config.learning_rate(step, videos)
-        losses, correct = train_step(model, network, optimizer, batch=batch, config=config, lr=lr, workers=workers)
+        losses, correct = train_step(
+            model, network, optimizer, batch=batch, config=config, groups=groups, lr=lr, workers=workers
+        )
         window.add(losses, correct, batch.key, positions=batch.position)
 
         done = step + 1
@@ -154,12 +167,14 @@ def train_step(
     *,
     batch: Batch,
     config: TrainConfig,
+    groups: StepGroups,
     lr: float,
     workers: int,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Train one step on this worker's share of a global batch.
 
-    model: what is called: the network, its compiled form or its DistributedDataParallel. lr: learning rate.
+    model: what is called: the network, its compiled form or its DistributedDataParallel. groups: parts of the share
+    and their normalization groups. lr: learning rate.
     Returns the losses by path, and the fraction of correct clips: this worker's part of the mean over the global batch.
     """
     network.train()
@@ -168,7 +183,9 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    losses, correct = _backward(model, network, batch, config=config, workers=workers)
+    losses, correct = _backward(model, network, batch, config=config, groups=groups, workers=workers)
+    if config.statistics_group:
+        update_running_statistics(network)
     if config.optimizer.max_grad_norm is not None:
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
     optimizer.step()
@@ -176,19 +193,18 @@ def train_step(
 
 
 def _backward(
-    model: Any, network: Network, batch: Batch, *, config: TrainConfig, workers: int
+    model: Any, network: Network, batch: Batch, *, config: TrainConfig, groups: StepGroups, workers: int
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Compute the gradients of this worker's share, one micro-batch at a time, summed over the workers.
 
     Returns the same as `train_step`."""
     weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
-    size = config.micro_batch_size or len(batch.key)
+    parts = list(groups.parts(batch.position))
     losses: dict[str, torch.Tensor] = {}
     correct = weight.new_zeros(())
-    for first in range(0, len(batch.key), size):
-        part = slice(first, first + size)
-        last = first + size >= len(batch.key)
-        with contextlib.nullcontext() if last or workers == 1 else model.no_sync():
+    for number, (part, clip_groups) in enumerate(parts, 1):
+        set_groups(network, clip_groups)
+        with contextlib.nullcontext() if number == len(parts) or workers == 1 else model.no_sync():
             with autocast(config.precision, batch.video.device):
                 output = model(batch.video[part])
             part_losses = network.loss(output, batch.label[part], weight[part])

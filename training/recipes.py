@@ -83,10 +83,13 @@ class TrainConfig:
     """Clips per step over all workers (global batch)."""
     micro_batch_size: int | None = None
     """Maximum clips that a worker computes at the same time. A larger share of the batch is computed in several parts
-    whose gradients are summed; batch normalization sees one part at a time. Default: no maximum."""
+    whose gradients are summed. Each part holds complete normalization groups. Default: no maximum."""
     freeze_normalization: bool = False
     """Use the running statistics of the initial weights for batch normalization and do not update them. The result for
     a clip then does not depend on the other clips of its batch."""
+    normalization_group: int = 0
+    """Clips whose statistics batch normalization uses together: consecutive clips of the global batch, on any number of
+    workers. 0: all clips that a worker computes at the same time, so the result depends on the number of workers."""
     compile: bool = False
     """Compile the network with torch.compile. Each worker needs minutes to start; its steps are faster."""
     epochs: float = 50.0
@@ -105,6 +108,8 @@ class TrainConfig:
     """Seed of the initial weights and of the clip order."""
 
     def __post_init__(self) -> None:
+        if self.normalization_group < 0:
+            raise UsageError(f"{option_name('normalization_group')} must be 0 or more, not {self.normalization_group}")
         for name in ("batch_size", "epochs", "test_clips", "micro_batch_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -114,6 +119,22 @@ class TrainConfig:
     def sampling(self) -> Sampling:
         """Frames of a clip: consecutive frames for 3D networks, one frame of each segment for 2D networks."""
         return Sampling(self.model.clip_frames, self.stride, segments=not self.model.family.temporal)
+
+    @property
+    def statistics_group(self) -> int:
+        """Clips whose statistics are used together. 0: no groups, also if batch normalization uses no statistics."""
+        return 0 if self.freeze_normalization else self.normalization_group
+
+    def check_micro_batches(self) -> None:
+        """Raise UsageError for micro-batches that cannot hold complete normalization groups."""
+        group, size = self.statistics_group, self.micro_batch_size
+        if group and size and size < self.batch_size and size % group:
+            fitting = range(group, self.batch_size, group)
+            sizes = ", ".join([*map(str, fitting[:3]), *(["..."] if len(fitting) > 3 else [])]) or "none fits"
+            raise UsageError(
+                f"{option_name('micro_batch_size')} {size} does not hold complete groups of "
+                f"{option_name('normalization_group')} {group}: use a multiple of {group} ({sizes}) or a smaller group"
+            )
 
     def steps(self, videos: int) -> int:
         """Return the number of training steps on a split with this number of videos."""
@@ -129,7 +150,7 @@ class TrainConfig:
 
 def _paper(stream: StreamName, model: str) -> TrainConfig:
     """Stage 1 of the paper: 16 frames, from scratch."""
-    return TrainConfig(stream=stream, model=ModelConfig(name=model), precision="bfloat16")
+    return TrainConfig(stream=stream, model=ModelConfig(name=model), normalization_group=16, precision="bfloat16")
 
 
 def _com(stage1: TrainConfig) -> TrainConfig:
@@ -192,6 +213,7 @@ def _nano(stream: StreamName) -> TrainConfig:
         transform=Transform(crop=64, color_jitter=0.4 if stream == "rgb" else 0.0),
         optimizer=OptimizerConfig(lr=0.02, warmup=4.0, drop_every=30.0),
         batch_size=8,  # small, so that an epoch of few videos has several steps
+        normalization_group=8,
         epochs=40.0,
         validation=ValidationConfig(every=10.0),
         checkpoint=CheckpointConfig(every_s=20.0),

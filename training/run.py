@@ -17,15 +17,16 @@ version 2, which lgd 0.1 and later write. The fields of the configuration have t
 with the version that can read it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lgd import __version__
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec
 from lgd.pipeline.storage.lock import LOCK, locked
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
-from lgd.training.config_file import from_flat_dict, from_json, option_name, to_flat_dict
+from lgd.training.config_file import RENAMED_FIELDS, from_flat_dict, from_json, option_name, to_flat_dict
 from lgd.training.models.config import MODELS
 from lgd.training.recipes import TrainConfig
 
@@ -67,7 +68,8 @@ class RunDescription:
 class Run:
     """An opened run folder.
 
-    recipe: name. stream_spec: of the stream that it is trained on. fingerprint: of the videos of the dataset."""
+    recipe: name. stream_spec: of the stream that it is trained on. fingerprint: of the videos of the dataset.
+    newer_fields: fields of the configuration that the version that started the run did not have."""
 
     storage: Storage
     recipe: str
@@ -75,6 +77,7 @@ class Run:
     classes: tuple[str, ...]
     stream_spec: StreamSpec
     fingerprint: str
+    newer_fields: frozenset[str] = frozenset()
 
     @property
     def spec_hash(self) -> str:
@@ -99,11 +102,12 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset
     """Create a run folder, or open an existing one to resume it.
 
     Raises UserError, with the differences, if an existing run has a different configuration or dataset, and if another
-    command is creating it."""
+    command is creating it; UsageError for a new run with micro-batches that do not fit."""
     storage = Storage(folder)
     spec = dataset.spec(config.stream)
     run = Run(storage, recipe, config, dataset.classes, spec, dataset.fingerprint)
     if not storage.exists(CONFIG):
+        config.check_micro_batches()
         # Other commands may be creating it, and killed ones may have left temporary files.
         if any(name != CONFIG and not name.startswith((LOCK, TEMPORARY)) for name in storage.names()):
             raise UserError(f"{folder} contains other files and is not a run: choose a different --run folder")
@@ -113,8 +117,22 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset
                 writer.write(CONFIG, json.dumps(run.description(), indent=2).encode() + b"\n")
                 return run
     existing = open_run(folder)
-    _check_same(existing, run)
+    _check_same(existing, replace(run, config=_without_newer_fields(config, existing)))
     return existing
+
+
+def _without_newer_fields(config: TrainConfig, existing: Run) -> TrainConfig:
+    """Return the configuration with the existing run's values of the fields that are newer than that run, so that the
+    command that started it resumes it. Prints a line for each of them that differs."""
+    old, new = to_flat_dict(existing.config), to_flat_dict(config)
+    for name in sorted(existing.newer_fields):
+        if old[name] != new[name]:
+            say(
+                f"{existing.storage.display()} was started by a version of lgd without {option_name(name)}: it stays "
+                f"at {old[name]}, which is what that version did"
+            )
+            new[name] = old[name]
+    return from_flat_dict(TrainConfig, new, existing.storage.display(CONFIG))
 
 
 def _check_same(existing: Run, run: Run) -> None:
@@ -154,7 +172,9 @@ def open_run(folder: str) -> Run:
     spec = StreamSpec(config.stream, dict(description.data.recipe))
     if spec.hash != description.data.hash:
         raise UserError(f"{shown} is damaged: its stream spec does not match its hash")
-    return Run(storage, description.recipe, config, description.data.classes, spec, description.data.fingerprint)
+    data = description.data
+    newer = to_flat_dict(config).keys() - {RENAMED_FIELDS.get(name, name) for name in description.config}
+    return Run(storage, description.recipe, config, data.classes, spec, data.fingerprint, frozenset(newer))
 
 
 def check_version(

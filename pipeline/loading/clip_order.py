@@ -151,12 +151,30 @@ class UniformOrder:
 Order = TrainOrder | UniformOrder
 
 
-def rank_slice(step: int, batch_size: int, rank: int, *, workers: int) -> range:
+def rank_slice(step: int, batch_size: int, rank: int, *, workers: int, group: int = 0) -> range:
     """Return the global positions that worker `rank` of `workers` loads at a step: its slice of the global batch.
 
-    The slices of all workers differ in size by at most one."""
-    first = step * batch_size
-    return range(first + batch_size * rank // workers, first + batch_size * (rank + 1) // workers)
+    The slices of all workers differ in size by at most one. group: clips of a normalization group; slices then start
+    where a group starts if the largest slice does not grow by that, and may differ in size by more."""
+    bounds = _slice_bounds(batch_size, workers, group)
+    return range(step * batch_size + bounds[rank], step * batch_size + bounds[rank + 1])
+
+
+@lru_cache(maxsize=16)
+def _slice_bounds(batch_size: int, workers: int, group: int) -> tuple[int, ...]:
+    """Return where the slices of the workers start in the global batch, and its end."""
+    even = [batch_size * rank // workers for rank in range(workers + 1)]
+    if not group or batch_size < workers:
+        return tuple(even)
+    largest = -(-batch_size // workers)
+    bounds = [0]
+    for rank in range(1, workers):
+        low = max(bounds[-1] + 1, batch_size - (workers - rank) * largest)
+        high = min(bounds[-1] + largest, batch_size - (workers - rank))
+        starts = range(-(-low // group) * group, high + 1, group)
+        nearest = min(starts, key=lambda start: abs(start - even[rank]), default=even[rank])
+        bounds.append(min(max(nearest, low), high))
+    return (*bounds, batch_size)
 
 
 def evenly_spaced(total: int, count: int) -> np.ndarray:

@@ -169,14 +169,15 @@ def train_loader(
     lengths: np.ndarray | None = None,
     rank: int = 0,
     workers: int = 1,
+    group: int = 0,
     options: LoaderOptions = LoaderOptions(),
 ) -> ClipLoader:
     """Load training clips: of the global batch of each step, the slice of worker `rank` of `workers`. Crops are random,
     and clips are mirrored at random. Videos without a label are left out.
 
     batch_size: clips in the global batch. clips: per video and epoch. lengths: usable frames of each labeled video of
-    the split (default: all). Raises UserError for a missing split and for one without labels, and UsageError if frames
-    are smaller than the crop."""
+    the split (default: all). group: see `rank_slice`. Raises UserError for a missing split and for one without labels,
+    and UsageError if frames are smaller than the crop."""
     index = Index(dataset, stream)
     rows = index.labeled_rows(split)
     planes = max(STREAMS[stream].planes, 1)
@@ -187,7 +188,7 @@ def train_loader(
             f"preprocess with --short-side {transform.crop} or more, or use a smaller --transform.crop"
         )
     order = TrainOrder(rows, index.lengths[rows] if lengths is None else lengths, sampling, seed=seed, clips=clips)
-    batches = (rank_slice(step, batch_size, rank, workers=workers) for step in steps)
+    batches = (rank_slice(step, batch_size, rank, workers=workers, group=group) for step in steps)
     return ClipLoader(
         index,
         order,

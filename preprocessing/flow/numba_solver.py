@@ -5,15 +5,12 @@ instructions, each frame is reduced and differentiated once for both pairs that 
 an iteration hardly changes the flow.
 """
 
-import hashlib
 import itertools
-import os
-from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
+from lgd.pipeline.machine_code import cache_machine_code
 from lgd.preprocessing.flow import numba_kernels, numba_median
 from lgd.preprocessing.flow.numba_kernels import (
     LANES,
@@ -144,36 +141,5 @@ def _solve_pair(scales: list[_Scale], first: int, params: TVL1Params) -> None:
         coarser = scale
 
 
-def _cache_machine_code() -> None:
-    """Cache the compiled functions on disk, safely for workers that start at the same time.
-
-    numba writes temporary files and renames them, but machines with different processors that share a folder could
-    overwrite each other's code, and numba does not detect changes of imported files. So the name of the folder is a
-    hash of the sources, the version of numba and the processor. Without a writable folder, every process compiles.
-    """
-    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    codegen = numba.core.registry.cpu_target.target_context.codegen().magic_tuple()
-    digest = hashlib.sha256(repr((numba.__version__, codegen)).encode())
-    for module in (__file__, numba_kernels.__file__, numba_median.__file__):
-        digest.update(Path(module).read_bytes())
-    folder = Path(base) / "lgd-tvl1" / digest.hexdigest()[:16]
-    if not folder.is_absolute():  # "~" of a user without a home folder
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return
-    if not os.access(folder, os.W_OK):
-        return
-    # numba has one cache folder per process: set ours only while these functions choose their cache files.
-    previous = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
-    try:
-        compiled: tuple[Any, ...] = (_solve_scale, resize, differentiate)  # numba's dispatchers, see `kernel`
-        for dispatcher in compiled:
-            dispatcher.enable_caching()
-    finally:
-        numba.config.CACHE_DIR = previous  # type: ignore[attr-defined]
-
-
-_cache_machine_code()
+compiled: tuple[Any, ...] = (_solve_scale, resize, differentiate)  # numba's dispatchers, see `kernel`
+cache_machine_code("lgd-tvl1", compiled, (__file__, numba_kernels.__file__, numba_median.__file__))

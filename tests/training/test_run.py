@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lgd
-from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.storage.lock import LOCK, locked
 from lgd.pipeline.storage.lock_owner import LockOwner
@@ -50,6 +50,27 @@ def test_a_run_is_read_back_with_every_field(tmp_path: Path, empty_dataset: Data
 def test_a_run_names_the_version_of_lgd_that_wrote_it(tmp_path: Path, empty_dataset: Dataset):
     description = json.loads(begin(tmp_path / "run", empty_dataset).read_text())
     assert (description["version"], description["lgd"]) == (VERSION, lgd.__version__)
+
+
+def test_a_run_of_a_version_without_a_field_keeps_what_that_version_did(
+    tmp_path: Path, empty_dataset: Dataset, capsys: pytest.CaptureFixture
+):
+    change_config(begin(tmp_path / "run", empty_dataset), normalization_group=...)
+    run = begin_run(str(tmp_path / "run"), "nano-rgb", NANO, dataset=empty_dataset)
+    assert (NANO.normalization_group, run.config.normalization_group) == (8, 0)
+    message = capsys.readouterr().err
+    assert "was started by a version of lgd without --normalization-group: it stays at 0" in message
+    assert message.count("\n") == 1
+    with pytest.raises(UserError, match=r"different configuration \(--batch-size: 8 -> 4\)"):
+        begin_run(str(tmp_path / "run"), "nano-rgb", replace(NANO, batch_size=4), dataset=empty_dataset)
+
+
+def test_a_new_run_with_micro_batches_that_do_not_fit_is_refused(tmp_path: Path, empty_dataset: Dataset):
+    with pytest.raises(UsageError, match="--micro-batch-size 4 does not hold complete groups"):
+        begin_run(
+            str(tmp_path / "run"), "nano-rgb", replace(NANO, batch_size=16, micro_batch_size=4), dataset=empty_dataset
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_different_configuration_is_refused_with_the_options_that_differ(tmp_path: Path, empty_dataset: Dataset):

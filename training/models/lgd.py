@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, cast
 
 import torch
@@ -12,6 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lgd.training.models.config import ModelConfig, Variant
+from lgd.training.models.normalization import frozen_statistics
 from lgd.training.models.resnet import EXPANSION, ResidualUnit, Stem
 from lgd.training.models.sketch import CombinationClassifier
 
@@ -184,19 +184,4 @@ def checkpointed(block: Block, x: Tensor, g: Tensor | None) -> tuple[Tensor, Ten
 
 
 def _contexts(block: Block) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _frozen_statistics(block)
-
-
-@contextmanager
-def _frozen_statistics(block: Block) -> Iterator[None]:
-    """Prevent the recomputation from adding the same batch to the running statistics a second time."""
-    saved = [
-        (norm, norm.momentum, norm.num_batches_tracked) for norm in block.modules() if isinstance(norm, nn.BatchNorm3d)
-    ]
-    for norm, _, _ in saved:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in saved:
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+    return nullcontext(), frozen_statistics(block)  # the recomputation must not count the batch again

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lgd.training.models.normalization import GroupedBatchNorm3d
+
 EXPANSION = 4
 """Output channels of a bottleneck / channels of its 3x3 convolution."""
 
@@ -23,7 +25,7 @@ class ConvBN(nn.Module):
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm3d(c_out)
+        self.bn = GroupedBatchNorm3d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         normalized: Tensor = self.bn(self.conv(x))

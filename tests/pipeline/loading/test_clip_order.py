@@ -42,6 +42,26 @@ def test_slices_of_workers_differ_in_size_by_at_most_one(batch: int, workers: in
     assert max(sizes) - min(sizes) <= 1
 
 
+@given(batch=st.integers(1, 200), workers=st.integers(1, 64), group=st.integers(1, 64))
+def test_slices_along_normalization_groups_are_complete_and_never_larger(batch: int, workers: int, group: int):
+    workers = min(workers, batch)
+    slices = [rank_slice(2, batch, rank, workers=workers, group=group) for rank in range(workers)]
+    assert [position for part in slices for position in part] == list(range(2 * batch, 3 * batch))
+    assert all(slices)
+    assert max(map(len, slices)) == -(-batch // workers)
+
+
+def test_slices_start_where_a_group_starts_if_that_costs_no_balance():
+    def starts(batch: int, workers: int, group: int) -> list[int]:
+        return [rank_slice(0, batch, rank, workers=workers, group=group).start for rank in range(workers)]
+
+    assert starts(64, 4, 16) == [0, 16, 32, 48]
+    assert starts(7, 3, 2) == [0, 2, 4]
+    assert starts(7, 2, 4) == [0, 4]
+    assert starts(16, 3, 8) == [0, 5, 10]  # one worker would have 8 clips, another none
+    assert starts(16, 3, 0) == [0, 5, 10]
+
+
 @settings(deadline=None)
 @given(videos=st.integers(1, 50), clips=st.integers(1, 3), epoch=st.integers(0, 5), seed=st.integers(-5, 5))
 def test_every_video_is_drawn_equally_often_in_an_epoch(videos: int, clips: int, epoch: int, seed: int):

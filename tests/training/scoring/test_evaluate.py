@@ -326,9 +326,7 @@ def test_the_document_has_the_metrics_beside_the_other_fields_and_the_lines_name
     assert list(table.columns[-1].cells) == ["3"]
 
 
-def test_an_output_that_another_evaluation_writes_is_refused_with_its_name(
-    run: Run, dataset: Dataset, tmp_path: Path
-):
+def test_an_output_that_another_evaluation_writes_is_refused_with_its_name(run: Run, dataset: Dataset, tmp_path: Path):
     out = tmp_path / "rgb.parquet"
     with locked(Storage(f"{out}.parts"), "lgd evaluate"):
         done = run_lgd(*command(run, dataset.storage.root, out))
