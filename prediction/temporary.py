@@ -14,15 +14,17 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from lgd.pipeline.console.errors import NodeError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
 from lgd.pipeline.storage.storage import Storage, disk_errors
 from lgd.prediction.long_videos import FramesOfClips, encode_for_clips
 from lgd.preprocessing.annotations.manifest import Manifest, Video
 from lgd.preprocessing.finalize import finalize_dataset
+from lgd.preprocessing.isolation import Encode
 from lgd.preprocessing.plan import ShardPlan, plan_shards
 from lgd.preprocessing.settings import Settings, settings_from_specs
-from lgd.preprocessing.shard import Encode, make_shard
+from lgd.preprocessing.shard import make_shard
 from lgd.preprocessing.video.rejections import Rejected
 
 SPLIT = "given"  # of all files
@@ -170,9 +172,12 @@ def _make_shard(
     specs: Mapping[str, StreamSpec],
     encode: Encode,
 ) -> None:
-    """Make a shard. Raises Rejected for a file whose file system fails: the other files may still be readable."""
+    """Make a shard. Raises Rejected for a file whose file system fails, or that needs too much memory: the other files
+    may still be readable."""
     try:
         for _ in make_shard(storage, videos, plan, settings=settings, specs=specs, encode=encode):
             pass
+    except NodeError as error:
+        raise Rejected("unreadable", str(error)) from error
     except OSError as error:
         raise Rejected("unreadable", error.strerror or str(error)) from error

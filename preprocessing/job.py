@@ -92,6 +92,12 @@ class PreprocessResult(CommandResult):
         if self.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
             lines.append(f"rejected videos by reason: {reasons}; each video is listed in {self.rejected_file}")
+        if self._internal_errors:
+            videos = "1 video" if self._internal_errors == 1 else f"{self._internal_errors} videos"
+            lines.append(
+                f"{videos} rejected because of an internal error, a mistake in lgd or in a library: please report the "
+                "detail in the issues of the repository; --retry-rejected retries, for instance after an update"
+            )
         if self.tried_again:
             lines.append(f"rejected videos retried: {self.tried_again}; now in the dataset: {self.recovered}")
         if self.made:
@@ -101,6 +107,20 @@ class PreprocessResult(CommandResult):
                 f"{self.flow_pairs / self.work_s:.0f} flow pairs/s); worker time in seconds: {stages}"
             )
         return lines
+
+    @property
+    def _internal_errors(self) -> int:
+        return self.reasons.get("internal-error", 0)
+
+    @property
+    def failed(self) -> str:
+        """Name the internal errors if they rejected more than half of the videos: the dataset is hardly the one that
+        the user wants."""
+        if 2 * self._internal_errors <= self.manifest:
+            return ""
+        return (
+            f"{self._internal_errors} of {self.manifest} videos failed with an internal error: see {self.rejected_file}"
+        )
 
 
 def preprocess(

@@ -1,7 +1,7 @@
 """One Ray task: the videos of one shard -> one tar and one index part per stream, with a record of rejected videos."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
@@ -13,12 +13,11 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.encode import encode_video, prepare_encoders, source_frames
+from lgd.preprocessing.isolation import Encode, encode_isolated
 from lgd.preprocessing.plan import ShardPlan, rejected_keys
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.shard_tar import EncodedVideo, ShardTar, read_shard
 from lgd.preprocessing.video.rejections import Rejected
-
-Encode = Callable[..., dict[str, EncodedVideo]]
 
 REPORTS = 16  # progress reports per task: a number, not a time, so that a repeated task makes the same ones
 
@@ -39,8 +38,9 @@ def make_shard(
     existing: a stream that already has this shard; the new streams must get the same videos and frames.
     resources: with the limits on a video. encode: called as `encode_video`.
     Yields counters after every few videos and when the shard is complete. A video that cannot be decoded is recorded
-    as rejected. Raises UserError if the disk is full, if the versions on this node differ from the specs', and if a
-    video is not as it is in the `existing` stream."""
+    as rejected, also for an error that nobody foresaw; what is not caused by a video is raised, see `encode_isolated`.
+    Raises UserError if the disk is full, if the versions on this node differ from the specs', and if a video is not as
+    it is in the `existing` stream."""
     _check_versions(settings, specs)
     frame_counts = None if existing is None else _frame_counts(storage, existing, plan)
     counters, rejected = ShardCounters(), []
@@ -52,13 +52,12 @@ def make_shard(
             try:
                 if frame_counts is not None and video.key not in frame_counts:
                     raise _recorded_rejection(storage, str(existing), plan, video=video)
-                encoded = encode(videos, video, settings, streams=specs, counters=counters, limits=limits)
+                encoded = encode_isolated(
+                    encode, videos, video, settings=settings, streams=specs, counters=counters, limits=limits
+                )
             except Rejected as rejection:
                 if frame_counts is not None and video.key in frame_counts:
-                    raise UserError(
-                        f"{video.key} is in the {existing} stream but cannot be decoded now ({rejection.detail}): "
-                        "check the file, then rerun"
-                    ) from rejection
+                    raise _not_as_before(video, str(existing), rejection) from rejection
                 rejected.append(_rejection_row(video, rejection))
                 counters.rejected += 1
             else:
@@ -107,7 +106,9 @@ def retry_shard(
         for video in plan.videos:
             if video.key in retried:
                 try:
-                    encoded = encode_video(videos, video, settings, streams=specs, counters=counters, limits=limits)
+                    encoded = encode_isolated(
+                        encode_video, videos, video, settings=settings, streams=specs, counters=counters, limits=limits
+                    )
                 except Rejected as rejection:
                     rejected.append(_rejection_row(video, rejection))
                     counters.rejected += 1
@@ -180,6 +181,19 @@ def _recorded_rejection(storage: Storage, stream: str, plan: ShardPlan, *, video
     rows = read_part(storage, stream, plan.name)[1]["rejected"]
     row = next(row for row in rows if row["key"] == video.key)
     return Rejected(row["reason"], row["detail"])
+
+
+def _not_as_before(video: Video, existing: str, rejection: Rejected) -> UserError:
+    """Return the error for a video that an existing stream has and that is rejected now."""
+    if rejection.reason == "internal-error":
+        return UserError(
+            f"{video.key} is in the {existing} stream but its encoding failed ({rejection}): please report this error; "
+            "in a new folder (--out) with all streams, only this video is rejected"
+        )
+    return UserError(
+        f"{video.key} is in the {existing} stream but cannot be decoded now ({rejection.detail}): check the file, then "
+        "rerun"
+    )
 
 
 def _rejection_row(video: Video, rejection: Rejected) -> dict[str, str]:

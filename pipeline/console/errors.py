@@ -14,5 +14,9 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class NodeError(UserError):
+    """A node of the cluster failed, and not the input: a task that is repeated may succeed, also on another node."""
+
+
 class StoreError(UserError):
     """An object store is unreachable, or rejects a request. Files that were written before are kept."""

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from lgd.pipeline.console.errors import NodeError
 from lgd.preprocessing.video.ffmpeg_log import FfmpegLog
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
@@ -87,7 +88,7 @@ def run(arguments: list[str], video: int, limits: Limits, *, log: FfmpegLog, out
     ffmpeg.
 
     Raises Rejected at a limit ("timeout") or a crash ("decoder-error"), and any exception of `output`; the child and
-    its own child processes have been killed by then. Raises RuntimeError if ffmpeg was killed from outside.
+    its own child processes have been killed by then. Raises NodeError if ffmpeg was killed from outside.
     """
     environment = {name: value for name, value in os.environ.items() if name != "FFREPORT"}
     environment["AV_LOG_FORCE_NOCOLOR"] = "1"
@@ -113,7 +114,7 @@ def run(arguments: list[str], video: int, limits: Limits, *, log: FfmpegLog, out
         raise Rejected("timeout", f"ffmpeg used more than {limits.seconds:g} s of processor time")
     if status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
         # Not caused by the video (a user, the out-of-memory killer, a node that shuts down): retry, do not reject.
-        raise RuntimeError(f"ffmpeg was killed from outside by {signal.Signals(-status).name}")
+        raise NodeError(f"ffmpeg was killed from outside by {signal.Signals(-status).name}")
     if status < 0:
         raise Rejected("decoder-error", f"ffmpeg crashed with signal {-status}")
     return status

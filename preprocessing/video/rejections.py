@@ -11,6 +11,7 @@ REASONS = (
     "too-large",  # over a limit on pixels, frames or memory
     "timeout",  # over a limit on time
     "decoder-error",  # ffmpeg failed, or too many frames are damaged
+    "internal-error",  # an error in lgd or in a library that nobody foresaw; the detail names the line of code
 )
 
 RAISE_FRAMES = "raise it with --max-frames or --max-seconds"  # the limit on frames

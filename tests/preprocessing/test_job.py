@@ -85,7 +85,8 @@ def test_different_options_for_the_same_dataset_are_refused_with_what_differs(
     done = run_lgd(*command(videos, dataset_folder, *options))
     assert done.returncode == 1
     assert message.format(out=dataset_folder) in done.stderr
-    assert done.stderr.count("\n") == 1
+    recognized, _ = done.stderr.splitlines()
+    assert recognized == f"{videos}: recognized as class folders"
     assert files(dataset_folder) == before
 
 
@@ -209,6 +210,18 @@ def test_the_summary_of_many_classes_names_the_first_and_that_of_a_retry_counts_
         "72 listed videos = 72 in the dataset + 0 rejected",
         "rejected videos retried: 3; now in the dataset: 3",
     ]
+
+
+def test_internal_errors_are_reported_and_are_a_failure_if_they_are_many():
+    few = replace(RESULT, reasons={"missing": 2, "internal-error": 1})
+    assert few.lines()[3] == (
+        "1 video rejected because of an internal error, a mistake in lgd or in a library: please report the detail in "
+        "the issues of the repository; --retry-rejected retries, for instance after an update"
+    )
+    assert few.failed == RESULT.failed == ""
+    many = replace(RESULT, videos=35, rejected=40, reasons={"internal-error": 38, "missing": 2})
+    assert many.lines()[3].startswith("38 videos rejected because of an internal error")
+    assert many.failed == "38 of 75 videos failed with an internal error: see data/rejected.parquet"
 
 
 def test_a_dataset_from_before_the_choice_of_the_matrix_is_completed_with_the_matrix_that_it_was_begun_with(

@@ -1,9 +1,11 @@
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.errors import NodeError, UserError
 from lgd.pipeline.dataset.dataset import shard_name
 from lgd.pipeline.dataset.index_parts import part_name, read_part
 from lgd.pipeline.storage.storage import Storage
@@ -11,6 +13,7 @@ from lgd.preprocessing.limits import LimitOptions
 from lgd.preprocessing.plan import ShardPlan
 from lgd.preprocessing.settings import PreprocessResources
 from lgd.preprocessing.shard import REPORTS, make_shard, retry_shard
+from lgd.preprocessing.video.decode import Frames, decode
 from tests.preprocessing.conftest import (
     SETTINGS,
     SPECS,
@@ -62,9 +65,56 @@ def test_a_failure_leaves_no_shard_behind(
 ):
     storage = empty_dataset(tmp_path)
     monkeypatch.setattr("lgd.preprocessing.encode.compute_flow", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(NodeError, match="no video can be encoded on this node"):
         create(storage, folder, plan)
     assert [storage.names(name) for name in ("rgb", "flow", "rgb/.parts", "flow/.parts")] == [[]] * 4
+
+
+def failing_on(name: str) -> Callable[..., Frames]:
+    """Return a `decode` that raises an error that nobody foresaw for one file."""
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Frames:
+        if path.name == name:
+            raise ZeroDivisionError("division by zero")
+        return decode(path, *arguments, **options)
+
+    return fail
+
+
+def test_an_error_that_nobody_foresaw_rejects_one_video_and_a_retry_without_it_writes_the_usual_bytes(
+    folder: Path, plan: ShardPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    storage, without, usual = (empty_dataset(tmp_path / name) for name in ("failing", "without", "usual"))
+    key = next(video.key for video in plan.videos if video.path == "up/up_1.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr("lgd.preprocessing.encode.decode", failing_on("up_1.mp4"))
+        counters = create(storage, folder, plan)
+        assert (counters.videos, counters.rejected) == (2, 3)
+        rejected = read_part(storage, "flow", plan.name)[1]["rejected"]
+        row = next(row for row in rejected if row["key"] == key)
+        assert row["reason"] == "internal-error"
+        assert row["detail"].startswith("ZeroDivisionError: division by zero (lgd/preprocessing/encode.py, line ")
+        assert retry(storage, folder, plan).rejected == 3
+        assert read_part(storage, "flow", plan.name)[1]["rejected"] == rejected
+    absent = tuple(dataclasses.replace(video, missing=video.missing or video.key == key) for video in plan.videos)
+    create(without, folder, dataclasses.replace(plan, videos=absent))
+    for stream in SPECS:
+        assert storage.read(shard_name(stream, plan.name)) == without.read(shard_name(stream, plan.name))
+    assert retry(storage, folder, plan).videos == 1
+    create(usual, folder, plan)
+    assert_same_bytes(storage, usual, plan)
+
+
+def test_an_error_that_nobody_foresaw_in_a_second_stream_is_one_line_that_says_what_to_do(
+    folder: Path, plan: ShardPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    storage = empty_dataset(tmp_path)
+    create(storage, folder, plan, specs={"rgb": SPECS["rgb"]})
+    monkeypatch.setattr("lgd.preprocessing.encode.decode", failing_on("up_1.mp4"))
+    with pytest.raises(
+        UserError, match=r"is in the rgb stream but its encoding failed \(internal-error: Zero.* report"
+    ):
+        create(storage, folder, plan, specs={"flow": SPECS["flow"]}, existing="rgb")
 
 
 def test_a_video_that_changed_between_the_streams_is_an_error_that_names_it(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lgd.pipeline.console.errors import NodeError
 from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.ffmpeg_child import ffmpeg_binary, ffmpeg_version
 from lgd.preprocessing.video.rejections import Limits
@@ -100,7 +101,7 @@ def test_a_decoder_that_crashes_rejects_its_video(make: Make, fake_ffmpeg: FakeF
 def test_a_decoder_that_is_killed_from_outside_does_not_reject_the_video(make: Make, fake_ffmpeg: FakeFfmpeg) -> None:
     path = make("v.mp4", TEST_VIDEO, *X264)
     fake_ffmpeg("kill -9 $$")
-    with pytest.raises(RuntimeError, match="killed from outside by SIGKILL"):
+    with pytest.raises(NodeError, match="killed from outside by SIGKILL"):
         decode(path, 25, 32)
 
 
