@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.dataset import flow_code
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset
 from lgd.pipeline.dataset.index import Index
@@ -35,7 +35,7 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.long_videos import NOT_STORED, long_limits
 from lgd.preprocessing.video.decode import decode_each_frame
 from lgd.preprocessing.video.h264 import h264_writer
-from lgd.preprocessing.video.rejections import Limits, Rejected
+from lgd.preprocessing.video.rejections import Limits
 
 MIN_WIDTH = 400  # of the panel with the text, pixels
 LINE_HEIGHT, FONT_SIZE, DESCENT = 22, 14, 7  # of a line of text, pixels; DESCENT: between its baseline and its bottom
@@ -112,8 +112,8 @@ def draw_video(
     """Write the video `name` to `out`: H.264 with the frame rate of the first stream, without sound.
 
     path: the source file, drawn in its display aspect ratio. datasets: by stream, each with the video `key`; with the
-    flow stream, the flow is drawn next to the video, in the Middlebury color code. Raises UserError if the video cannot
-    be decoded or written."""
+    flow stream, the flow is drawn next to the video, in the Middlebury color code. Raises Rejected if the video cannot
+    be decoded, and UserError if it cannot be written."""
     stream, dataset = next(iter(datasets.items()))
     index, row = _find(dataset, stream, key)
     fps = float(index.spec.settings["fps"])
@@ -133,10 +133,7 @@ def draw_video(
             write_frame(compose(pictures, panel, number))
             number += 1
 
-        try:
-            decode_each_frame(path, fps, short_side, on_frame=draw_frame, limits=long_limits(Limits()))
-        except Rejected as rejection:
-            raise UserError(f"cannot draw {out.display(name)}: {rejection}") from rejection
+        decode_each_frame(path, fps, short_side, on_frame=draw_frame, limits=long_limits(Limits()))
 
 
 def compose(pictures: Sequence[np.ndarray], panel: "_Panel", number: int) -> np.ndarray:

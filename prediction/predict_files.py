@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from lgd.pipeline.console.command_line import CommandResult, Line
-from lgd.pipeline.console.errors import UsageError
+from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.options import PredictOptions
 from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
 from lgd.prediction.predict import Prediction, frames_of_clips, open_trained_runs, predict_videos
 from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
+from lgd.preprocessing.isolation import rejection_of
+from lgd.preprocessing.video.rejections import Rejected
 from lgd.training.scoring.class_table import ClassName
 from lgd.training.scoring.protocol import TestProtocol
 
@@ -86,7 +88,7 @@ def predict_files(
     """Classify video files with the runs of one stream or two.
 
     rgb, flow: folders of the runs. Raises UsageError for invalid arguments, and UserError for runs that cannot be used
-    and for a full disk; a file that cannot be decoded is an entry of the result."""
+    and for a full disk; a file that cannot be decoded or drawn is an entry of the result."""
     if not paths:
         raise UsageError("give one or more video files")
     if options.top < 1:
@@ -119,7 +121,7 @@ def predict_files(
         frames, fps = temporary.lengths()
         for number, file in enumerate(files):
             if (rejection := temporary.rejected.get(file.key)) is not None:
-                videos.append({"path": file.text, "rejected": rejection.reason, "detail": rejection.detail})
+                videos.append(_rejected(file, rejection))
                 continue
             prediction = predictions[file.key]
             video: PredictedVideo = {
@@ -131,9 +133,13 @@ def predict_files(
                 "frames": frames[file.key],
                 "seconds": frames[file.key] / fps,
             }
-            if drawn is not None:
-                video["render"] = drawn.draw(number, file, prediction, temporary=temporary)
-            videos.append(video)
+            try:
+                if drawn is not None:
+                    video["render"] = drawn.draw(number, file, prediction, temporary=temporary)
+            except Rejected as rejection:
+                videos.append(_rejected(file, rejection))
+            else:
+                videos.append(video)
     return PredictResult(videos, runs)
 
 
@@ -147,11 +153,25 @@ class _Drawn:
     top: int
 
     def draw(self, number: int, file: GivenFile, prediction: Prediction, *, temporary: TemporaryDatasets) -> str:
-        """Draw the file of this number and return the path of the drawn video."""
-        shown = drawn_predictions(self.classes, prediction.fused, prediction.over_time(), top=self.top)
-        name = self.names[number]
-        draw_video(Path(file.path), self.folder, name, shown=shown, datasets=temporary.datasets, key=file.key)
+        """Draw the file of this number and return the path of the drawn video.
+
+        Raises Rejected if it cannot be drawn, also because of an error that nobody foresaw."""
+        name, path = self.names[number], Path(file.path)
+        try:
+            shown = drawn_predictions(self.classes, prediction.fused, prediction.over_time(), top=self.top)
+            draw_video(path, self.folder, name, shown=shown, datasets=temporary.datasets, key=file.key)
+        except UserError:
+            raise
+        except Rejected as rejection:
+            raise Rejected(rejection.reason, f"it cannot be drawn: {rejection.detail}") from rejection
+        except Exception as error:
+            rejection = rejection_of(error, file.text, path.parent)
+            raise Rejected(rejection.reason, f"it cannot be drawn: {rejection.detail}") from error
         return self.folder.display(name)
+
+
+def _rejected(file: GivenFile, rejection: Rejected) -> RejectedVideo:
+    return {"path": file.text, "rejected": rejection.reason, "detail": rejection.detail}
 
 
 def most_probable(classes: Sequence[str], probabilities: np.ndarray, top: int) -> list[ClassProbability]:

@@ -56,36 +56,40 @@ def encode_isolated(
     an error: UserError, OSError for a file system that fails, and NodeError if the memory does not suffice, ffmpeg is
     killed from outside, or a known video cannot be encoded either."""
     arguments = {"streams": streams, "counters": counters, "limits": limits}
+    folder = Path(videos.path(video.path)).parent if videos.local else None
     for attempt in range(2):
         try:
             return encode(videos, video, settings, **arguments)
         except (Rejected, UserError):
             raise
         except Exception as error:
-            _check_node(error, videos, video, limits=limits)
+            rejection = rejection_of(error, video.path, folder, limits=limits)
             if attempt:
-                rejection = _rejection(error)
                 if rejection.reason == "internal-error":
                     _check_known_video(encode, rejection.detail, settings, streams=streams, limits=limits)
                 raise rejection from error
     raise AssertionError
 
 
-def _check_node(error: Exception, videos: Storage, video: Video, *, limits: Limits) -> None:
-    """Raise the error, or a NodeError, if the node and not the video is the reason."""
+def rejection_of(error: Exception, path: str, folder: Path | None, *, limits: Limits = Limits()) -> Rejected:
+    """Return the rejection of a video for an exception that nobody foresaw.
+
+    path: of the video, for messages. folder: that contains the file, None if it is in an object store. Raises the error
+    itself, or a NodeError, if the node and not the video is the reason."""
     if isinstance(error, OSError):
-        if error.errno in ERRORS_OF_A_DISK_BLOCK and videos.local:
-            folder = Path(videos.path(video.path)).parent
+        if error.errno in ERRORS_OF_A_DISK_BLOCK and folder is not None:
             next(folder.iterdir(), None)  # raises OSError if the file system is broken as a whole
-        elif error.errno not in ERRORS_OF_A_VIDEO:
+            return Rejected("unreadable", f"{error.strerror}: the disk cannot read a part of the file")
+        if error.errno not in ERRORS_OF_A_VIDEO:
             raise error
     if _is_lack_of_memory(error) and not _can_allocate(limits.frame_bytes):
         raise NodeError(
-            f"not enough memory for {video.path} ({describe(error)}): run fewer tasks per node, or use a node with "
+            f"not enough memory for {path} ({describe(error)}): run fewer tasks per node, or use a node with "
             "more memory"
         ) from error
     if isinstance(error, RuntimeError) and "CUDA" in str(error):  # also if its memory is full
-        raise NodeError(f"the GPU failed at {video.path} ({describe(error)})") from error
+        raise NodeError(f"the GPU failed at {path} ({describe(error)})") from error
+    return Rejected("internal-error", describe(error))
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
@@ -101,12 +105,6 @@ def _can_allocate(size: int) -> bool:
     except MemoryError:
         return False
     return True
-
-
-def _rejection(error: Exception) -> Rejected:
-    if isinstance(error, OSError) and error.errno in ERRORS_OF_A_DISK_BLOCK:
-        return Rejected("unreadable", f"{error.strerror}: the disk cannot read a part of the file")
-    return Rejected("internal-error", describe(error))
 
 
 def describe(error: Exception) -> str:

@@ -18,6 +18,7 @@ from lgd.prediction.predict_files import PredictResult, most_probable, predict_f
 from lgd.preprocessing.demo_videos import write_video
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.video.decode import decode
+from lgd.preprocessing.video.rejections import Rejected
 from lgd.training.recipes import recipe_named
 from lgd.training.run import CONFIG, begin_run, open_run
 from tests.prediction.random_runs import CLIPS, make_run, predict
@@ -94,6 +95,35 @@ def test_several_videos_are_drawn_in_a_folder_without_the_rejected_ones(
     result = predict_files(paths, runs["rgb"], options=PredictOptions(clips=1, render=str(tmp_path / "out")))
     assert result.failed == "1 of 3 videos were rejected"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["up_000-2.mp4", "up_000.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Rejected("timeout", "ffmpeg ran longer than 600 s"), "timeout (it cannot be drawn: ffmpeg ran longer"),
+        (ZeroDivisionError("x"), "internal-error (it cannot be drawn: ZeroDivisionError: x (lgd/prediction/predict_fi"),
+    ],
+    ids=repr,
+)
+def test_a_file_that_cannot_be_drawn_has_one_line_and_the_other_files_are_drawn(
+    error: Exception,
+    expected: str,
+    videos: Path,
+    tmp_path: Path,
+    runs: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fail(path: Path, *arguments: object, **options: object) -> None:
+        if path == paths[0]:
+            raise error
+
+    monkeypatch.setattr("lgd.prediction.predict_files.draw_video", fail)
+    paths = sorted(videos.rglob("*.mp4"))[:2]
+    result = predict(paths, runs["rgb"], render=str(tmp_path))
+    first = result.lines()[0]
+    assert str(first).startswith(f"{paths[0]}: rejected: {expected}")
+    assert "render" in result.videos[1]
+    assert result.failed == "1 of 2 videos were rejected"
 
 
 def test_unsuitable_runs_and_options_are_refused_before_any_work(

@@ -1,15 +1,19 @@
+import errno
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from lgd.pipeline.console.errors import NodeError
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.prediction.temporary import given_files, temporary_datasets
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.shard_tar import read_shard
+from lgd.preprocessing.video.decode import Frames, decode
 from tests.preprocessing.video.generated_videos import X264, ffmpeg
 
 
@@ -73,6 +77,31 @@ def mean_color(dataset: Dataset) -> np.ndarray:
     (video,) = read_shard(dataset.storage, "rgb", "given-000000")
     picture = np.asarray(cv2.imdecode(np.frombuffer(video.frames[0], np.uint8), cv2.IMREAD_COLOR))
     return picture.mean((0, 1))[::-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ZeroDivisionError("division by zero"), "internal-error: ZeroDivisionError: division by zero (lgd/"),
+        (OSError(errno.ESTALE, "Stale file handle"), "unreadable: Stale file handle"),
+        (NodeError("ffmpeg was killed from outside by SIGKILL"), "unreadable: ffmpeg was killed from outside by SIGK"),
+    ],
+    ids=repr,
+)
+def test_an_error_in_one_file_rejects_this_file_alone(
+    error: Exception, expected: str, videos: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(path: Path, *arguments: Any, **options: Any) -> Frames:
+        if path.name == "000001":
+            raise error
+        return decode(path, *arguments, **options)
+
+    monkeypatch.setattr("lgd.preprocessing.encode.decode", fail)
+    files = given_files([str(path) for path in sorted(videos.rglob("*.mp4"))[:3]])
+    with temporary_datasets(files, {"rgb": dataset.spec("rgb")}, dataset.classes) as temporary:
+        assert set(temporary.lengths()[0]) == {"000000", "000002"}
+    assert temporary.rejected.keys() == {"000001"}
+    assert str(temporary.rejected["000001"]).startswith(expected)
 
 
 def test_a_folder_is_rejected_and_the_other_files_are_not(videos: Path, dataset: Dataset):
