@@ -18,6 +18,7 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.training.gpu import check_gpu
 from lgd.training.models.lgd import Network
 from lgd.training.run import Run
+from lgd.training.scoring.chunk_plan import chunk_name
 from lgd.training.scoring.inference import VideoScores, load_network, score_rows
 from lgd.training.scoring.protocol import TestProtocol
 from lgd.training.scoring.scores import score_table
@@ -47,7 +48,7 @@ class ScoreJob:
     """Arguments that all tasks of an evaluation share.
 
     weights: Ray's reference to the network's weights; all tasks use those that the driver read, even if the checkpoint
-    is deleted meanwhile. folder: of the chunks' files. chunks: number of chunks. threads: CPU threads per task.
+    is deleted meanwhile. folder, prefix: of the chunks' files. chunks: number of chunks. threads: CPU threads per task.
     device: cpu or cuda."""
 
     run: Run
@@ -56,17 +57,12 @@ class ScoreJob:
     split: str
     protocol: TestProtocol
     folder: Storage
-    identity: str
+    prefix: str
     chunks: int
     batch_size: int
     threads: int
     device: str
     cache_config: CacheConfig
-
-
-def chunk_name(identity: str, chunk: int) -> str:
-    """Return the name of a chunk's file."""
-    return f"{identity}-{chunk:06d}.parquet"
 
 
 def score_chunk(job: ScoreJob, chunk: int) -> Iterator[ScoreCounters]:
@@ -103,19 +99,19 @@ def score_chunk(job: ScoreJob, chunk: int) -> Iterator[ScoreCounters]:
     }
     probabilities = np.stack([video.probabilities for video in videos])
     table = score_table(index.keys(rows), index.labels[rows], probabilities, views=views)
-    with job.folder.writer(chunk_name(job.identity, chunk)) as file:
+    with job.folder.writer(chunk_name(job.prefix, chunk)) as file:
         pq.write_table(table, file, write_page_checksum=True)
     yield ScoreCounters(len(videos) % interval)
 
 
 Loaded = tuple[Network, Dataset, Index]
 
-_LOADED: dict[str, Loaded] = {}  # by identity: of the evaluation that this process worked for last
+_LOADED: dict[str, Loaded] = {}  # by prefix: of the evaluation that this process worked for last
 
 
 def _loaded(job: ScoreJob) -> Loaded:
     """Return what all chunks need; each process loads it once."""
-    if job.identity not in _LOADED:
+    if job.prefix not in _LOADED:
         import ray
 
         if job.device == "cuda":
@@ -127,5 +123,5 @@ def _loaded(job: ScoreJob) -> Loaded:
         config = job.cache_config
         cache = ShardCache(config.cache, int(config.cache_gb * 1e9)) if config.cache else None
         dataset = replace(job.dataset, cache=cache)
-        _LOADED[job.identity] = network, dataset, Index(dataset, job.run.config.stream)
-    return _LOADED[job.identity]
+        _LOADED[job.prefix] = network, dataset, Index(dataset, job.run.config.stream)
+    return _LOADED[job.prefix]
