@@ -6,10 +6,13 @@ import logging
 import math
 import os
 import secrets
+import shutil
 import socket
 import sys
+from typing import Any
 
 from lgd.clusters.temporary_folder import ray_temporary_folder
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 
@@ -57,10 +60,10 @@ def ensure_cluster(cpus: int | None = None, address: str | None = None) -> None:
     if address := address or os.environ.get("RAY_ADDRESS"):
         _join(address)
     else:
-        _start(cpus or embedded_cpus())
-    import ray
-
-    atexit.register(ray.shutdown)
+        with signals.deferred():  # if Ray's start were interrupted, its processes and its folder would not be known
+            session = _start(cpus or embedded_cpus())
+            atexit.register(_stop, session)
+            signals.remove_if_killed(session)
 
 
 def _join(address: str) -> None:
@@ -76,6 +79,7 @@ def _join(address: str) -> None:
             socket.create_connection((host, int(port)), CONNECT_S).close()
         with contextlib.chdir(NEUTRAL_FOLDER):
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        atexit.register(ray.shutdown)  # the tasks and actors of this process end, the cluster does not
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
@@ -84,9 +88,11 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start(cpus: int) -> None:
-    """Start the embedded cluster. All its ports are on loopback, and only processes that inherit this process's
-    environment have the token. Ray reads these settings when it is imported, so it must not have been imported yet."""
+def _start(cpus: int) -> str:
+    """Start the embedded cluster and return the folder of its logs and sockets.
+
+    All its ports are on loopback, and only processes that inherit this process's environment have the token. Ray reads
+    these settings when it is imported, so it must not have been imported yet."""
     if "ray" not in sys.modules:
         os.environ.update(SECURITY | SETTINGS)
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -97,7 +103,7 @@ def _start(cpus: int) -> None:
     temporary_folder = ray_temporary_folder()
     try:
         with contextlib.chdir(NEUTRAL_FOLDER):
-            ray.init(
+            context: Any = ray.init(
                 address="local",
                 _temp_dir=temporary_folder,
                 num_cpus=cpus,
@@ -112,3 +118,21 @@ def _start(cpus: int) -> None:
             f"cannot start a Ray cluster on this machine ({reason}): check its load, its free memory and the free "
             f"space in {os.path.realpath(temporary_folder)}, then rerun to resume"
         ) from error
+    return str(context.address_info["session_dir"])
+
+
+def _stop(session: str) -> None:
+    """Stop the embedded cluster. session: its folder, removed after a signal, and kept otherwise because of the logs.
+
+    After a signal, also kill what Ray may leave for some seconds: its workers, and the children of these."""
+    import ray
+
+    ray.shutdown()
+    if not signals.interrupted():
+        return
+    signals.kill_children()
+    shutil.rmtree(session, ignore_errors=True)
+    newest = os.path.join(os.path.dirname(session), "session_latest")
+    if os.path.islink(newest) and not os.path.exists(newest):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(newest)

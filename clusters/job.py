@@ -4,6 +4,7 @@ Not for people. `clusters/submit.py` ships the package `lgd` as the job's workin
 `python -m lgd.clusters.job COMMAND ...`."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ def main(words: list[str]) -> int:
     """Run `lgd WORDS` with the shipped package and return its exit code; 128 + n if signal n ended it.
 
     The command runs in the home folder, because the shipped folder is deleted with the job. The shipped package comes
-    first on the import path, before an installed one, and `-P` keeps modules in the home folder from being imported."""
+    first on the import path, before an installed one, and `-P` keeps modules in the home folder from being imported.
+    SIGINT and SIGTERM, with which Ray stops a job, are passed on to the command, which ends in its own way."""
     shipped = str(Path(lgd.__file__).parents[1])
     path = os.pathsep.join(filter(None, (shipped, os.environ.get("PYTHONPATH"))))
     command = subprocess.Popen(
@@ -28,6 +30,8 @@ def main(words: list[str]) -> int:
         text=True,
         encoding="utf-8",
     )
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: command.send_signal(number))
     assert command.stdout
     for line in command.stdout:
         os.write(1, f"{STDOUT_MARK}{line}".encode())  # in one call, so that no line of stderr comes in between

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import lgd
 from lgd.clusters.job import STDOUT_MARK
 from lgd.clusters.options import SubmitOptions
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.command_line import Command, CommandResult, Commands, Defaults, Line, dispatch
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
@@ -40,7 +41,6 @@ VERBOSE_LOGGERS = (  # they log what they pack and upload
     "ray._private.runtime_env.packaging",
 )
 CONNECT_S, END_S = 10.0, 30.0
-EXIT_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -146,14 +146,17 @@ def run_job(address: str, words: Sequence[str], variables: Sequence[str], *, kee
     client = connect(address)
     job = f"lgd-{words[0]}-{uuid.uuid4().hex[:8]}"
     with tempfile.TemporaryDirectory(prefix="lgd-submit-") as folder, _dashboard_errors(address):
+        signals.remove_if_killed(folder)
         copy_code(Path(folder))
-        client.submit_job(
-            # Ray passes this to a shell.
-            entrypoint=f"python -m lgd.clusters.job {shlex.join(words)}",
-            submission_id=job,
-            runtime_env={"working_dir": folder, "env_vars": {name: os.environ[name] for name in variables}},
-        )
-    say(f"{job} runs on {address}, even if this terminal closes; {how_to_follow(address, job)}")
+        with _keeps_running(address, job), signals.deferred():  # a signal must not hide that the job was submitted
+            client.submit_job(
+                # Ray passes this to a shell.
+                entrypoint=f"python -m lgd.clusters.job {shlex.join(words)}",
+                submission_id=job,
+                runtime_env={"working_dir": folder, "env_vars": {name: os.environ[name] for name in variables}},
+            )
+    with _keeps_running(address, job):
+        say(f"{job} runs on {address}, even if this terminal closes; {how_to_follow(address, job)}")
     return _follow(client, address, job, keep=keep)
 
 
@@ -210,15 +213,10 @@ def copy_code(folder: Path) -> None:
 
 
 def _follow(client: "JobSubmissionClient", address: str, job: str, *, keep: Callable[[str], object]) -> int:
-    try:
-        with _dashboard_errors(address):
-            client.get_job_info(job)  # the only call that reports an unknown job
-            asyncio.run(_print_log(client, job, keep))
-            ended = _wait_for_end(client, job)
-    except KeyboardInterrupt:
-        interrupted = UserError(f"{job} keeps running; {how_to_follow(address, job)}")
-        interrupted.exit_code = EXIT_INTERRUPTED
-        raise interrupted from None
+    with _keeps_running(address, job), _dashboard_errors(address):
+        client.get_job_info(job)  # the only call that reports an unknown job
+        asyncio.run(_print_log(client, job, keep))
+        ended = _wait_for_end(client, job)
     if ended.driver_exit_code is None:  # it did not start, or it was stopped
         raise UserError(f"{job}: {ended.status.lower()}: {' '.join((ended.message or '').split())}")
     return int(ended.driver_exit_code)
@@ -253,6 +251,17 @@ def _wait_for_end(client: "JobSubmissionClient", job: str) -> Any:
             raise UserError(f"the log of {job} has ended, but its status is still {info.status}: follow it again")
         time.sleep(0.2)
     return info
+
+
+@contextlib.contextmanager
+def _keeps_running(address: str, job: str) -> Iterator[None]:
+    """Turn a signal into a UserError that says how the job, which keeps running, is followed and stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupted = UserError(f"{job} keeps running; {how_to_follow(address, job)}")
+        interrupted.exit_code = signals.exit_code()
+        raise interrupted from None
 
 
 @contextlib.contextmanager

@@ -7,9 +7,15 @@ def main() -> None:
     """Run the `lgd` command. On platforms other than Linux: one line that says so, and exit code 1."""
     if sys.platform != "linux":  # before imports that fail there
         sys.exit(f"lgd: runs on Linux only, not on {sys.platform}")
-    from lgd.cli import main as run
+    from lgd.pipeline.console import signals
 
-    run()
+    signals.watch()
+    try:
+        from lgd.cli import main as run
+
+        run()
+    finally:
+        signals.end()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.training.fusion.options import FusionOptions
 from lgd.training.recipes import REPRODUCTIONS, TrainConfig, recipe_defaults, reproduction_named
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
+from lgd.training.stop import StopOptions
 
 Address = Annotated[
     str | None,
@@ -103,6 +104,7 @@ def train(
     ] = None,
     cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
     address: Address = None,
+    stop: Annotated[StopOptions, arg(name="")] = StopOptions(),
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
     json: Json = False,
 ) -> CommandResult:
@@ -119,9 +121,8 @@ def train(
     check_model_config(config.model, len(dataset.classes), channels=3)
     opened = begin_run(run, recipe, with_absolute_paths(config), dataset=dataset)
     cpus = embedded_cpus(workers[0] if workers else None)
-    return run_training(
-        opened, dataset, workers, start_cluster=lambda: ensure_cluster(cpus, address), cache_config=cache_config
-    )
+    start = partial(ensure_cluster, cpus, address)
+    return run_training(opened, dataset, workers, start_cluster=start, cache_config=cache_config, stop=stop)
 
 
 def evaluate(

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import Progress, say
 
 TASK_RETRIES = 10  # of a task whose worker or node died
 WAIT_S = 1.0  # interval of the progress
+CANCEL_S = 5.0  # after a signal, for running tasks to end
 SIZE_INTERVAL_S = 5.0  # between two checks of the size of the cluster
 WARN_AFTER_S = 15.0  # without a node that is large enough for a task
 
@@ -87,7 +89,24 @@ def run_tasks(name: str, tasks: Sequence[Task], resources: dict[str, float], *, 
     finally:
         for generator in running:
             ray.cancel(generator)
+        if signals.interrupted():
+            _wait_for_cancelled(list(running))
     return total
+
+
+def _wait_for_cancelled(generators: list[Any]) -> None:
+    """Wait up to CANCEL_S seconds for cancelled tasks, which end their child processes and remove temporary files."""
+    import ray
+    from ray.exceptions import RayError
+
+    deadline = time.monotonic() + CANCEL_S
+    while generators and (left := deadline - time.monotonic()) > 0:
+        ready: list[Any] = ray.wait(generators, num_returns=1, timeout=left)[0]
+        for generator in ready:
+            try:
+                ray.get(next(generator))
+            except (StopIteration, RayError):
+                generators.remove(generator)
 
 
 def _remote(function: Callable[..., Iterator[Any]], resources: dict[str, float]) -> Any:

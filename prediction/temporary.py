@@ -7,13 +7,14 @@ per file, made by threads, since the slow parts (ffmpeg, flow solver, JPEG) rele
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.errors import NodeError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset, StreamSpec, open_dataset
@@ -28,6 +29,7 @@ from lgd.preprocessing.shard import make_shard
 from lgd.preprocessing.video.rejections import Rejected
 
 SPLIT = "given"  # of all files
+END_S = 3.0  # after a signal, for threads to remove their temporary files
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ def temporary_datasets(
                 say(f"the training data of the {stream} stream was made with different versions: {versions}")
     with ExitStack() as stack:
         with disk_errors(f"in {tempfile.gettempdir()} (set TMPDIR to use a different folder)"):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="lgd-predict-"))
+            # After a signal, threads may still write to it.
+            temporary = tempfile.TemporaryDirectory(prefix="lgd-predict-", ignore_cleanup_errors=True)
+            folder = stack.enter_context(temporary)
+            signals.remove_if_killed(folder)
             videos = Storage(f"{folder}/videos")
             videos.make_folder()
             for file in files:  # under names that no program can take for an option
@@ -140,8 +145,9 @@ def _make_dataset(
     rejected: dict[str, Rejected] = {}
     encode = partial(encode_for_clips, clip_frames=clip_frames)
     pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    running: dict[Future[None], ShardPlan] = {}
     try:
-        running: dict[Future[None], ShardPlan] = {
+        running = {
             pool.submit(_make_shard, storage, videos, plan, settings=settings, specs=specs, encode=encode): plan
             for plan in plans
         }
@@ -157,7 +163,10 @@ def _make_dataset(
         plans = [plan for plan in plans if plan.videos[0].key not in rejected]
         finalize_dataset(Dataset(storage, "", classes, 1, specs), manifest, plans, pool=pool)
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=not signals.interrupted(), cancel_futures=True)
+        if signals.interrupted():  # the process ends, whatever its threads do
+            signals.kill_children()
+            wait([future for future in running if future.running()], timeout=END_S)
     dataset = open_dataset(storage)
     table = dataset.rejected().select(["key", "reason", "detail"]).to_pylist()
     return dataset, {**rejected, **{row["key"]: Rejected(row["reason"], row["detail"]) for row in table}}

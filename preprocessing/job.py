@@ -149,7 +149,8 @@ def preprocess(
     specs = {stream: settings.spec(stream) for stream in streams}
     annotations_format = manifest.annotations_format
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        pool = ThreadPoolExecutor(CONNECTIONS)
+        stack.callback(pool.shutdown, cancel_futures=True)
         opened = None if retry_rejected else open_complete(storage, manifest, settings, specs=specs, pool=pool)
         if opened is None:
             work = "" if retry_rejected else work_identity(manifest, specs, resources)

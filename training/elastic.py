@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import Progress, say
@@ -17,6 +18,7 @@ from lgd.pipeline.placement import ShortageWatch, cluster_nodes, count_fitting, 
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import locked
 from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run
+from lgd.training.stop import StopOptions, last_checkpoint
 from lgd.training.worker import TrainJob, train_worker
 
 # How long Ray waits for the resources of a worker group before it checks again what is available. A node that has just
@@ -72,11 +74,12 @@ def run_training(
     *,
     start_cluster: Callable[[], None],
     cache_config: CacheConfig = CacheConfig(),
+    stop: StopOptions = StopOptions(),
 ) -> TrainResult:
     """Train a run to its last step on the cluster, holding its lock. A finished run is not changed.
 
     workers: minimum and maximum number; None: from 1 to one per GPU, or one per CPU on a cluster without GPUs.
-    cache_config: cache of each worker's node, for a remote dataset.
+    cache_config: cache of each worker's node, for a remote dataset. stop: what is done after a signal.
     Raises UserError for an error that the user can fix, if the workers failed too often, and if another command trains
     the run."""
     if (finished := _finished(run)) is not None:
@@ -97,9 +100,21 @@ def run_training(
         run = replace(run, storage=storage)
         if unlabelled:
             say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
-        result = _train(
-            run, dataset, workers, launch=storage.token, start_cluster=start_cluster, cache_config=cache_config
-        )
+        try:
+            result = _train(
+                run,
+                dataset,
+                workers,
+                launch=storage.token,
+                start_cluster=start_cluster,
+                cache_config=cache_config,
+                stop=stop,
+            )
+        except KeyboardInterrupt:
+            _end_workers()
+            for folder in ("", CHECKPOINTS):
+                storage.clean(folder)
+            raise
     return _train_result(run, result)
 
 
@@ -119,6 +134,7 @@ def _train(
     launch: str,
     start_cluster: Callable[[], None],
     cache_config: CacheConfig,
+    stop: StopOptions,
 ) -> dict[str, Any]:
     """Train a run whose lock this process holds and return the content of result.json. launch: token of the lock."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(START_TIMEOUT_S))
@@ -140,7 +156,9 @@ def _train(
     )
 
     job = TrainJob(run.storage.address, dataset.storage.address, launch, cache_config)
-    with tempfile.TemporaryDirectory(prefix="lgd-ray-train-") as scratch:
+    # Ray Train may still write to it while it is removed.
+    with tempfile.TemporaryDirectory(prefix="lgd-ray-train-", ignore_cleanup_errors=True) as scratch:
+        signals.remove_if_killed(scratch)
         trainer = create_trainer(
             train_worker,
             vars(job),
@@ -170,12 +188,23 @@ def _train(
                     f"training stopped ({_last_line(error)}): fix the cause, then rerun to resume from the last "
                     "checkpoint"
                 ) from error
+            except KeyboardInterrupt:
+                signals.advise(last_checkpoint(run.storage, stop.grace_s))
+                raise
     run.storage.check_lock()
     _raise_user_error(run, launch)
     result = run.result()
     if result is None:
         raise UserError("training ended before its last step: rerun to resume")
     return result
+
+
+def _end_workers() -> None:
+    """End the workers of a training that is stopped, so that they do not write any more."""
+    import ray
+
+    ray.shutdown()
+    signals.kill_children()
 
 
 def _train_result(run: Run, result: dict[str, Any]) -> TrainResult:

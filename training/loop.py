@@ -31,6 +31,7 @@ from lgd.training.run import RESULT, Run
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
 from lgd.training.start import start_weights
 from lgd.training.step_groups import StepGroups
+from lgd.training.stop import StopRequest
 
 # Option of DistributedDataParallel, by the version of PyTorch: do not copy rank 0's buffers before each forward pass.
 _OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -77,6 +78,7 @@ def train(run: Run, dataset: Dataset) -> None:
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and weights_source:
         log.say(weights_source)
+    stop = StopRequest(run.storage) if rank == 0 else None
     window = LogWindow(first_step, config.batch_size, device)
     writer = checkpoint.CheckpointWriter(run)
     next_report, preempted, saved_epoch = first_step + 1, False, first_step * config.batch_size // videos
@@ -131,10 +133,16 @@ def train(run: Run, dataset: Dataset) -> None:
                 log.say("a node will be removed soon: writing a checkpoint")
             epoch = done * config.batch_size // videos
             due = writer.age_s > (MIN_BETWEEN_EPOCHS_S if epoch > saved_epoch else config.checkpoint.every_s)
-            if log and (due or preemption_announced or done == last_step):
+            stopping = stop is not None and stop.received
+            if log and (due or preemption_announced or stopping or done == last_step):
                 log.flush()
                 writer.save(done, network, optimizer)
                 saved_epoch = epoch
+            if log and stop and stopping:
+                writer.close()
+                log.close()
+                stop.answer(done)
+                return  # the driver ends the other workers
         if validation_due:
             started = time.monotonic()
             accuracy = validate(done)
@@ -142,6 +150,8 @@ def train(run: Run, dataset: Dataset) -> None:
     if first_step == last_step:  # the run was killed between its last checkpoint and the end of the validation
         accuracy = validate(last_step)
     writer.close()
+    if stop:
+        stop.close()
     if log:
         run.storage.write(RESULT, json.dumps({"steps": last_step, **accuracy}).encode() + b"\n")
         log.close()

@@ -19,14 +19,13 @@ from rich.table import Table
 from tyro.conf import FlagCreatePairsOff, arg
 
 from lgd import __version__
+from lgd.pipeline.console import signals
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import console as progress_console
 from lgd.pipeline.console.progress import say
 
 Json = Annotated[bool, FlagCreatePairsOff, arg(help="Print the result as one JSON document on stdout.")]
-
-INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 Line = str | Table  # what a command prints: a line of text, or a table
 
@@ -158,8 +157,17 @@ def run_command_line(words: list[str], commands: Commands, defaults: Defaults) -
 def run_and_print(words: list[str], call: Callable[[], CommandResult]) -> None:
     """Make the call that the words ask for and print its result: as one JSON document if `--json` is among the words.
 
-    Exits with 1 if the command failed, with 2 if the command line is wrong."""
-    as_json = "--json" in words
+    Exits with 1 if the command failed, with 2 if the command line is wrong, and with 128 + the number of the signal
+    that stopped it: 130 after Ctrl-C."""
+    try:
+        with signals.interruptible():
+            _run_and_print(call, as_json="--json" in words)
+    except KeyboardInterrupt:
+        say(signals.last_line())
+        sys.exit(signals.exit_code())
+
+
+def _run_and_print(call: Callable[[], CommandResult], as_json: bool) -> None:
     try:
         with stdout_for_result(alone=as_json) as output:
             result = call()
@@ -174,9 +182,6 @@ def run_and_print(words: list[str], call: Callable[[], CommandResult]) -> None:
     except UserError as error:
         say(f"lgd: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("lgd: stopped; rerun the same command to resume")
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of our output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)

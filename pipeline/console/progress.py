@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from lgd.pipeline.console.signals import check_interrupted
+
 LINE_EVERY_S = 15.0  # where stderr is not a terminal
 
 console = Console(stderr=True, highlight=False)
@@ -43,7 +45,10 @@ class Progress:
         self._bar.stop()
 
     def update(self, count: float, note: str = "") -> None:
-        """Show the count so far. note: a few words after it, such as the rate or the loss."""
+        """Show the count so far. note: a few words after it, such as the rate or the loss.
+
+        Raises KeyboardInterrupt in the main thread if a signal has arrived."""
+        check_interrupted()
         self._bar.update(self._task, completed=count, note=note)
         now = time.monotonic()
         if self._bar.disable and now - self._last_line > LINE_EVERY_S:
