@@ -32,6 +32,8 @@ MAX_FRAMES = 1_000_000  # of a video: 11 hours at 25 frames per second
 MAX_SECONDS = 3600.0  # of one ffmpeg run
 TAIL_S = 30.0  # decoded to find the last frame
 PIECE = 256  # frames in memory at the same time
+PIECE_BYTES = 256 << 20  # of these frames, if they are large: fewer then
+COMPLETE_BYTES = 1 << 30  # a video whose frames take at most this is encoded completely
 # Decoding at most this many seconds for one piece, a seek costs less than decoding the video.
 SEEK_S = 20.0
 
@@ -41,7 +43,9 @@ Consume = Callable[[range, np.ndarray], None]  # takes consecutive frames by the
 
 def long_limits(limits: Limits) -> Limits:
     """Return the limits for a video of which few frames are kept."""
-    return replace(limits, frames=max(limits.frames, MAX_FRAMES), seconds=max(limits.seconds, MAX_SECONDS))
+    return replace(
+        limits, frames=max(limits.frames, MAX_FRAMES), seconds=max(limits.seconds, MAX_SECONDS), options=False
+    )
 
 
 def encode_for_clips(
@@ -54,9 +58,13 @@ def encode_for_clips(
     limits: Limits,
     clip_frames: Mapping[str, FramesOfClips],
 ) -> dict[str, EncodedVideo]:
-    """Encode a video as `encode_video` does; of a video over the limit on frames, only those that clips contain.
+    """Encode a video as `encode_video` does; of a video over the limit on frames or with more than COMPLETE_BYTES of
+    them, only those that clips contain.
 
-    clip_frames: by stream. Raises Rejected as `encode_video`, but only for more than MAX_FRAMES frames."""
+    clip_frames: by stream. Raises Rejected as `encode_video`, but only for more than MAX_FRAMES frames; without
+    advice on options of `lgd preprocess`."""
+    if clip_frames:
+        limits = replace(limits, frame_bytes=min(limits.frame_bytes, COMPLETE_BYTES), options=False)
     try:
         return encode_video(videos, video, settings, streams=streams, counters=counters, limits=limits)
     except TooManyFrames:
@@ -64,10 +72,10 @@ def encode_for_clips(
             raise
     limits = long_limits(limits)
     with local_file(videos, video.path) as path:
-        frames, by_seeking = _count_frames(path, settings, limits)
+        frames, aspect, by_seeking = _count_frames(path, settings, limits)
         lengths = {stream: frames - STREAMS[stream].lost_frames for stream in streams}
         used = {stream: np.unique(clip_frames[stream](length)) for stream, length in lengths.items()}
-        pieces = list(_pieces(used))
+        pieces = list(_pieces(used, _frames_at_once(settings.short_side, aspect)))
         encoder = _Encoder(video, settings, lengths=lengths, counters=counters)
         few = by_seeking and len(pieces) * SEEK_S * settings.fps < frames
         if not (few and _seek(path, settings, pieces, consume=encoder.add, limits=limits)):
@@ -76,8 +84,13 @@ def encode_for_clips(
     return encoder.encoded()
 
 
-def _pieces(used: Mapping[str, np.ndarray]) -> Iterator[range]:
-    """Yield consecutive frames of the video, at most PIECE + 1 at a time, in order.
+def _frames_at_once(short_side: int, aspect: float) -> int:
+    """Return how many frames of this short side, pixels, and aspect ratio are in memory at the same time."""
+    return max(min(PIECE, int(PIECE_BYTES / (3 * short_side**2 * aspect))), 1)
+
+
+def _pieces(used: Mapping[str, np.ndarray], at_once: int) -> Iterator[range]:
+    """Yield consecutive frames of the video, at most `at_once` + 1 at a time, in order.
 
     used: numbers of the frames of each stream, sorted. A frame of the flow takes two frames of the video, so pieces
     that continue each other have one frame in common."""
@@ -86,8 +99,8 @@ def _pieces(used: Mapping[str, np.ndarray]) -> Iterator[range]:
     )
     for run in np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1):
         first, last = int(run[0]), int(run[-1])
-        for start in range(first, max(last, first + 1), PIECE):
-            yield range(start, min(start + PIECE, last) + 1)
+        for start in range(first, max(last, first + 1), at_once):
+            yield range(start, min(start + at_once, last) + 1)
 
 
 class _Encoder:
@@ -125,19 +138,26 @@ def _rate(settings: Settings) -> Fraction:
     return Fraction(settings.fps).limit_denominator(1001)
 
 
-def _count_frames(path: Path, settings: Settings, limits: Limits) -> tuple[int, bool]:
-    """Return the number of frames of a video, and whether seeks find its frames."""
+def _count_frames(path: Path, settings: Settings, limits: Limits) -> tuple[int, float, bool]:
+    """Return the number of frames of a video, their longer side over the shorter one, and whether seeks find them."""
+    aspect = 1.0
+
+    def on_frame(frame: np.ndarray) -> None:
+        nonlocal aspect
+        aspect = max(frame.shape[:2]) / 2
+
     try:
-        if (frames := _count_by_seeking(path, settings, limits)) is not None:
-            limits.check_frames(frames, 0)
-            return frames, True
-        return decode_each_frame(path, settings.fps, 2, on_frame=lambda frame: None, limits=limits), False
+        if (counted := _count_by_seeking(path, settings, limits)) is not None:
+            limits.check_frames(counted[0], 0)
+            return *counted, True
+        return decode_each_frame(path, settings.fps, 2, on_frame=on_frame, limits=limits), aspect, False
     except TooManyFrames as error:
         raise Rejected("too-large", f"the video has more than {limits.frames} frames: cut it") from error
 
 
-def _count_by_seeking(path: Path, settings: Settings, limits: Limits) -> int | None:
-    """Return the number of frames of a video of which only the end is decoded; None if it cannot be known from it."""
+def _count_by_seeking(path: Path, settings: Settings, limits: Limits) -> tuple[int, float] | None:
+    """Return the number and the aspect ratio of the frames of a video of which only the end is decoded; None if they
+    cannot be known from it."""
     with open_video(path) as video:
         source = probe(video, read_container(video), limits)
         if not (source.container.startswith(SEEKABLE) and source.exact_duration and source.duration_s):
@@ -152,7 +172,9 @@ def _count_by_seeking(path: Path, settings: Settings, limits: Limits) -> int | N
     except Rejected:  # the video is shorter than declared
         return None
     count = first + len(tail.rgb)
-    return count if abs(count / rate - Fraction(packets.decodable_s() + packets.gaps_s)) < 1 else None
+    if abs(count / rate - Fraction(packets.decodable_s() + packets.gaps_s)) >= 1:
+        return None
+    return count, max(tail.rgb.shape[1:3]) / 2
 
 
 def _seek(path: Path, settings: Settings, pieces: Iterable[range], *, consume: Consume, limits: Limits) -> bool:

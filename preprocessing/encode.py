@@ -20,6 +20,7 @@ from lgd.preprocessing.video.files import local_file
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
 FLOW_CHUNK = 64  # frame pairs whose flow is in memory at the same time
+FLOW_PIXELS = 32 << 20  # of these pairs, if their frames are large: fewer then
 
 
 def prepare_encoders(settings: Settings, streams: Container[str], counters: ShardCounters) -> None:
@@ -112,9 +113,10 @@ def _encode_rgb(rgb: np.ndarray, settings: Settings, counters: ShardCounters) ->
 def _encode_flow(rgb: np.ndarray, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
     jpegs: list[bytes] = []
     saturated = 0.0
-    for first in range(0, len(rgb) - 1, FLOW_CHUNK):
+    pairs = max(min(FLOW_CHUNK, FLOW_PIXELS // (rgb.shape[1] * rgb.shape[2])), 1)
+    for first in range(0, len(rgb) - 1, pairs):
         with counters.timed("flow"):
-            chunk = rgb[first : first + FLOW_CHUNK + 1]
+            chunk = rgb[first : first + pairs + 1]
             gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in chunk])
             flow = compute_flow(gray, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
             planes, fraction = encode(flow, settings.flow_bound)

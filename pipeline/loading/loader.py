@@ -24,7 +24,7 @@ from lgd.pipeline.loading.clip_order import Clip, Order, Sampling, TrainOrder, U
 from lgd.pipeline.loading.dali import build_pipeline
 from lgd.pipeline.loading.frame_inputs import FrameInputs, frame_inputs
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame, read_ahead
-from lgd.pipeline.loading.transform import CropMode, Transform
+from lgd.pipeline.loading.transform import MAX_ASPECT, CropMode, Transform
 
 READ_THREADS = 4
 WIDE = 3.0  # aspect ratio: batches of wider full frames have fewer clips
@@ -219,19 +219,17 @@ def uniform_loader(
     """Load uniform clips of the videos of worker `rank` of `workers`, in order; the views of a video are consecutive
     (`UniformOrder`).
 
-    clips: per video. max_clips: maximum clips in a batch; fewer of full frames that are very long and thin, see
-    `clips_per_batch`. crops: 1 for full frames, more for squares along the longer
-    side of the frame. index: of the stream, if it is already open. labeled: leave out videos without a label.
-    Raises UserError for a missing split."""
+    clips: per video. max_clips: maximum clips in a batch; fewer of full frames that are long and thin, see
+    `clips_per_batch`. crops: 1 for full frames (the middle of very long and thin ones, see `crop_window`), more for
+    squares along the longer side of the frame. index: of the stream, if it is already open. labeled: leave out videos
+    without a label. Raises UserError for a missing split."""
     index = Index(dataset, stream) if index is None else index
     rows = index.labeled_rows(split) if labeled else index.rows(split)
     order = UniformOrder(rows, index.lengths[rows], sampling, clips=clips, crops=crops)
     videos = rank_slice(0, len(rows), rank, workers=workers)
     positions = range(videos.start * order.views, videos.stop * order.views)
     frame_sizes = index.widths.astype(np.int64) << 32 | index.heights
-    per_batch: int | np.ndarray = max_clips
-    if crops == 1:
-        per_batch = clips_per_batch(index.widths // max(STREAMS[stream].planes, 1), index.heights, max_clips)
+    per_batch = clips_per_batch(frame_aspects(index), max_clips) if crops == 1 else max_clips
     batches = uniform_batches(order, positions, frame_sizes, max_clips=per_batch)
     return ClipLoader(
         index,
@@ -244,9 +242,14 @@ def uniform_loader(
     )
 
 
-def clips_per_batch(widths: np.ndarray, heights: np.ndarray, max_clips: int) -> np.ndarray:
-    """Return how many clips of full frames of these sizes, pixels, a batch may hold: at most `max_clips`, and at most
+def frame_aspects(index: Index) -> np.ndarray:
+    """Return the longer side of each video's frames over the shorter one, by row, float64."""
+    widths, heights = index.widths // max(STREAMS[index.spec.stream].planes, 1), index.heights
+    aspects: np.ndarray = np.maximum(widths, heights) / np.minimum(widths, heights)
+    return aspects
+
+
+def clips_per_batch(aspects: np.ndarray, max_clips: int) -> np.ndarray:
+    """Return how many clips of full frames with these aspect ratios a batch may hold: at most `max_clips`, and at most
     the pixels of so many frames with the aspect ratio WIDE; at least 1. The memory of a batch depends on its pixels."""
-    short_sides = np.minimum(widths, heights).astype(np.float64)
-    aspects = np.maximum(widths, heights) / short_sides
-    return np.clip(max_clips * WIDE / aspects, 1, max_clips).astype(np.int64)
+    return np.clip(max_clips * WIDE / np.minimum(aspects, MAX_ASPECT), 1, max_clips).astype(np.int64)

@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Clip
 
+# Longer side over the shorter one up to which testing uses full frames; of longer frames it uses the middle. Cameras
+# record no such frames, and without a maximum, a single clip may take tens of gigabytes.
+MAX_ASPECT = 16
 ASPECTS = (3 / 4, 4 / 3)  # width over height of random resized crops (Szegedy et al., "Going Deeper with Convolutions")
 
 
@@ -56,11 +59,13 @@ CropMode = Literal["random", "full_frame", "square"]
 def crop_window(transform: Transform, clip: Clip, height: int, *, width: int, crop_mode: CropMode) -> CropWindow:
     """Return the part of a frame of height x width pixels that a clip takes.
 
-    crop_mode: `random` as in training (a square of `transform.crop` pixels, or a random resized crop); `full_frame` or
-    `square` (of the frame's short side) as in testing. The clip holds the place of the window."""
+    crop_mode: `random` as in training (a square of `transform.crop` pixels, or a random resized crop); `full_frame` (at
+    most MAX_ASPECT times as long as its short side) or `square` (of the short side) as in testing. The clip holds the
+    place of the window."""
     if crop_mode == "full_frame":
-        return CropWindow(0, 0, height, width)
-    if crop_mode == "square":
+        longest = MAX_ASPECT * min(height, width)
+        window_height, window_width = min(height, longest), min(width, longest)
+    elif crop_mode == "square":
         window_height = window_width = min(height, width)
     elif transform.resized_crop is None:
         window_height = window_width = transform.crop

@@ -22,7 +22,7 @@ from lgd.preprocessing.video.filters import FilterMessages, FilterSettings, filt
 from lgd.preprocessing.video.packets import StreamPackets, read_packets
 from lgd.preprocessing.video.pixmaps import PpmReader
 from lgd.preprocessing.video.probe import SourceInfo, probe
-from lgd.preprocessing.video.rejections import RAISE_FRAMES, Limits, Rejected, TooManyFrames
+from lgd.preprocessing.video.rejections import Limits, Rejected, TooManyFrames
 
 # The clock of these containers may jump anywhere: players show the next frame at once.
 JOINABLE = ("mpegts", "mpeg")
@@ -105,6 +105,12 @@ def decode(
         container = read_container(video)
         if container.truncation:
             raise Rejected("truncated", container.truncation)
+        if container.second_at is not None:
+            raise Rejected(
+                "decoder-error",
+                f"a second recording follows at byte {container.second_at}, which cannot be decoded together with the "
+                "first: split the file there, or join the recordings with ffmpeg's concat demuxer",
+            )
         source = probe(video, container, limits)
         _check_sizes(source, short_side, limits)
         if start_s is None and end_s is None:
@@ -234,7 +240,7 @@ def _check_duration(video: int, source: SourceInfo, rate: Fraction, *, limits: L
     if too_long(read_packets(video, [source.index], limits, enough=too_long)):
         raise TooManyFrames(
             f"the video has about {frames} frames ({source.duration_s:.0f} s); the limit is {limits.frames}: "
-            f"{RAISE_FRAMES}"
+            f"{limits.more_frames()}"
         )
 
 

@@ -14,8 +14,6 @@ REASONS = (
     "internal-error",  # an error in lgd or in a library that nobody foresaw; the detail names the line of code
 )
 
-RAISE_FRAMES = "raise it with --max-frames or --max-seconds"  # the limit on frames
-
 
 class Rejected(Exception):
     """A video that cannot go into the dataset.
@@ -61,6 +59,7 @@ class Limits:
     stall_s: float = 120.0  # wall time without a byte of output
     memory_bytes: int = 4 << 30  # address space of ffmpeg (Linux only)
     follows_node: bool = False  # the limits on bytes are those of this node: a larger one may accept the video
+    options: bool = True  # the command has options for the limits and for the size of the frames; rejections name them
 
     def check_size(self, width: int, height: int) -> None:
         """Raise Rejected ("too-large") unless frames of this size, pixels, can be stored in every stream: a video is in
@@ -70,23 +69,34 @@ class Limits:
                 "too-large",
                 f"its resized frames, {width} x {height} pixels, do not fit into a JPEG: the limit is "
                 f"{self.side // 2} pixels wide (flow stores two planes side by side) and {self.side} high; "
-                "crop the video, or use a smaller --short-side",
+                f"{self._smaller()}",
             )
         if width * height > self.pixels:
             raise Rejected(
                 "too-large",
                 f"its resized frames, {width} x {height} pixels, exceed the limit of {self.pixels} pixels: "
-                "crop the video, or use a smaller --short-side",
+                f"{self._smaller()}",
             )
 
     def check_frames(self, frames: int, frame_bytes: int) -> None:
         """Raise TooManyFrames if a video has more frames, or more bytes of resized frames, than allowed."""
         if frames > self.frames:
-            raise TooManyFrames(f"the video has more than {self.frames} frames, the limit: {RAISE_FRAMES}")
+            raise TooManyFrames(f"the video has more than {self.frames} frames, the limit: {self.more_frames()}")
         if frame_bytes > self.frame_bytes:
             raise TooManyFrames(f"its frames take more than {self.in_words(self.frame_bytes)}")
 
     def in_words(self, limit: int) -> str:
-        """Return a limit in bytes as text, with the advice how to raise it."""
+        """Return a limit in bytes as text, with what to do about it."""
         origin = ", half of this node's memory per task" if self.follows_node else ""
-        return f"{limit / (1 << 30):.3g} GiB{origin}: raise the limit with --max-memory-gb"
+        advice = (
+            "raise the limit with --max-memory-gb" if self.options else "cut the video, or convert it to a smaller one"
+        )
+        return f"{limit / (1 << 30):.3g} GiB{origin}: {advice}"
+
+    def more_frames(self) -> str:
+        """Return what to do about a video with too many frames."""
+        return "raise it with --max-frames or --max-seconds" if self.options else "cut the video"
+
+    def _smaller(self) -> str:
+        """Return what to do about frames that are too large."""
+        return "crop the video, or use a smaller --short-side" if self.options else "crop the video"

@@ -89,6 +89,24 @@ def test_more_memory_than_allowed_is_no_reason_to_reject_a_video(folder: Path, c
     assert set(few) == {NOT_STORED, few[7]}
 
 
+def test_few_large_frames_are_in_memory_at_the_same_time(folder: Path, complete: dict[str, EncodedVideo]):
+    assert [long_videos._frames_at_once(120, aspect) for aspect in (1, 1.78, 16, 270)] == [256, 256, 256, 23]
+    assert long_videos._frames_at_once(4096, 270) == 1
+    sizes = [
+        long_videos._count_frames(folder / name, SETTINGS, long_videos.long_limits(Limits()))
+        for name in ("v.mp4", "v.ts")
+    ]
+    assert sizes == [(225, 1.5, True), (225, 1.5, False)]  # of 43 x 32 pixels, estimated from 3 x 2
+    used = {"flow": np.arange(6)}
+    assert list(long_videos._pieces(used, 2)) == [range(0, 3), range(2, 5), range(4, 7)]
+    assert list(long_videos._pieces(used, 1)) == [range(n, n + 2) for n in range(6)]
+
+
+def test_a_video_with_many_bytes_of_frames_is_decoded_for_its_clips(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(long_videos, "COMPLETE_BYTES", 100 * 43 * 32 * 3)
+    assert encoded(folder / "v.mp4", {"rgb": [7]}, Limits())["rgb"].frames.count(NOT_STORED) == 224
+
+
 def test_a_video_of_days_is_rejected_and_one_without_clips_as_by_preprocess(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ):

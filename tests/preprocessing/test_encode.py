@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -6,9 +7,11 @@ import pytest
 
 from lgd.pipeline.dataset.flow_code import default_bound
 from lgd.pipeline.storage.storage import Storage
+from lgd.preprocessing import encode
 from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.encode import encode_video, source_frames
+from lgd.preprocessing.flow.tvl1 import compute_flow
 from lgd.preprocessing.video.rejections import Rejected
 from tests.preprocessing.conftest import SETTINGS
 
@@ -36,6 +39,25 @@ def test_a_video_becomes_color_frames_and_one_flow_frame_fewer(folder: Path):
 def test_the_number_of_decoded_frames_does_not_depend_on_the_streams(folder: Path, streams: tuple[str, ...]):
     encoded = encode_video(Storage(folder), VIDEO, SETTINGS, streams=streams, counters=ShardCounters())
     assert source_frames(encoded) == 15
+
+
+def test_the_flow_does_not_depend_on_how_many_pairs_are_in_memory_at_the_same_time(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chunks: list[int] = []
+
+    def counted(gray: np.ndarray, *arguments: Any, **options: Any) -> np.ndarray:
+        chunks.append(len(gray))
+        return compute_flow(gray, *arguments, **options)
+
+    monkeypatch.setattr(encode, "compute_flow", counted)
+    flows = []
+    for pixels in (1 << 20, 4 * 32 * 40, 1):
+        monkeypatch.setattr(encode, "FLOW_PIXELS", pixels)
+        encoded = encode_video(Storage(folder), VIDEO, SETTINGS, streams=("flow",), counters=ShardCounters())
+        flows.append(encoded["flow"].frames)
+    assert flows[0] == flows[1] == flows[2]
+    assert chunks == [15, *[5, 5, 5, 3], *[2] * 14]
 
 
 def test_a_missing_file_is_rejected_and_not_counted_as_a_video(folder: Path):

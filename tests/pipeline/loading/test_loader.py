@@ -1,6 +1,7 @@
 """The loader and its DALI graph, compared with decoding, cropping, mirroring and normalizing by OpenCV and NumPy."""
 
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.index_format import UNLABELLED
+from lgd.pipeline.loading import transform as transform_module
 from lgd.pipeline.loading.clip_order import Sampling, TrainOrder, UniformOrder
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, clips_per_batch, train_loader, uniform_loader
 from lgd.pipeline.loading.reader import ClipReader, CorruptFrame
@@ -80,10 +82,21 @@ def test_uniform_clips_are_full_frames_in_order(dataset: Dataset, stream: str):
 
 
 def test_batches_of_long_and_thin_full_frames_have_fewer_clips():
-    widths = np.array([120, 213, 360, 720, 120, 32_400, 1, 65_000])
-    heights = np.array([120, 120, 120, 120, 720, 120, 2, 1])
-    assert clips_per_batch(widths, heights, 16).tolist() == [16, 16, 16, 8, 8, 1, 16, 1]
-    assert clips_per_batch(widths, heights, 1).tolist() == [1] * 8
+    aspects = np.array([1, 1.775, 3, 6, 16, 270, 65_000])
+    assert clips_per_batch(aspects, 16).tolist() == [16, 16, 16, 8, 3, 3, 3]
+    assert clips_per_batch(aspects, 1).tolist() == [1] * 7
+
+
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_of_frames_longer_than_the_maximum_the_middle_is_loaded(
+    dataset: Dataset, stream: str, monkeypatch: pytest.MonkeyPatch
+):
+    arguments: dict[str, Any] = {"clips": 1, "transform": TRANSFORM, "max_clips": 1}
+    (full, *_) = uniform_loader(dataset, stream, **arguments)
+    monkeypatch.setattr(transform_module, "MAX_ASPECT", 1)
+    (middle, *_) = uniform_loader(dataset, stream, **arguments)
+    assert full.video.shape[3:] == (64, 80)
+    assert torch.equal(middle.video, full.video[..., 8:72])
 
 
 def test_mirrored_flow_negates_x_exactly(dataset: Dataset):

@@ -31,6 +31,23 @@ def test_squares_are_at_both_ends_of_the_longer_side_and_in_the_middle(height: i
     assert full == (0, 0, height, width)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (1920, 120, (0, 0, 120, 1920)),  # 16:1
+        (1921, 120, (0, 1, 120, 1920)),
+        (32_400, 120, (0, 15_240, 120, 1920)),
+        (120, 65_500, (31_790, 0, 1920, 120)),
+        (65_500, 1, (0, 32_742, 1, 16)),
+    ],
+)
+def test_a_full_frame_has_a_maximum_aspect_ratio_beyond_which_it_is_the_middle(
+    width: int, height: int, expected: tuple[int, ...]
+):
+    order = UniformOrder(np.array([0]), np.array([16]), Sampling(16), clips=1)
+    assert crop_window(Transform(), order.clip(0), height, width=width, crop_mode="full_frame") == expected
+
+
 @given(
     height=st.integers(48, 300),
     width=st.integers(48, 300),
