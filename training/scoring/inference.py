@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.clip_order import UniformOrder
-from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, uniform_loader
+from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, frame_aspects, uniform_loader
+from lgd.pipeline.loading.transform import MAX_ASPECT
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network, Output, pool
 from lgd.training.models.zoo import build
@@ -175,7 +177,8 @@ def score_rows(
 ) -> Iterator[VideoScores]:
     """Yield the scores of the videos of a split, or of one of `chunks` equal chunks of it, in the index's order.
 
-    batch_size: clips per batch. threads: that decode. index: see `uniform_loader`.
+    batch_size: clips per batch. threads: that decode. index: see `uniform_loader`. Prints a line if only the middle of
+    some videos was scored, because their frames are longer than MAX_ASPECT.
     Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and insufficient GPU memory."""
     loader = uniform_loader(
         dataset,
@@ -191,9 +194,18 @@ def score_rows(
         crops=protocol.crops,
         index=index,
     )
+    cropped = 0
+    too_long = (frame_aspects(loader.index) > MAX_ASPECT) & (protocol.crops == 1)
     try:
-        yield from score_batches(network, loader, protocol.precision, keep=protocol.keep)
+        for video in score_batches(network, loader, protocol.precision, keep=protocol.keep):
+            cropped += int(too_long[video.row])
+            yield video
     except torch.OutOfMemoryError as error:
         raise UserError(f"{batch_size} clips do not fit into the GPU's memory: use a smaller --batch-size") from error
     finally:
         loader.close()
+    if cropped:
+        say(
+            f"videos of which only the middle was scored, because their frames are longer than {MAX_ASPECT}:1: "
+            f"{cropped}; --crops 3 scores both ends as well, in squares"
+        )

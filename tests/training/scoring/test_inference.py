@@ -10,12 +10,14 @@ import torch
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.loading import transform
 from lgd.pipeline.loading.loader import uniform_loader
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network
 from lgd.training.recipes import recipe_named
 from lgd.training.run import Run, open_run
+from lgd.training.scoring import inference
 from lgd.training.scoring.inference import (
     VideoScores,
     autocast,
@@ -65,6 +67,29 @@ def test_features_are_those_of_a_direct_forward_pass_and_networks_without_diffus
             if output.glob is not None and video.global_features is not None:
                 np.testing.assert_allclose(video.global_features, output.glob, rtol=1e-4, atol=1e-5)
     assert {video[2:] for video in score(TestProtocol(1))} == {(None, None, None)}
+
+
+def test_a_line_says_how_many_videos_were_scored_by_their_middle_alone(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    network = random_network(CONFIG, 0)
+
+    def score(crops: int) -> tuple[list[np.ndarray], str]:
+        protocol = TestProtocol(clips=1, crops=crops)
+        scores = score_rows(network, CONFIG, dataset, split="val", protocol=protocol, device=CPU)
+        return [video.probabilities for video in scores], capsys.readouterr().err
+
+    full, nothing = score(crops=1)
+    monkeypatch.setattr(inference, "MAX_ASPECT", 1)
+    monkeypatch.setattr(transform, "MAX_ASPECT", 1)
+    middle, line = score(crops=1)
+    assert nothing == ""
+    assert line == (
+        "videos of which only the middle was scored, because their frames are longer than 1:1: 6; --crops 3 "
+        "scores both ends as well, in squares\n"
+    )
+    assert all(not np.array_equal(a, b) for a, b in zip(full, middle, strict=True))
+    assert score(crops=3)[1] == ""
 
 
 def test_lgd_2d_is_tested_on_triples(dataset: Dataset):
