@@ -13,6 +13,8 @@ from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.dataset.dataset import open_dataset, shard_name
 from lgd.preprocessing.job import PreprocessResult
+from lgd.preprocessing.limits import LimitOptions
+from lgd.preprocessing.settings import PreprocessResources
 from tests.preprocessing.video.generated_videos import X264, ffmpeg
 from tests.support.in_process import preprocess_in_process
 
@@ -253,3 +255,30 @@ def test_a_dataset_from_before_the_choice_of_the_matrix_is_completed_with_the_ma
     assert (tmp_path / "new" / shard).read_bytes() != (tmp_path / "old" / shard).read_bytes()
     with pytest.raises(UsageError, match="--untagged-matrix bt601: the rgb stream of the dataset was created with "):
         preprocess_in_process(videos, tmp_path / "new", untagged_matrix="bt601", **options)
+
+
+def test_the_limits_of_the_command_apply_to_new_shards_and_to_retried_videos(tmp_path: Path):
+    videos, out = tmp_path / "videos", tmp_path / "data"
+    for name, frames in (("a/short.mp4", 10), ("a/long.mp4", 40), ("b/short.mp4", 10)):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        ffmpeg("-f", "lavfi", "-i", f"testsrc=s=64x48:r=25:d={frames / 25}", *X264, videos / name)
+    options: dict[str, Any] = {"short_side": 32, "val_fraction": 0.5, "streams": ("rgb",)}
+
+    def rejected(limits: LimitOptions, *, retry_rejected: bool) -> list[tuple[str, str]]:
+        resources = PreprocessResources(limits=limits)
+        preprocess_in_process(videos, out, retry_rejected=retry_rejected, resources=resources, **options)
+        return [(row["path"], row["detail"]) for row in open_dataset(out).rejected().to_pylist()]
+
+    for retry, limits in ((False, LimitOptions(max_frames=20)), (True, LimitOptions(max_seconds=1.2))):
+        ((path, detail),) = rejected(limits, retry_rejected=retry)
+        assert path == "a/long.mp4"
+        frames = limits.frames(25.0)
+        assert (
+            detail == f"the video has more than {frames} frames, the limit: raise it with --max-frames or --max-seconds"
+        )
+    memory = 15 * 32 * 43 * 3 / (1 << 30)
+    ((_, detail),) = rejected(LimitOptions(max_memory_gb=memory), retry_rejected=True)
+    assert detail.startswith("its frames take more than ")
+    assert detail.endswith(" GiB: raise the limit with --max-memory-gb")
+    assert rejected(LimitOptions(max_frames=40), retry_rejected=True) == []
+    assert open_dataset(out).summary["videos"] == 3

@@ -22,6 +22,7 @@ def preprocess_in_process(
     untagged_matrix: UntaggedMatrix | None = None,
     streams: Sequence[str] = ("rgb", "flow"),
     retry_rejected: bool = False,
+    resources: PreprocessResources = PreprocessResources(),
     **annotations: Any,
 ) -> None:
     """Create a dataset as `lgd preprocess` does, with the same code except that this process runs the tasks of the job,
@@ -42,6 +43,6 @@ def preprocess_in_process(
             streams=streams,
             settings=Settings(short_side=short_side, untagged_matrix=untagged_matrix),
             retry_rejected=retry_rejected,
-            resources=PreprocessResources(),
+            resources=resources,
             start_cluster=lambda: None,
         )
