@@ -8,8 +8,10 @@ a truncated file has a box that ends after the end of the file.
 import io
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+
+from lgd.preprocessing.video.joined import second_recording
 
 # A larger index (days of video) is not read, nor is anything after this many boxes.
 MAX_INDEX_BYTES = 64 << 20
@@ -29,13 +31,15 @@ class ContainerInfo:
     """Facts that a container declares.
 
     truncation: one line that describes how much of the file is missing, or None; complete: the container declares its
-    size in bytes, the file has them all, and its end is not a reserved space of zeros; durations_s: seconds of each
-    track, by its id in the container (not by ffmpeg's stream index, which counts cover art as well); ends_s: when each
-    stream ends on the clock of the file, in seconds, by stream index. Both only where the container declares them.
+    size in bytes, the file has them all, and its end is not a reserved space of zeros; second_at: offset of a second
+    recording, which was copied behind the first one and which ffmpeg does not read, or None; durations_s: seconds of
+    each track, by its id in the container (not by ffmpeg's stream index, which counts cover art as well); ends_s: when
+    each stream ends on the clock of the file, in seconds, by stream index. Both only where the container declares them.
     """
 
     truncation: str | None = None
     complete: bool = False
+    second_at: int | None = None
     durations_s: dict[int, float] = field(default_factory=dict)
     ends_s: dict[int, float] = field(default_factory=dict)
 
@@ -48,7 +52,10 @@ def read_container(video: int) -> ContainerInfo:
     with os.fdopen(os.dup(video), "rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        info = _read(file, size, file.read(16))
+        first = file.read(32)
+        info = _read(file, size, first[:16])
+        if info.second_at is None:
+            info = replace(info, second_at=second_recording(file, first))
         file.seek(max(0, size - END_BYTES))
         # A download that reserves the space first has the size of the complete file.
         return info if any(file.read(END_BYTES)) else replace(info, complete=False)
@@ -97,16 +104,59 @@ def _read_iso(file: io.BufferedIOBase, size: int) -> ContainerInfo:
         if box_end > size and (kind in ISO_BOXES or b"moov" not in kinds or b"mdat" not in kinds):
             name = kind.decode("latin-1")
             return ContainerInfo(f"the file ends {box_end - size} bytes before the end of its {name!r} box")
+    second_at = _second_fragments(file, boxes) if b"moof" in kinds else _second_movie(boxes)
     index = next((box for box in boxes if box[0] == b"moov"), None)
     if index is None:
         return ContainerInfo("the file has no index ('moov' box)")
     if index[2] - index[1] > MAX_INDEX_BYTES:
-        return ContainerInfo(complete=True)
+        return ContainerInfo(complete=True, second_at=second_at)
     file.seek(index[1])
     try:
-        return ContainerInfo(complete=True, durations_s=_iso_durations(file.read(index[2] - index[1])))
+        durations = _iso_durations(file.read(index[2] - index[1]))
     except (struct.error, IndexError):
-        return ContainerInfo()  # a damaged index: ffmpeg reports the error
+        return ContainerInfo(second_at=second_at)  # a damaged index: ffmpeg reports the error
+    return ContainerInfo(complete=True, second_at=second_at, durations_s=durations)
+
+
+def _second_movie(boxes: Sequence[tuple[bytes, int, int]]) -> int | None:
+    """Return the offset of a second file of data and index that follows a complete one, or None."""
+    kinds = [kind for kind, _, _ in boxes]
+    if b"moov" not in kinds or b"mdat" not in kinds:
+        return None
+    behind = max(kinds.index(b"moov"), kinds.index(b"mdat")) + 1
+    begin = kinds.index(b"ftyp", behind) if b"ftyp" in kinds[behind:] else behind
+    is_second = {b"moov", b"mdat"} <= set(kinds[begin:]) and (b"ftyp" in kinds[behind:] or b"ftyp" not in kinds)
+    return boxes[begin - 1][2] if is_second else None
+
+
+def _second_fragments(file: io.BufferedIOBase, boxes: Sequence[tuple[bytes, int, int]]) -> int | None:
+    """Return the offset of a second fragmented file, or None.
+
+    A stream may repeat its index between fragments. In a second file, the times of a track begin again."""
+    if [kind for kind, _, _ in boxes].count(b"moov") < 2:
+        return None
+    times: dict[int, int] = {}  # of the last fragment of each track
+    second = None
+    try:
+        for kind, content, box_end in boxes:
+            if times and second is None and kind in (b"ftyp", b"moov"):
+                second = content - 8
+            if kind != b"moof" or box_end - content > MAX_INDEX_BYTES:
+                continue
+            file.seek(content)
+            fragment = file.read(box_end - content)
+            for inner, start, end in _boxes(io.BytesIO(fragment), 0, len(fragment)):
+                header, time = (_inner_box(fragment[start:end], name) for name in (b"tfhd", b"tfdt"))
+                if inner != b"traf" or not time:
+                    continue
+                track = struct.unpack_from(">I", header, 4)[0]
+                begin = struct.unpack_from(">Q" if time[0] == 1 else ">I", time, 4)[0]
+                if second is not None and begin <= times.get(track, -1):
+                    return second
+                times[track] = begin
+    except struct.error:
+        return None  # a damaged fragment: ffmpeg reports the error
+    return None
 
 
 def _iso_durations(moov: bytes) -> dict[int, float]:
@@ -207,6 +257,8 @@ def _read_matroska(file: io.BufferedIOBase, size: int) -> ContainerInfo:
     """Compare the size of the segment, which contains all data, with that of the file."""
     start = 0
     for _ in range(MAX_BOXES):
+        if start >= size:  # an element that is longer than any file
+            break
         file.seek(start)
         kind, at = _vint(file.read(16), 0, keep_marker=True)
         file.seek(start + at)

@@ -76,6 +76,12 @@ def test_a_file_that_has_all_declared_bytes_is_complete(make: Make, name: str) -
         assert not read_container(video).complete
 
 
+def test_an_element_that_is_longer_than_any_file_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    path.write_bytes(bytes.fromhex("1a45dfa301fffffffffffffe") + bytes(100))
+    assert reason(path) == "unreadable"
+
+
 def test_a_hostile_index_is_rejected_quickly(tmp_path: Path) -> None:
     nested = box(b"mvhd", b"") + box(b"trak", b"")
     for _ in range(3000):
