@@ -132,7 +132,8 @@ def _second_movie(boxes: Sequence[tuple[bytes, int, int]]) -> int | None:
 def _second_fragments(file: io.BufferedIOBase, boxes: Sequence[tuple[bytes, int, int]]) -> int | None:
     """Return the offset of a second fragmented file, or None.
 
-    A stream may repeat its index between fragments. In a second file, the times of a track begin again."""
+    A stream may repeat its index between fragments. In a second file, the times of a track begin again, or
+    the track is new."""
     if [kind for kind, _, _ in boxes].count(b"moov") < 2:
         return None
     times: dict[int, int] = {}  # of the last fragment of each track
@@ -151,7 +152,7 @@ def _second_fragments(file: io.BufferedIOBase, boxes: Sequence[tuple[bytes, int,
                     continue
                 track = struct.unpack_from(">I", header, 4)[0]
                 begin = struct.unpack_from(">Q" if time[0] == 1 else ">I", time, 4)[0]
-                if second is not None and begin <= times.get(track, -1):
+                if second is not None and begin <= times.get(track, begin):
                     return second
                 times[track] = begin
     except struct.error:

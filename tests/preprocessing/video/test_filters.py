@@ -259,8 +259,13 @@ def test_mp4_files_that_are_copied_into_one_are_rejected_if_frames_are_lost(make
     fragmented = (*H264, "-movflags", "+frag_keyframe+empty_moov+default_base_moof")
     path = joined(make, part(make, "a.mp4", 16, *fragmented), part(make, "b.mp4", 66, *fragmented))
     assert rejection(path).startswith("decoder-error: a second recording follows at byte ")
-    path.write_bytes(path.read_bytes().replace(b"tfdt", b"free"))  # fragments without a time
-    assert "several MP4 files were copied into one, of which 50 of 100 frames can be decoded" in rejection(path)
+    data = bytearray(path.read_bytes())
+    without_times = data.replace(b"tfdt", b"free")
+    data[data.rindex(b"tfdt") + 15] += 1  # the second file begins after the first one has begun
+    path.write_bytes(data)
+    assert "several MP4 files were copied into one, of which 51 of 100 frames can be decoded" in rejection(path)
+    path.write_bytes(without_times)
+    assert_numbers(decode(path, 25, 32), range(100))
 
 
 def test_a_video_that_ffmpeg_stops_reading_midway_is_rejected(make: Make) -> None:
