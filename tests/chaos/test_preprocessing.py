@@ -1,7 +1,9 @@
-"""Preprocessing on a cluster while workers, nodes and the driver are killed at random: nothing is lost or changed."""
+"""Preprocessing on a cluster while workers, nodes and the driver are killed, and the driver is stopped by SIGTERM, at
+random: nothing is lost or changed."""
 
 import itertools
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,15 +14,13 @@ from lgd.clusters.testbed.processes import ProcessTree, kill, run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes
 from tests.preprocessing.test_job import assert_same_files
 
-KILLS = ["worker"] * 4 + ["node"] * 3 + ["driver"] * 3
+KILLS = ["worker"] * 4 + ["node"] * 3 + ["driver"] * 2 + ["stop"] * 2
 SEED = 4
 
 pytestmark = pytest.mark.chaos
 
 
-def test_ten_kills_of_workers_nodes_and_the_driver_do_not_change_the_bytes(
-    nodes: RayNodes, videos: Path, tmp_path: Path
-):
+def test_kills_of_workers_nodes_and_the_driver_do_not_change_the_bytes(nodes: RayNodes, videos: Path, tmp_path: Path):
     # OpenCV's solver is slow enough for kills while tasks are running.
     options = ("--short-side", 48, "--val-fraction", 0.34, "--flow.backend", "opencv")
     done = run_lgd("preprocess", videos, "--out", tmp_path / "undisturbed", *options)
@@ -44,7 +44,17 @@ def test_ten_kills_of_workers_nodes_and_the_driver_do_not_change_the_bytes(
                     nodes.kill(chance.choice(nodes.nodes))
                     nodes.add(cpus=1)
                 else:
-                    driver.kill()
+                    if kind == "stop":
+                        driver.process.send_signal(signal.SIGTERM)
+                        assert driver.process.wait(timeout=60) == 143, (tmp_path / "log").read_text()
+                        assert temporary_files(out) == []
+                    else:
+                        driver.kill()
                     driver = ProcessTree(*command, env=env, log=tmp_path / "log")
         assert driver.process.returncode == 0, (tmp_path / "log").read_text()
         assert_same_files(out, tmp_path / "undisturbed")
+
+
+def temporary_files(folder: Path) -> list[str]:
+    """The locks and the files of tasks that have not ended, in a dataset."""
+    return [path.name for path in folder.rglob(".*") if path.is_file()]

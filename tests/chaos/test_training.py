@@ -1,7 +1,8 @@
-"""Training on a cluster whose nodes are killed, replaced and preempted uses each clip once and has the losses of an
-undisturbed training with one worker."""
+"""Training on a cluster whose nodes are killed, replaced and preempted, and that is stopped by SIGTERM and resumed, uses
+each clip once and has the losses of an undisturbed training with one worker."""
 
 import itertools
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -32,9 +33,8 @@ def test_training_on_nodes_that_are_killed_and_replaced_uses_each_clip_once_and_
     assert done.returncode == 0, done.stderr
 
     env = {**nodes.env, "RAY_ADDRESS": nodes.address}
-    driver = ProcessTree(
-        *(sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2), env=env, log=log
-    )
+    command = (sys.executable, "-m", "lgd", *words, "--run", disturbed, "--num-workers", 1, 2)
+    driver = ProcessTree(*command, env=env, log=log)
 
     def count(kind: str) -> int:
         return sum(kind in line for line in metrics(disturbed))
@@ -61,6 +61,16 @@ def test_training_on_nodes_that_are_killed_and_replaced_uses_each_clip_once_and_
         nodes.kill(victim)
         wait_for_more("resumed", 1)
         nodes.add(cpus=1)
+    wait_for_more("loss", 3)
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.process.wait(timeout=60) == 143, log.read_text()
+    assert driver.pids() == []
+    stopped = max(path.name for path in (disturbed / "checkpoints").iterdir())
+    step = int(stopped.removeprefix("step-").removesuffix(".pt"))
+    assert f"lgd: stopped by SIGTERM; checkpoint of step {step} written" in log.read_text()
+    driver = ProcessTree(*command, env=env, log=log)
+    wait_for_more("resumed", 1)
+    assert [line["step"] for line in metrics(disturbed) if "resumed" in line][-1] == step
     assert driver.process.wait(timeout=300) == 0, log.read_text()
 
     lines = metrics(disturbed)
