@@ -1,5 +1,5 @@
-"""Training on a cluster whose nodes are killed, replaced and preempted, and that is stopped by SIGTERM and resumed, uses
-each clip once and has the losses of an undisturbed training with one worker."""
+"""Training on a cluster whose nodes are killed, replaced and preempted, and that is stopped by SIGTERM and resumed:
+each clip is used once, and the losses are those of an undisturbed training with one worker."""
 
 import itertools
 import signal

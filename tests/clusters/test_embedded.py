@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from lgd.clusters.embedded import embedded_cpus
 from lgd.clusters.testbed.processes import ProcessTree, free_port, run_lgd
+from lgd.clusters.testbed.ray_nodes import RayNodes
 from tests.support.sockets import listening
 
 
@@ -66,6 +68,27 @@ def test_resources_per_task_are_checked(videos: Path, tmp_path: Path, options: t
     done = run_lgd("preprocess", videos, "--out", tmp_path / "data", "--streams", "rgb", "--short-side", 32, *options)
     assert done.returncode == (2 if message else 0), done.stderr
     assert message is None or message in done.stderr
+
+
+@pytest.mark.usefixtures("joined")
+def test_sigterm_ends_the_tasks_of_a_command_on_a_joined_cluster_which_stays(
+    running_cluster: RayNodes, videos: Path, tmp_path: Path
+):
+    out, log = tmp_path / "data", tmp_path / "log"
+    words = ("preprocess", videos, "--out", out, "--short-side", 96, "--flow.backend", "opencv")
+    command = ProcessTree(sys.executable, "-m", "lgd", *words, log=log)
+    while not running_cluster.head.pids("ray::make_shard"):
+        assert command.process.poll() is None, log.read_text()
+        time.sleep(0.05)
+    command.process.send_signal(signal.SIGTERM)
+    assert command.process.wait(timeout=60) == 143, log.read_text()
+    assert log.read_text().splitlines()[-1] == "lgd: stopped by SIGTERM; rerun the same command to resume"
+    deadline = time.monotonic() + 30
+    while running := running_cluster.head.pids("ray::make_shard") + running_cluster.head.pids("ffmpeg"):
+        assert time.monotonic() < deadline, running
+        time.sleep(0.1)
+    assert [path for path in out.rglob(".*") if path.is_file()] == []  # locks, and files that tasks were writing
+    running_cluster.wait_for(cpus=3)
 
 
 @pytest.mark.cluster
