@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from lgd.pipeline.console import signals
-from lgd.pipeline.console.errors import UserError
-from lgd.pipeline.console.progress import Progress, say
+from lgd.pipeline.console.errors import NodeError, UserError
+from lgd.pipeline.console.progress import Progress
+from lgd.pipeline.placement import ShortageWatch, cluster_nodes
 
 TASK_RETRIES = 10  # of a task whose worker or node died
 WAIT_S = 1.0  # interval of the progress
 CANCEL_S = 5.0  # after a signal, for running tasks to end
-SIZE_INTERVAL_S = 5.0  # between two checks of the size of the cluster
-WARN_AFTER_S = 15.0  # without a node that is large enough for a task
+SIZE_INTERVAL_S = 4.0  # between two checks of the size of the cluster
 
 
 class Counters(Protocol):
@@ -50,8 +50,8 @@ def run_tasks(name: str, tasks: Sequence[Task], resources: dict[str, float], *, 
     name: of the progress. resources: per task, by Ray's names, such as CPU. workers: maximum number of tasks at once;
     by default as many as fit. A task whose worker or node dies is repeated.
 
-    Raises the UserError of a task, after the others are cancelled, and UserError if the worker of a task dies in every
-    attempt."""
+    Raises the UserError of a task, after the others are cancelled, and UserError if the worker of a task dies, or its
+    file system fails, in every attempt."""
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -78,6 +78,11 @@ def run_tasks(name: str, tasks: Sequence[Task], resources: dict[str, float], *, 
                     except RayTaskError as error:
                         if isinstance(error.cause, UserError):
                             raise type(error.cause)(str(error.cause)) from error
+                        if isinstance(error.cause, OSError):
+                            raise UserError(
+                                f"{running[generator].name} failed {TASK_RETRIES + 1} times ({error.cause}); progress "
+                                "is saved: rerun the same command to resume"
+                            ) from error
                         raise
                     except RayError as error:
                         raise UserError(
@@ -114,9 +119,9 @@ def _remote(function: Callable[..., Iterator[Any]], resources: dict[str, float])
     import ray
 
     # An object store that fails for a while, or a killed ffmpeg, is no property of the video: the task is repeated.
-    transient: Any = [OSError, RuntimeError]
+    transient: Any = [OSError, RuntimeError, NodeError]
     options: dict[str, Any] = {
-        "num_cpus": resources["CPU"],
+        "num_cpus": resources.get("CPU", 0),
         "num_gpus": resources.get("GPU", 0),
         "num_returns": "streaming",
         "scheduling_strategy": "SPREAD",
@@ -131,30 +136,13 @@ class _Capacity:
     """The number of tasks that fit on the cluster, which may grow and shrink."""
 
     def __init__(self, resources: dict[str, float], workers: int | None):
-        self._resources, self._workers = resources, workers
+        self._workers = workers
+        self._watch = ShortageWatch("task", resources, advice="add such a node, or lower --cpus-per-task")
         self._tasks, self._checked = 0, float("-inf")
-        self._last_fit = time.monotonic()  # when a task last fitted on a node
-        self._warned = False
 
     def now(self) -> int:
         """Return how many tasks may run at once. If no node is large enough for one: 0, with a line after a while."""
-        now = time.monotonic()
-        if now - self._checked > SIZE_INTERVAL_S:
-            self._checked = now
-            self._tasks = min(self._fitting(), self._workers or 1 << 30)
-            if self._tasks:
-                self._last_fit, self._warned = now, False
-            elif now - self._last_fit > WARN_AFTER_S and not self._warned:
-                self._warned = True
-                say(f"waiting: no node of the cluster has {_in_words(self._resources)}")
+        if time.monotonic() - self._checked > SIZE_INTERVAL_S:
+            self._checked = time.monotonic()
+            self._tasks = min(self._watch.count(cluster_nodes()), self._workers or 1 << 30)
         return self._tasks
-
-    def _fitting(self) -> int:
-        import ray
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        return sum(min(int(node.get(name, 0) / amount) for name, amount in self._resources.items()) for node in nodes)
-
-
-def _in_words(resources: dict[str, float]) -> str:
-    return " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
