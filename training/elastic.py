@@ -1,7 +1,6 @@
 """`lgd train`: run the training loop with Ray Train on the available resources, between a minimum and a maximum number
 of workers. Nodes may leave and join in the meantime."""
 
-import json
 import os
 import tempfile
 import threading
@@ -17,7 +16,9 @@ from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.placement import ShortageWatch, cluster_nodes, count_fitting, count_gpus, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import locked
+from lgd.training.metrics_file import parse_line
 from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run
+from lgd.training.side_files import read_message, repair, result_problem
 from lgd.training.stop import StopOptions, last_checkpoint
 from lgd.training.worker import TrainJob, train_worker
 
@@ -82,7 +83,7 @@ def run_training(
     cache_config: cache of each worker's node, for a remote dataset. stop: what is done after a signal.
     Raises UserError for an error that the user can fix, if the workers failed too often, and if another command trains
     the run."""
-    if (finished := _finished(run)) is not None:
+    if (finished := _finished(run, dataset)) is not None:
         return finished
     videos, unlabelled = dataset.labeled("train"), dataset.unlabelled("train")
     if not videos and unlabelled:
@@ -93,11 +94,12 @@ def run_training(
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
     with locked(run.storage, "lgd train") as storage:
-        if (finished := _finished(run)) is not None:  # by a command that held the lock before
+        if (finished := _finished(run, dataset)) is not None:  # by a command that held the lock before
             return finished
         for folder in ("", CHECKPOINTS):
             storage.clean(folder)
         run = replace(run, storage=storage)
+        repair(run, run.config.steps(videos))
         if unlabelled:
             say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
         try:
@@ -118,9 +120,9 @@ def run_training(
     return _train_result(run, result)
 
 
-def _finished(run: Run) -> TrainResult | None:
-    """Return the result of a run that is finished already."""
-    if (result := run.result()) is None:
+def _finished(run: Run, dataset: Dataset) -> TrainResult | None:
+    """Return the result of a run that is finished already; None if it is damaged."""
+    if result_problem(run, run.config.steps(dataset.labeled("train"))) or (result := run.result()) is None:
         return None
     say(f"{run.storage.display()} is already finished ({result['steps']} steps); nothing to do")
     return _train_result(run, result)
@@ -215,10 +217,8 @@ def _train_result(run: Run, result: dict[str, Any]) -> TrainResult:
 
 def _raise_user_error(run: Run, launch: str) -> None:
     """Raise the UserError that a worker of this launch wrote to the run folder, if any."""
-    if run.storage.exists(ERROR):
-        error = json.loads(run.storage.read(ERROR))
-        if error["launch"] == launch:
-            raise UserError(error["message"])
+    if (error := read_message(run.storage, ERROR)) is not None and error.launch == launch:
+        raise UserError(error.message)
 
 
 def _user_error(error: Any) -> UserError | None:
@@ -283,16 +283,21 @@ class MetricsWatcher:
     def _follow(self) -> None:
         position = self._storage.size(METRICS) or 0
         note = "waiting for workers"
-        step = 0
+        step, damaged = 0, False
         while not self._stop.wait(POLL_S if self._storage.local else REMOTE_POLL_S):
             self._progress.update(step, note)
             size = self._storage.size(METRICS) or 0
             if size <= position:
                 continue
-            new = self._storage.read_range(METRICS, position, size - position).decode()
-            lines = new[: new.rfind("\n") + 1].splitlines()  # without a last line that is not complete yet
-            position += sum(len(line.encode()) + 1 for line in lines)
-            for line in map(json.loads, lines):
+            new = self._storage.read_range(METRICS, position, size - position)
+            new = new[: new.rfind(b"\n") + 1]  # without a last line that is not complete yet
+            position += len(new)
+            for line in map(parse_line, new.split(b"\n")[:-1]):
+                if line is None:
+                    if not damaged:
+                        say(f"{self._storage.display(METRICS)} has a damaged line, which is left out")
+                    damaged = True
+                    continue
                 step = line["step"]
                 if "resumed" in line:
                     say(f"resuming from the checkpoint of step {step}" if step else "restarting: no checkpoint yet")

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
 from lgd.training import checkpoint
@@ -62,6 +63,11 @@ def train(run: Run, dataset: Dataset) -> None:
 
     videos = dataset.labeled("train")
     last_step = config.steps(videos)
+    if first_step > last_step:
+        raise UserError(
+            f"{run.storage.display(checkpoint.checkpoint_name(first_step))} is of a step after the last one, "
+            f"{last_step}: it belongs to a different run; delete it"
+        )
     loader = train_loader(
         dataset,
         config.stream,
@@ -239,17 +245,18 @@ def _resume(
 ) -> tuple[int, str]:
     """Load the newest valid checkpoint that rank 0 finds into every worker.
 
-    Returns its step. At the start of a run, also returns the source of the initial weights of rank 0, as text;
-    DistributedDataParallel copies rank 0's weights to the other workers."""
-    loaded: list[Any] = [checkpoint.load_latest(run) if rank == 0 else None]
+    Returns its step, and lines of text on rank 0: checkpoints that cannot be used and, at the start of a run, the
+    source of the initial weights; DistributedDataParallel copies rank 0's weights to the other workers."""
+    problems: list[str] = []
+    loaded: list[Any] = [checkpoint.load_latest(run, report=problems.append) if rank == 0 else None]
     if workers > 1:
         dist.broadcast_object_list(loaded, src=0)
     content = loaded[0]
     if content is None:
-        return 0, start_weights(network, run.config, run.classes) if rank == 0 else ""
-    network.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["step"], ""
+        source = start_weights(network, run.config, run.classes) if rank == 0 else ""
+        return 0, "\n".join([*problems, source]) if source else "\n".join(problems)
+    checkpoint.restore(run, content, network, optimizer=optimizer)
+    return content["step"], "\n".join(problems)
 
 
 def _validate(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.storage.paths import check_file
 from lgd.training import checkpoint
 from lgd.training.run import METRICS, Run
 
@@ -157,9 +159,15 @@ class MetricsLog:
         self._folder = Path(run.storage.path() if run.storage.local else tempfile.mkdtemp(prefix="lgd-metrics-"))
         if not run.storage.local and run.storage.exists(METRICS):
             (self._folder / METRICS).write_bytes(run.storage.read(METRICS))
+        check_file(str(self._folder / METRICS), run.storage.display(METRICS))
         self._file = open(self._folder / METRICS, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 (closed in close)
         self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
         self._uploaded = time.monotonic()
+        if self._file.tell():
+            with open(self._folder / METRICS, "rb") as written:
+                written.seek(-1, os.SEEK_END)
+                if written.read() != b"\n":
+                    self._file.write("\n")  # ends the line that a killed process did not complete
         if step or self._file.tell():
             self._file.write(json.dumps({"step": step, "resumed": True}) + "\n")
 

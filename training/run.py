@@ -24,6 +24,7 @@ from lgd import __version__
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec
+from lgd.pipeline.storage.checked_json import DamagedFile, check_range, parse_json, read_json
 from lgd.pipeline.storage.lock import LOCK, locked
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
 from lgd.training.config_file import RENAMED_FIELDS, from_flat_dict, from_json, option_name, to_flat_dict
@@ -34,6 +35,7 @@ FORMAT = "lgd-run"
 VERSION = 2
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 CHECKPOINTS = "checkpoints"  # folder
+MAX_STEP = 10**8 - 1  # names of checkpoints have 8 digits
 # Files with which workers report to the driver and to the workers that replace them.
 ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"
 
@@ -65,6 +67,22 @@ class RunDescription:
 
 
 @dataclass(frozen=True)
+class _Result:
+    """Content of result.json."""
+
+    steps: int
+    val_top1: float | None = None
+    val_top5: float | None = None
+    val_videos: int | None = None
+
+    def __post_init__(self) -> None:
+        check_range("steps", self.steps, 0, high=MAX_STEP)
+        check_range("val_top1", self.val_top1, 0, high=1)
+        check_range("val_top5", self.val_top5, 0, high=1)
+        check_range("val_videos", self.val_videos, 1, high=1 << 40)
+
+
+@dataclass(frozen=True)
 class Run:
     """An opened run folder.
 
@@ -85,11 +103,12 @@ class Run:
         return self.stream_spec.hash
 
     def result(self) -> dict[str, Any] | None:
-        """Return the content of result.json; None for a run that is not finished."""
+        """Return the content of result.json: "steps", and the accuracy if the run was validated; None for a run that
+        is not finished. Raises DamagedFile, which names the field."""
         if not self.storage.exists(RESULT):
             return None
-        result: dict[str, Any] = json.loads(self.storage.read(RESULT))
-        return result
+        result = read_json(_Result, self.storage.read(RESULT), self.storage.display(RESULT))
+        return {name: value for name, value in asdict(result).items() if value is not None}
 
     def description(self) -> dict[str, Any]:
         """Return the content of config.json."""
@@ -158,10 +177,11 @@ def open_run(folder: str) -> Run:
         )
     shown, content = storage.display(CONFIG), storage.read(CONFIG)
     try:
-        document = json.loads(content)
+        document = parse_json(content, shown, finite=False)
         written_format, version, written_by = document["format"], document["version"], document.get("lgd")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{shown} does not describe a run ({error!r}): choose a different --run folder") from error
+    except (DamagedFile, KeyError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, DamagedFile) else repr(error)
+        raise UserError(f"{shown} does not describe a run ({reason}): choose a different --run folder") from error
     if written_format != FORMAT:
         raise UserError(f"{shown} does not describe a run (format {written_format!r}): choose a different --run folder")
     check_version(f"{storage.display()} is a run", version, VERSION, written_by=written_by, otherwise="train again")

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.storage.storage import Storage, absolute_path
+from lgd.pipeline.storage.paths import check_file
+from lgd.pipeline.storage.storage import Storage, absolute_path, folder_and_name
 from lgd.training import checkpoint
 from lgd.training.config_file import option_name
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import load_imagenet, transfer
 from lgd.training.recipes import TrainConfig
-from lgd.training.run import open_run
+from lgd.training.run import CONFIG, open_run
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -21,6 +22,8 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """
     if config.init_from and config.imagenet:
         raise UsageError("give --init-from or --imagenet, not both")
+    if "" in (config.init_from, config.imagenet):
+        raise UsageError("--init-from and --imagenet need the name of a file or run folder")
     if config.model.stage == 2 and not config.init_from:
         raise UsageError("stage 2 starts from a network of stage 1: give its run folder with --init-from")
     changes: dict[str, Any] = {}
@@ -30,6 +33,8 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
             changes[field] = absolute_path(path)
             if not os.path.exists(changes[field]):
                 raise UserError(f"{option_name(field)}: {path} does not exist")
+            if field == "imagenet" or not os.path.isdir(changes[field]):
+                check_file(changes[field], path)
     return replace(config, **changes)
 
 
@@ -50,10 +55,10 @@ def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...
 
 def _read_checkpoint(path: str) -> dict[str, Any]:
     """Return the content of a checkpoint file, or of the newest checkpoint of a run folder."""
-    if not os.path.isdir(path):
-        folder, name = os.path.split(path)
-        return checkpoint.read(Storage(folder), name)
-    content = checkpoint.load_latest(open_run(path))
+    if not Storage(path).exists(CONFIG):
+        folder, name = folder_and_name(path)
+        return checkpoint.read(folder, name)
+    content = checkpoint.load_latest(open_run(path), resume=False)
     if content is None:
-        raise UserError(f"{path} has no valid checkpoint yet: train it first")
+        raise UserError(f"{path} has no valid checkpoint: train it first")
     return content

@@ -11,6 +11,7 @@ from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.pipeline.storage.cache import CacheConfig, opened_cache
 from lgd.pipeline.storage.lock import LockedStorage, LockLost
 from lgd.training.run import ERROR, FAILURE, STARTS, Run, open_run
+from lgd.training.side_files import read_message, read_starts
 
 MAX_STARTS = 8  # of the workers without a new checkpoint
 
@@ -42,7 +43,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         run.storage.check_lock()
     except LockLost:
         return  # the driver reports it
-    if run.storage.exists(ERROR) and json.loads(run.storage.read(ERROR))["launch"] == job.launch:
+    if (error := read_message(run.storage, ERROR)) is not None and error.launch == job.launch:
         return
     try:
         if ray.train.get_context().get_world_rank() == 0:
@@ -70,15 +71,15 @@ def check_progress(run: Run, launch: str) -> None:
     from lgd.training import checkpoint
 
     newest = (checkpoint.names(run) or ["the start"])[0]
-    last = json.loads(run.storage.read(STARTS)) if run.storage.exists(STARTS) else {}
-    no_progress = (last.get("launch"), last.get("checkpoint")) == (launch, newest)
-    starts = last["starts"] + 1 if no_progress else 1
+    last = read_starts(run.storage)
+    no_progress = last is not None and (last.launch, last.checkpoint) == (launch, newest)
+    starts = last.starts + 1 if last is not None and no_progress else 1
     run.storage.write(STARTS, json.dumps({"launch": launch, "checkpoint": newest, "starts": starts}).encode())
     if starts > MAX_STARTS:
-        failure = json.loads(run.storage.read(FAILURE)) if run.storage.exists(FAILURE) else {}
+        failure = read_message(run.storage, FAILURE)
         reason = "workers died without an error message, see Ray's logs"
-        if failure.get("launch") == launch:
-            reason = failure["message"]
+        if failure is not None and failure.launch == launch:
+            reason = failure.message
         raise UserError(
             f"no progress past {newest} in {MAX_STARTS} restarts ({reason}): fix the cause, then rerun to resume from "
             "there"

@@ -20,6 +20,7 @@ import pyarrow as pa
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.index import FrameBytes, Index
 from lgd.pipeline.storage.cache import TOUCH_S
+from lgd.pipeline.storage.paths import check_file
 from lgd.pipeline.storage.retries import with_retries
 
 OPEN_FILES = 64  # maximum number of shards that a reader keeps open
@@ -134,6 +135,7 @@ class ClipReader:
 
     def _local_file(self, shard: str) -> "_LocalFile":
         def open_() -> _LocalFile:
+            check_file(self._storage.path(shard), self._storage.display(shard))
             return _LocalFile(os.open(self._storage.path(shard), os.O_RDONLY | os.O_CLOEXEC))
 
         try:

@@ -73,6 +73,12 @@ def read_json(kind: type[T], content: bytes | str, source: str, *, advice: str =
         raise DamagedFile(f"{source}: {error}{end}") from error
 
 
+def check_range(name: str, value: float | None, low: float, *, high: float) -> None:
+    """Raise UserError, which names the field, for a number out of its range; None is in every range."""
+    if value is not None and not low <= value <= high:
+        raise UserError(f"field {name!r} is {value}, must be {low} to {high}")
+
+
 _EXPECTED = {  # by pydantic's type of error
     "bool_type": "true or false",
     "dataclass_type": "a group of fields",

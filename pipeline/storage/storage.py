@@ -6,19 +6,22 @@ in one request from a local temporary file. Requests that an object store fails 
 
 import contextlib
 import errno
+import io
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from lgd.pipeline.console.errors import StoreError, UserError
+from lgd.pipeline.console.errors import StoreError, UsageError, UserError
+from lgd.pipeline.storage.paths import check_file, check_folder, check_path, check_target, path_errors
 from lgd.pipeline.storage.retries import MISSING_BUCKET, with_retries
 
 TEMPORARY = (
@@ -36,15 +39,15 @@ Result = TypeVar("Result")
 class Storage:
     """A folder, local or remote. Its methods take paths relative to it, with forward slashes.
 
-    Thread-safe. Every method raises StoreError if an object store is unreachable or rejects a request, and
-    FileNotFoundError if a file to read is missing."""
+    Thread-safe. Every method raises StoreError if an object store is unreachable or rejects a request, UserError for a
+    local path of the wrong kind (see `paths`), and FileNotFoundError if a file to read is missing."""
 
     def __init__(self, root: str | Path):
         """root: a path, in which `~` at the start is the home folder, or an address for pyarrow, such as
         s3://bucket/folder?region=eu-west-1.
 
-        Raises UserError if the address is not valid."""
-        self.root = os.path.expanduser(root)
+        Raises UsageError if the path is empty, and UserError if the address is not valid."""
+        self.root = check_path(os.fspath(root))
         # For messages: without the password that an address may contain.
         self._shown, self._query = re.sub(r"://[^/?]*@", "://", self.root), ""
         if "://" in self.root:
@@ -116,7 +119,14 @@ class Storage:
 
     def open(self, name: str) -> pa.NativeFile:
         """Open a file for random-access reading. Reads of a remote file are not repeated: see `read_range`."""
+        self._check_file(name)
         return self._with_retries(name, lambda: self.fs.open_input_file(self.path(name)))
+
+    def open_ranges(self, name: str) -> pa.NativeFile:
+        """Open a file to read parts of it; failed reads of a remote one are repeated."""
+        if self.local:
+            return self.open(name)
+        return pa.PythonFile(_Ranges(self.open(name), partial(self._with_retries, name)), mode="r")
 
     def open_whole(self, name: str) -> pa.NativeFile:
         """Open a file to read all of it: a remote one is read into memory first, so that no later read fails."""
@@ -128,6 +138,7 @@ class Storage:
 
         Raises UserError if the temporary folder is full."""
         if self.local:
+            self._check_file(name)
             return pa.memory_map(self.path(name))
         target = f"{_temporary_folder()}, where a copy of {self.display(name)} is kept while it is open"
         with disk_errors(target), tempfile.NamedTemporaryFile(prefix=TEMPORARY) as file:
@@ -143,6 +154,7 @@ class Storage:
             with self.fs.open_input_file(self.path(name)) as file:
                 return bytes(file.read())
 
+        self._check_file(name)
         return self._with_retries(name, read)
 
     def read_range(self, name: str, start: int, length: int) -> bytes:
@@ -152,6 +164,7 @@ class Storage:
             with self.fs.open_input_file(self.path(name)) as file:
                 return bytes(file.read_at(length, start))
 
+        self._check_file(name)
         return self._with_retries(name, read)
 
     def blocks(self, name: str) -> Iterator[bytes]:
@@ -165,7 +178,8 @@ class Storage:
         if self.fs.type_name not in OBJECT_STORES:
             try:
                 with disk_errors(self.display(folder)):
-                    self._with_retries(folder, lambda: self.fs.create_dir(self.path(folder), recursive=True))
+                    create = partial(self.fs.create_dir, self.path(folder), recursive=True)
+                    create() if self.local else self._with_retries(folder, create)
             except FileNotFoundError as error:
                 raise UserError(f"cannot create the folder {self.display(folder)}: choose a different one") from error
 
@@ -189,6 +203,8 @@ class Storage:
         if not self.local:
             temporary_folder = tempfile.gettempdir()
             target = f"{_temporary_folder()}, where {target} is written before it is sent"
+        else:
+            check_target(self.path(name), target)
         with disk_errors(target):
             handle, temporary = tempfile.mkstemp(prefix=self.temporary_prefix, suffix=f"-{base}", dir=temporary_folder)
             try:
@@ -222,16 +238,55 @@ class Storage:
             stream.close()
 
     def _with_retries(self, name: str, do: Callable[[], Result]) -> Result:
-        return do() if self.local else with_retries(self.display(name), do)
+        if not self.local:
+            return with_retries(self.display(name), do)
+        with path_errors(self.display(name)):
+            return do()
+
+    def _check_file(self, name: str) -> None:
+        """Raise UserError for a local path that is not a regular file, before it is opened: a pipe would wait."""
+        if self.local:
+            check_file(self.path(name), self.display(name))
 
     def _info(self, path: str, name: str = "") -> pafs.FileInfo:
         return self._with_retries(name, lambda: self.fs.get_file_info(path))
 
     def _list(self, folder: str, recursive: bool) -> list[pafs.FileInfo]:
         """Return the files in a folder, without the objects that mark folders in an object store."""
+        if self.local:
+            check_folder(self.path(folder), self.display(folder))
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         infos = self._with_retries(folder, lambda: self.fs.get_file_info(selector))
         return [info for info in infos if info.type == pafs.FileType.File]
+
+
+class _Ranges(io.RawIOBase):
+    """A remote file whose failed reads are repeated. Errors of its content are raised by what reads it, and are not."""
+
+    def __init__(self, file: pa.NativeFile, retry: Callable[[Callable[[], bytes]], bytes]):
+        self._file, self._retry = file, retry
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def size(self) -> int:
+        return int(self._file.size())
+
+    def read(self, size: int = -1) -> bytes:
+        start = self.tell()
+        length = self.size() - start if size is None or size < 0 else size
+        content = self._retry(lambda: bytes(self._file.read_at(length, start)))
+        self._file.seek(start + len(content))
+        return content
 
 
 def _connect(address: str) -> tuple[pafs.FileSystem, str]:
@@ -251,13 +306,17 @@ def _connect(address: str) -> tuple[pafs.FileSystem, str]:
 
 def absolute_path(path: str) -> str:
     """Return a local path as an absolute one, with `~` at the start as the home folder; a remote address unchanged."""
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    return path if "://" in path else os.path.abspath(check_path(path))
 
 
 def folder_and_name(path: str) -> tuple[Storage, str]:
-    """Return the folder of a file, and its name there. path: local, or an address such as s3://bucket/folder/name."""
-    path, options = _split_options(path)
+    """Return the folder of a file, and its name there. path: local, or an address such as s3://bucket/folder/name.
+
+    Raises UsageError for a path that ends like that of a folder."""
+    path, options = _split_options(check_path(path))
     folder, _, name = path.rpartition("/")
+    if name in ("", ".", ".."):
+        raise UsageError(f"{path} is a folder: give the name of a file")
     return Storage((folder or ("/" if path.startswith("/") else ".")) + options), name
 
 
@@ -300,6 +359,7 @@ def disk_errors(target: str) -> Iterator[None]:
         errno.EEXIST: "a file with this name already exists: choose a different folder",
         errno.EISDIR: "a folder with this name already exists: choose a different name",
         errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+        errno.ELOOP: "a symbolic link leads to itself: choose a different name",
     }
     try:
         yield

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlparse
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.storage.paths import check_file
+from lgd.pipeline.storage.storage import Storage
 from lgd.training.models.lgd import Block, Network
 from lgd.training.models.resnet import ConvBN, ResidualUnit, make_temporal_identity
+from lgd.training.torch_file import check_tensors, load_torch_file
 
 HEADS = ("local_head.", "global_head.", "combination.linear.")
 """The parts of a network that depend on the classes."""
@@ -138,18 +140,27 @@ def read_state(path_or_url: str | Path) -> dict[str, Tensor]:
     A download is stored in torch.hub's folder, and verified if the file name ends in its hash (as torchvision's do).
     Code in a pickle is never run. Raises UserError for a file that is missing, damaged or not a state dict."""
     path = _download(str(path_or_url)) if _is_url(str(path_or_url)) else Path(path_or_url)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no weights at {path}")
+    check_file(str(path), str(path))
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
-        else:
+        elif zipfile.is_zipfile(path):
+            with Storage(path.parent).open(path.name) as file:
+                state = load_torch_file(file, str(path))
+        else:  # written by an early version of PyTorch
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except UserError as error:
+        raise UserError(f"{error}: not a file of weights, or one that could run code; download it again") from error
+    except Exception as error:  # the unpickler of torch.load raises anything for a damaged file
+        reason = " ".join(str(error).split())[:120]
         raise UserError(f"{path}: not a file of weights, or one that could run code: {reason}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path}: not a state dict (only names and tensors)")
+    if not all(isinstance(name, str) for name in state):
+        raise UserError(f"{path}: not a state dict (only names and tensors)")
+    check_tensors(state, path.stat().st_size, str(path))
     return state
 
 
@@ -187,6 +198,8 @@ def _apply(
 
 def _fit(source: str, name: str, value: Tensor, *, tensor: Tensor) -> tuple[Tensor, str]:
     """Return the value for a tensor of the network, and how it was adapted ("" if it was not)."""
+    if value.is_floating_point() != tensor.is_floating_point():
+        raise UserError(f"{source}: {name} contains {value.dtype} numbers, but the network needs {tensor.dtype}")
     if value.shape == tensor.shape:
         return value, ""
     shape, needed = list(value.shape), list(tensor.shape)

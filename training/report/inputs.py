@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.dataset.dataset import Dataset, open_dataset
+from lgd.pipeline.dataset.dataset import STREAMS, Dataset, open_dataset
+from lgd.pipeline.storage.checked_json import DamagedFile
 from lgd.pipeline.storage.storage import Storage
+from lgd.training.metrics_file import read_metrics
+from lgd.training.models import zoo
 from lgd.training.report.history import History, read_history
-from lgd.training.run import CONFIG, RESULT, Run, open_run
+from lgd.training.run import CONFIG, METRICS, Run, open_run
 from lgd.training.scoring.scores import Scores, read_scores
+
+MAX_LINES = 5  # damaged lines whose numbers are listed
 
 
 @dataclass(frozen=True)
@@ -96,19 +101,26 @@ def read_inputs(paths: Sequence[str], data: str | None) -> ReportInputs:
             problem = "is neither a run nor a score file" if Storage(path).exists() else "does not exist"
             raise UsageError(f"{path} {problem}: a run is a folder with {CONFIG}, a score file ends in .parquet")
     datasets, notes = _datasets(scores, data)
-    opened = [_open(name, folder) for name, folder in zip(short_names(runs), runs, strict=True)]
+    opened = [_open(name, folder, notes) for name, folder in zip(short_names(runs), runs, strict=True)]
     score_names = [name.removesuffix(".parquet") for name in short_names([each.name for each in scores])]
     return ReportInputs(opened, scores, score_names, datasets, notes)
 
 
-def _open(name: str, folder: str) -> NamedRun:
-    run = open_run(folder)
+def _open(name: str, folder: str, notes: list[str]) -> NamedRun:
+    """Open a run. What is damaged in its result and metrics is left out, with a note."""
+    run, result = open_run(folder), None
     try:
         result = run.result()
-    except ValueError as error:
-        raise UserError(
-            f"{run.storage.display(RESULT)} is damaged ({error}): delete it and rerun `lgd train` to write it again"
-        ) from error
+    except DamagedFile as error:
+        notes.append(f"The result of {name} is left out: {error}; rerun `lgd train`, which writes it again.")
+    if damaged := read_metrics(run.storage).damaged:
+        lines = ", ".join(map(str, damaged[:MAX_LINES])) + (", ..." if len(damaged) > MAX_LINES else "")
+        notes.append(f"{run.storage.display(METRICS)} has {len(damaged)} damaged lines, which are left out: {lines}.")
+    try:
+        zoo.count(run.config.model, len(run.classes), STREAMS[run.config.stream].channels)
+    except (UsageError, RuntimeError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{run.storage.display(CONFIG)} describes an impossible network ({reason})") from error
     return NamedRun(name, run, read_history(run.storage), result)
 
 

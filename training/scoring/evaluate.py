@@ -20,16 +20,16 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from lgd.pipeline.console.command_line import CommandResult, Line
-from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.errors import StoreError, UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.pipeline.placement import cluster_nodes, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
+from lgd.pipeline.storage.checked_arrow import damaged_if_invalid, read_parquet
 from lgd.pipeline.storage.lock import LockedStorage, locked
 from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
 from lgd.pipeline.tasks import Task, run_tasks
@@ -42,7 +42,7 @@ from lgd.training.scoring.inference import check_dataset, load_checkpoint, load_
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 from lgd.training.scoring.score_chunk import ScoreCounters, ScoreJob, chunk_name, score_chunk
-from lgd.training.scoring.scores import identity_of, read_scores, scores_writer, unlabelled_keys
+from lgd.training.scoring.scores import COLUMNS, identity_of, read_scores, rows_of, scores_writer, unlabelled_keys
 
 VERSION = 1  # of the computation: part of the identity
 MIN_CHUNKS = 16  # of a split with so many videos: work for every worker, and little is lost with one of them
@@ -134,7 +134,7 @@ def evaluate(
     )
     chunk_folder = folder_beside(out, ".parts")
     missing: list[int] = []
-    complete = identity_of(out) == identity
+    complete = identity_of(out) == identity and _is_valid(out, videos)
     if complete:
         say(f"{out} is complete already ({videos} videos, {metadata['protocol']}): nothing to do")
     if not complete or chunk_folder.names():
@@ -168,7 +168,8 @@ def evaluate(
                 locked_folder.check_lock()
                 with scores_writer(out, dataset.classes, split, metadata=metadata, identity=identity) as write:
                     for chunk in range(chunks):
-                        write(_read_chunk(locked_folder, chunk_name(identity, chunk), _size(chunk, chunks, videos)))
+                        size = _size(chunk, chunks, videos)
+                        write(_read_chunk(locked_folder, chunk_name(identity, chunk), size, classes=dataset.classes))
             _delete_chunks(locked_folder)
         if chunk_folder.local:
             with contextlib.suppress(OSError):  # it contains other files
@@ -268,22 +269,38 @@ def _size(chunk: int, chunks: int, videos: int) -> int:
     return len(rank_slice(0, videos, chunk, workers=chunks))
 
 
-def _read_chunk(folder: Storage, name: str, videos: int) -> pa.Table:
+def _is_valid(out: str, videos: int) -> bool:
+    """Return whether a score file has the scores of so many videos; prints a line if it does not."""
+    try:
+        if len(read_scores(out).keys) == videos:
+            return True
+        say(f"{out} does not have the scores of {videos} videos: it is written again")
+    except StoreError:
+        raise
+    except UserError as error:
+        say(f"{error}: it is written again")
+    return False
+
+
+def _read_chunk(folder: Storage, name: str, videos: int, *, classes: tuple[str, ...]) -> pa.Table:
     """Return the rows of a chunk. Raises UserError if it is missing, and if it is damaged, after deleting it."""
     shown = folder.display(name)
     try:
-        with folder.open_whole(name) as file:
-            table = pq.read_table(file, page_checksum_verification=True)
+        with damaged_if_invalid(shown, "score it again"), folder.open_whole(name) as file:
+            table = read_parquet(file, nullable=["label"])
+            for column in COLUMNS:
+                table.column(column)  # KeyError if it is missing
+        rows_of(shown, table, classes, split="", metadata={})
         if table.num_rows == videos:
             return table
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{shown} is missing: its folder must be the same on every node of the cluster, and no other evaluation "
-            "may write to the same --out; rerun to resume"
-        ) from error
-    except (pa.ArrowInvalid, OSError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise
+    except StoreError:
+        raise
+    except UserError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise UserError(
+                f"{shown} is missing: its folder must be the same on every node of the cluster, and no other "
+                "evaluation may write to the same --out; rerun to resume"
+            ) from error
     folder.delete(name)
     raise UserError(f"{shown} was damaged and has been deleted: rerun to score it again")
 

@@ -22,11 +22,12 @@ from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.loading.clip_order import UniformOrder
 from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, frame_aspects, uniform_loader
 from lgd.pipeline.loading.transform import MAX_ASPECT
+from lgd.pipeline.storage.checked_json import DamagedFile
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network, Output, pool
-from lgd.training.models.zoo import build
+from lgd.training.models.zoo import build, check_model_config
 from lgd.training.recipes import TrainConfig
-from lgd.training.run import Run
+from lgd.training.run import CONFIG, Run
 from lgd.training.scoring.protocol import CheckpointChoice, ExtraColumn, Precision, TestProtocol
 
 CLIPS_PER_BATCH = 16  # in testing
@@ -86,8 +87,14 @@ def score_batches(
                 probabilities = stacked[0]
                 assert probabilities is not None
                 mean = probabilities.mean(axis=0, dtype=np.float64).astype(np.float32)
+                row = int(order.rows[position // order.views])
+                if not np.isfinite(mean).all():
+                    raise UserError(
+                        f"the network predicts NaN for the video {loader.index.key(row)}: its weights are too large or "
+                        "damaged: use an earlier checkpoint, or train again with a lower --optimizer.lr"
+                    )
                 clips = probabilities if "clips" in keep else None
-                yield VideoScores(int(order.rows[position // order.views]), mean, clips, *stacked[1:])
+                yield VideoScores(row, mean, clips, *stacked[1:])
                 pending = []
 
 
@@ -106,21 +113,19 @@ def load_checkpoint(run: Run, which: CheckpointChoice = "last") -> dict[str, Any
         raise UsageError(f"--checkpoint must be last or best, not {which}")
     folder = run.storage.display()
     if which == "last":
-        content = checkpoint.load_latest(run)
+        content = checkpoint.load_latest(run, resume=False)
         if content is None:
-            raise UserError(f"{folder} has no valid checkpoint yet: train it first")
+            raise UserError(f"{folder} has no valid checkpoint: train it first")
         return content
     try:
         best = checkpoint.best(run)
-        name = str(best["checkpoint"]) if best else ""
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{run.storage.display(checkpoint.BEST)} does not name a checkpoint ({error!r}): use --checkpoint last"
-        ) from error
-    if not name:
+    except DamagedFile as error:
+        raise UserError(f"{error}: use --checkpoint last, or rerun `lgd train`, which writes it again") from error
+    if best is None:
         raise UserError(f"{folder} has no best checkpoint, because nothing was validated: use --checkpoint last")
+    name: str = best["checkpoint"]
     try:
-        return checkpoint.load(run, name)
+        return checkpoint.load(run, name, resume=False)
     except FileNotFoundError as error:
         raise UserError(
             f"{run.storage.display(name)}, the best checkpoint, is missing: use --checkpoint last"
@@ -134,11 +139,20 @@ def load_network(
 
     weights_name: the name of the weights in messages. Raises UserError for weights of a different network."""
     config = run.config
-    network = build(config.model, len(run.classes), STREAMS[config.stream].channels)
+    classes, channels = len(run.classes), STREAMS[config.stream].channels
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{weights_name} does not match the network that {run.storage.display()} describes") from error
+        with torch.device("meta"):  # without memory: the description of a run may ask for any size
+            check_model_config(config.model, classes, channels)
+            expected = Network(config.model, classes, channels).state_dict()
+    except (UsageError, RuntimeError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{run.storage.display(CONFIG)} describes an impossible network ({reason})") from error
+    if {name: (value.shape, value.dtype) for name, value in expected.items()} != {
+        name: (value.shape, value.dtype) for name, value in weights.items()
+    }:
+        raise UserError(f"{weights_name} does not match the network that {run.storage.display()} describes")
+    network = build(config.model, classes, channels)
+    network.load_state_dict(weights)
     network.to(device=device)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in PyTorch's stubs
     return network.eval()

@@ -25,11 +25,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.index_format import UNLABELLED
-from lgd.pipeline.storage.retries import with_retries
+from lgd.pipeline.storage.checked_arrow import damaged_if_invalid, read_parquet
+from lgd.pipeline.storage.checked_json import DamagedFile, parse_json, read_json
 from lgd.pipeline.storage.storage import folder_and_name
 from lgd.training.run import check_version
 
@@ -40,6 +42,7 @@ COLUMNS = ["key", "label", "probabilities"]
 ROW_GROUP_BYTES = 64 << 20
 MAX_KEYS_SHOWN = 3  # in a message
 SUM_TOLERANCE = 1e-3  # of a row of probabilities
+NOT_SCORES = "it is not a score file of `lgd evaluate` or `lgd fuse`, or was changed since; create it again"
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def scores_writer(
         def flush() -> None:
             nonlocal writer
             table = pa.concat_tables(buffered).replace_schema_metadata(schema_metadata)
-            writer = writer or pq.ParquetWriter(file, table.schema)
+            writer = writer or pq.ParquetWriter(file, table.schema, write_page_checksum=True)
             writer.write_table(table)
             buffered.clear()
 
@@ -125,10 +128,11 @@ def identity_of(path: str) -> str | None:
         return None
     try:
         with folder.open(name) as file:
-            identity = json.loads(pq.read_schema(file).metadata[METADATA]).get("identity")
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, AttributeError):
+            return _read_header(pq.read_schema(file), path).identity
+    except (DamagedFile, pa.ArrowException, OSError, ValueError) as error:
+        if getattr(error, "errno", None) is not None:
+            raise
         return None
-    return identity if isinstance(identity, str) else None
 
 
 def read_scores(path: str) -> Scores:
@@ -138,34 +142,100 @@ def read_scores(path: str) -> Scores:
     folder, name = folder_and_name(path)
     if not folder.exists(name):
         raise UserError(f"{path} is missing: create it with `lgd evaluate RUN --data DATASET --out {path}`")
-    try:
-        # The optional columns can be large: a remote file is not read completely, and a failed read starts again.
-        table = with_retries(folder.display(name), lambda: pq.read_table(folder.open(name), columns=COLUMNS))
-        header = json.loads(table.schema.metadata[METADATA])
-        if header["format"] != FORMAT or not isinstance(header["about"], dict):
-            raise KeyError("format")
-        check_version(f"{path} is a score file", header["version"], VERSION, otherwise="run `lgd evaluate` again")
-        classes = tuple(header["classes"])
+    # The optional columns can be large: a remote file is not read completely.
+    with damaged_if_invalid(path, NOT_SCORES), folder.open_ranges(name) as file:
+        header = _read_header(pq.read_schema(file), path)
+        file.seek(0)
+        table = read_parquet(file, COLUMNS, nullable=["label"])
+    return rows_of(path, table, tuple(header.classes), split=header.split, metadata=header.about)
+
+
+def rows_of(name: str, table: pa.Table, classes: tuple[str, ...], *, split: str, metadata: dict[str, Any]) -> Scores:
+    """Return rows of a score file, checked. name: of the file.
+
+    Raises DamagedFile for columns of other types, and UserError for rows that are not probabilities."""
+    with damaged_if_invalid(name, NOT_SCORES):
+        if not pa.types.is_string(table.schema.field("key").type) or table.column("key").null_count:
+            raise ValueError("column key is not text")
+        if not pa.types.is_integer(table.schema.field("label").type):
+            raise ValueError("column label is not whole numbers")
         column = table.column("probabilities").combine_chunks()
-        values = column.flatten().to_numpy(zero_copy_only=False)
-        if column.null_count or len(values) != table.num_rows * len(classes):
+        if not pa.types.is_fixed_size_list(column.type) and not pa.types.is_list(column.type):
+            raise ValueError("column probabilities is not lists")
+        lengths = pc.list_value_length(column)
+        if column.null_count or (len(column) and set(pc.min_max(lengths).as_py().values()) != {len(classes)}):
             raise UserError(
-                f"{path} has rows without {len(classes)} probabilities, one per class: run `lgd evaluate` again"
+                f"{name} has rows without {len(classes)} probabilities, one per class: run `lgd evaluate` again"
             )
+        if not pa.types.is_floating(column.type.value_type):
+            raise ValueError("column probabilities is not lists of numbers")
+        values = column.flatten().to_numpy(zero_copy_only=False)
         labels = table.column("label").fill_null(UNLABELLED).to_numpy().astype(np.int64)
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is not a score file of `lgd evaluate` or `lgd fuse` ({error})") from error
-    scores = Scores(
-        path,
-        table.column("key").to_pylist(),
-        labels,
-        values.reshape(-1, len(classes)).astype(np.float32),
-        classes,
-        header["split"],
-        header["about"],
-    )
+        keys = table.column("key").to_pylist()
+    probabilities = values.reshape(-1, len(classes)).astype(np.float32)
+    scores = Scores(name, keys, labels, probabilities, classes, split, metadata)
     _check_rows(scores)
     return scores
+
+
+@dataclass(frozen=True)
+class _Version:
+    format: str
+    version: int
+
+
+@dataclass(frozen=True)
+class _About:
+    """What commands use of `about`. Files of `lgd fuse` have that of their inputs in theirs."""
+
+    stream: str | None = None
+    model: str | None = None
+    recipe: str | None = None
+    run: str | None = None
+    step: int | None = None
+    protocol: str | None = None
+    data: str | None = None
+    fingerprint: str | None = None
+    name: str | None = None
+    inputs: list["_About"] = field(default_factory=list)
+    weights: list[float] | None = None
+    temperatures: list[float] | None = None
+    space: str | None = None
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The schema's metadata. `about` is checked as _About, and kept as it is."""
+
+    classes: list[str]
+    split: str
+    about: dict[str, Any]
+    identity: str | None = None
+
+
+@dataclass(frozen=True)
+class _CheckedHeader:
+    about: _About
+
+
+def _read_header(schema: pa.Schema, path: str) -> _Header:
+    """Return the metadata of a score file. Raises DamagedFile, which names the field, and UserError for another
+    version."""
+    text = (schema.metadata or {}).get(METADATA)
+    if text is None:
+        raise DamagedFile(f"{path} is not a score file of `lgd evaluate` or `lgd fuse`")
+    document = parse_json(text, path)
+    # A name may contain half of a surrogate pair, which UTF-8 cannot encode.
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+    version = read_json(_Version, text, path, advice=NOT_SCORES)
+    if version.format != FORMAT:
+        raise DamagedFile(f"{path} has the format {version.format[:20]!r}: {NOT_SCORES}")
+    check_version(f"{path} is a score file", version.version, VERSION, otherwise="run `lgd evaluate` again")
+    header = read_json(_Header, text, path, advice=NOT_SCORES)
+    read_json(_CheckedHeader, text, path, advice=NOT_SCORES)
+    if not header.classes or len(set(header.classes)) < len(header.classes):
+        raise DamagedFile(f"{path}: field 'classes' is empty or contains a name twice: {NOT_SCORES}")
+    return _Header(document["classes"], document["split"], document["about"], header.identity)
 
 
 def unlabelled_keys(scores: Scores) -> list[str]:
