@@ -156,7 +156,7 @@ def test_a_node_that_fails_on_a_known_video_as_well_rejects_no_video(tmp_path: P
 def test_the_known_video_can_be_encoded_with_any_settings(fps: float, short_side: int, tmp_path: Path):
     streams = ("rgb", "flow")
     settings = Settings(fps=fps, short_side=short_side)
-    frames = []
+    frames: list[int] = []
 
     def encode(videos: Storage, video: Video, settings: Settings, **arguments: Any) -> Any:
         if video.key != KNOWN:

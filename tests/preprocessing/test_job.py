@@ -222,7 +222,7 @@ def test_internal_errors_are_reported_and_are_a_failure_if_they_are_many():
     )
     assert few.failed == RESULT.failed == ""
     many = replace(RESULT, videos=35, rejected=40, reasons={"internal-error": 38, "missing": 2})
-    assert many.lines()[3].startswith("38 videos rejected because of an internal error")
+    assert str(many.lines()[3]).startswith("38 videos rejected because of an internal error")
     assert many.failed == "38 of 75 videos failed with an internal error: see data/rejected.parquet"
 
 
