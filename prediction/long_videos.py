@@ -22,8 +22,8 @@ from lgd.preprocessing.video.containers import read_container
 from lgd.preprocessing.video.decode import decode, decode_each_frame
 from lgd.preprocessing.video.ffmpeg_child import open_video
 from lgd.preprocessing.video.files import local_file
-from lgd.preprocessing.video.filters import MAX_GAP_S, SEEKABLE
-from lgd.preprocessing.video.packets import read_packets
+from lgd.preprocessing.video.filters import SEEKABLE
+from lgd.preprocessing.video.packets import MAX_GAP_S, read_packets
 from lgd.preprocessing.video.probe import probe
 from lgd.preprocessing.video.rejections import Limits, Rejected, TooManyFrames
 

@@ -120,8 +120,8 @@ def predict_files(
         )
         frames, fps = temporary.lengths()
         for number, file in enumerate(files):
-            if (rejection := temporary.rejected.get(file.key)) is not None:
-                videos.append(_rejected(file, rejection))
+            if file.key in temporary.rejected:
+                videos.append(_rejected(file, temporary.rejected[file.key]))
                 continue
             prediction = predictions[file.key]
             video: PredictedVideo = {
@@ -165,8 +165,8 @@ class _Drawn:
         except Rejected as rejection:
             raise Rejected(rejection.reason, f"it cannot be drawn: {rejection.detail}") from rejection
         except Exception as error:
-            rejection = rejection_of(error, file.text, path.parent)
-            raise Rejected(rejection.reason, f"it cannot be drawn: {rejection.detail}") from error
+            reason = rejection_of(error, file.text, path.parent)
+            raise Rejected(reason.reason, f"it cannot be drawn: {reason.detail}") from error
         return self.folder.display(name)
 
 
