@@ -18,6 +18,7 @@ from lgd.prediction.options import PredictOptions
 from lgd.preprocessing.annotations.options import AnnotationOptions
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.training.fusion.options import FusionOptions
+from lgd.training.options import ResumeOptions
 from lgd.training.recipes import REPRODUCTIONS, TrainConfig, recipe_defaults, reproduction_named
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 from lgd.training.stop import StopOptions
@@ -105,6 +106,7 @@ def train(
     cache_config: Annotated[CacheConfig, arg(name="")] = CacheConfig(),
     address: Address = None,
     stop: Annotated[StopOptions, arg(name="")] = StopOptions(),
+    resume: Annotated[ResumeOptions, arg(name="")] = ResumeOptions(),
     config: Annotated[TrainConfig, arg(name="")] = TrainConfig(),
     json: Json = False,
 ) -> CommandResult:
@@ -119,10 +121,13 @@ def train(
     workers = worker_range(num_workers)
     dataset = open_dataset(data)
     check_model_config(config.model, len(dataset.classes), channels=3)
-    opened = begin_run(run, recipe, with_absolute_paths(config), dataset=dataset)
+    config = with_absolute_paths(config)
+    opened = begin_run(run, recipe, config, dataset=dataset, resume_from=resume.resume_from)
     cpus = embedded_cpus(workers[0] if workers else None)
     start = partial(ensure_cluster, cpus, address)
-    return run_training(opened, dataset, workers, start_cluster=start, cache_config=cache_config, stop=stop)
+    return run_training(
+        opened, dataset, workers, start_cluster=start, cache_config=cache_config, stop=stop, resume=resume
+    )
 
 
 def evaluate(

@@ -17,7 +17,9 @@ from lgd.pipeline.placement import ShortageWatch, cluster_nodes, count_fitting, 
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import locked
 from lgd.training.metrics_file import parse_line
-from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run
+from lgd.training.options import ResumeOptions
+from lgd.training.resume_from import go_back
+from lgd.training.run import CHECKPOINTS, ERROR, METRICS, Run, changed_fields, save_changes
 from lgd.training.side_files import read_message, repair, result_problem
 from lgd.training.stop import StopOptions, last_checkpoint
 from lgd.training.worker import TrainJob, train_worker
@@ -76,14 +78,17 @@ def run_training(
     start_cluster: Callable[[], None],
     cache_config: CacheConfig = CacheConfig(),
     stop: StopOptions = StopOptions(),
+    resume: ResumeOptions = ResumeOptions(),
 ) -> TrainResult:
     """Train a run to its last step on the cluster, holding its lock. A finished run is not changed.
 
     workers: minimum and maximum number; None: from 1 to one per GPU, or one per CPU on a cluster without GPUs.
     cache_config: cache of each worker's node, for a remote dataset. stop: what is done after a signal.
+    resume: the checkpoint to go back to; a finished run is then trained again from there.
     Raises UserError for an error that the user can fix, if the workers failed too often, and if another command trains
     the run."""
-    if (finished := _finished(run, dataset)) is not None:
+    going_back = resume.resume_from is not None
+    if not going_back and (finished := _finished(run, dataset)) is not None:
         return finished
     videos, unlabelled = dataset.labeled("train"), dataset.unlabelled("train")
     if not videos and unlabelled:
@@ -94,12 +99,17 @@ def run_training(
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
     with locked(run.storage, "lgd train") as storage:
-        if (finished := _finished(run, dataset)) is not None:  # by a command that held the lock before
+        if (
+            not going_back and (finished := _finished(run, dataset)) is not None
+        ):  # by a command that held the lock before
             return finished
         for folder in ("", CHECKPOINTS):
             storage.clean(folder)
         run = replace(run, storage=storage)
         repair(run, run.config.steps(videos))
+        if resume.resume_from is not None:
+            go_back(run, resume.resume_from, changed_fields(run))
+        save_changes(run)
         if unlabelled:
             say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
         try:

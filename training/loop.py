@@ -12,6 +12,7 @@ import resource
 import time
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -39,6 +40,7 @@ _OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
 UNSYNCED_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
 }
+MAX_THREADS = 8  # that decode, per worker
 MIN_BETWEEN_EPOCHS_S = 10.0  # seconds between a checkpoint and the checkpoint at the end of an epoch
 
 
@@ -79,7 +81,7 @@ def train(run: Run, dataset: Dataset) -> None:
         rank=rank,
         workers=workers,
         group=config.statistics_group,
-        options=LoaderOptions(device, skip_damaged=config.skip_damaged),
+        options=LoaderOptions(device, threads=decoding_threads(), skip_damaged=config.skip_damaged),
     )
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and weights_source:
@@ -104,10 +106,10 @@ def train(run: Run, dataset: Dataset) -> None:
 
     for step, batch in enumerate(loader, first_step):
         lr = config.learning_rate(step, videos)
-        losses, correct = train_step(
+        losses, correct, grad_norm = train_step(
             model, network, optimizer, batch=batch, config=config, groups=groups, lr=lr, workers=workers
         )
-        window.add(losses, correct, batch.key, positions=batch.position)
+        window.add(losses, correct, batch.key, positions=batch.position, grad_norm=grad_norm)
 
         done = step + 1
         validation_due = done == last_step or (validation_period > 0 and done % validation_period == 0)
@@ -130,6 +132,7 @@ def train(run: Run, dataset: Dataset) -> None:
                         "workers": workers,
                         "memory_mb": round(memory),
                         "losses": report.losses,
+                        "grad_norms": report.grad_norms,
                     }
                 )
             ray.train.report({"step": done})
@@ -163,6 +166,13 @@ def train(run: Run, dataset: Dataset) -> None:
         log.close()
 
 
+def decoding_threads() -> int:
+    """Return the number of threads that decode in this worker: all its CPUs but one, 1 to MAX_THREADS."""
+    resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    cpus = resources.get("CPU", 1.0)
+    return min(max(int(cpus) - 1, 1), MAX_THREADS)
+
+
 def create_network(config: TrainConfig, classes: int, device: torch.device) -> tuple[Network, torch.optim.Optimizer]:
     """Return the network of a configuration with new weights, and its optimizer."""
     network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
@@ -186,12 +196,13 @@ def train_step(
     groups: StepGroups,
     lr: float,
     workers: int,
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
     """Train one step on this worker's share of a global batch.
 
     model: what is called: the network, its compiled form or its DistributedDataParallel. groups: parts of the share
     and their normalization groups. lr: learning rate.
-    Returns the losses by path, and the fraction of correct clips: this worker's part of the mean over the global batch.
+    Returns the losses by path, the fraction of correct clips: this worker's part of the mean over the global batch; and
+    the norm of the gradient of the global batch, before it is limited, the same on every worker.
     """
     network.train()
     if config.freeze_normalization:
@@ -202,10 +213,13 @@ def train_step(
     losses, correct = _backward(model, network, batch, config=config, groups=groups, workers=workers)
     if config.statistics_group:
         update_running_statistics(network)
+    # The workers have the same gradients: DistributedDataParallel has added those of their shares.
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    grad_norm = torch.nn.utils.get_total_norm(gradients)
     if config.optimizer.max_grad_norm is not None:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.max_grad_norm)
+        torch.nn.utils.clip_grads_with_norm_(network.parameters(), config.optimizer.max_grad_norm, grad_norm)
     optimizer.step()
-    return losses, correct
+    return losses, correct, grad_norm.detach()
 
 
 def _backward(
@@ -213,7 +227,7 @@ def _backward(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Compute the gradients of this worker's share, one micro-batch at a time, summed over the workers.
 
-    Returns the same as `train_step`."""
+    Returns the losses and the fraction of correct clips, as `train_step`."""
     weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
     parts = list(groups.parts(batch.position))
     losses: dict[str, torch.Tensor] = {}
@@ -273,10 +287,10 @@ def _validate(
         sampling=run.config.sampling,
         transform=run.config.transform,
         split=run.config.validation.split,
-        max_clips=CLIPS_PER_BATCH,
+        max_clips=min(CLIPS_PER_BATCH, run.config.micro_batch_size or CLIPS_PER_BATCH),
         rank=rank,
         workers=workers,
-        options=LoaderOptions(device),
+        options=LoaderOptions(device, threads=decoding_threads()),
         labeled=True,
     )
     counts = torch.zeros(3, dtype=torch.float64)  # correct by top-1, by top-5, all

@@ -28,12 +28,14 @@ class WindowReport:
     """Metrics of the steps of a window, the same on every worker.
 
     steps: number of steps. seconds: their duration. metrics: means over the steps. losses: loss of each step.
-    steps_until_next: steps from the end of this window to the end of the next."""
+    grad_norms: norm of the gradient of each step. steps_until_next: steps from the end of this window to the end of the
+    next."""
 
     steps: int
     seconds: float
     metrics: dict[str, float]
     losses: list[float]
+    grad_norms: list[float]
     steps_until_next: int
 
 
@@ -48,17 +50,25 @@ class LogWindow:
     def _begin(self) -> None:
         self._first_step, self._started, self._paused = self._next_step, time.monotonic(), 0.0
         self._rows: list[torch.Tensor] = []
+        self._grad_norms: list[torch.Tensor] = []
         self._keys: list[list[str]] = []
         self._positions: list[int] = []
 
     def add(
-        self, losses: dict[str, torch.Tensor], correct: torch.Tensor, keys: list[str], *, positions: list[int]
+        self,
+        losses: dict[str, torch.Tensor],
+        correct: torch.Tensor,
+        keys: list[str],
+        *,
+        positions: list[int],
+        grad_norm: torch.Tensor,
     ) -> None:
         """Add one step.
 
-        losses, correct: result of `train_step`. keys, positions: of this worker's clips."""
+        losses, correct, grad_norm: result of `train_step`. keys, positions: of this worker's clips."""
         self._paths = list(losses)
         self._rows.append(torch.stack([*losses.values(), correct]))
+        self._grad_norms.append(grad_norm)
         self._keys.append(keys)
         self._positions += positions
         self._next_step += 1
@@ -85,7 +95,8 @@ class LogWindow:
             dist.all_reduce(reduced)
         data_wait, workers, skipped_by_all, pace = reduced[: len(scalars)].tolist()
         use_counts, rows = reduced[len(scalars) : len(local)], reduced[len(local) :].view(steps, -1)
-        self._check_losses(run, rows)
+        grad_norms = torch.stack(self._grad_norms).double()  # of the global batch: the same on every worker
+        self._check_losses(run, rows, grad_norms)
         self._check_positions(use_counts, skipped_by_all)
         means = rows.mean(dim=0).tolist()
         path_losses = {f"loss_{path}": round(value, 6) for path, value in zip(self._paths, means, strict=False)}
@@ -96,28 +107,36 @@ class LogWindow:
                 "loss": round(math.fsum(means[:-1]), 6),
                 **path_losses,
                 "top1": round(means[-1], 4),
+                "grad_norm": round(grad_norms.mean().item(), 6),
                 "step_s": round(seconds / steps, 4),
                 "data_wait": round(data_wait / workers, 4),
                 "skipped": int(skipped_by_all),
             },
             [round(loss, 6) for loss in rows[:, :-1].sum(dim=1).tolist()],
+            [round(norm, 6) for norm in grad_norms.tolist()],
             int(pace),
         )
         self._data_wait_s = data_wait_s
         self._begin()
         return report
 
-    def _check_losses(self, run: Run, rows: torch.Tensor) -> None:
-        """Raise UserError for a bad loss. rows: one per step, with the losses of all paths and the fraction correct."""
-        good = rows.isfinite().all(dim=1) & (rows[:, :-1].sum(dim=1) < MAX_LOSS)
+    def _check_losses(self, run: Run, rows: torch.Tensor, grad_norms: torch.Tensor) -> None:
+        """Raise UserError for a bad loss or gradient, with which the weights are lost: no checkpoint is written then.
+
+        rows: one per step, with the losses of all paths and the fraction correct."""
+        good_losses = rows.isfinite().all(dim=1) & (rows[:, :-1].sum(dim=1) < MAX_LOSS)
+        good = good_losses & grad_norms.isfinite()
         if good.all():
             return
         bad = int((~good).nonzero()[0])
-        newest = checkpoint.names(run)
+        what = "the gradient is not finite" if good_losses[bad] else f"the loss is not finite or above {MAX_LOSS:g}"
+        lower = "a lower --optimizer.lr or a --optimizer.max-grad-norm"
+        if steps := [str(checkpoint.step_of(name)) for name in checkpoint.names(run)]:
+            advice = f"rerun with {lower} and --resume-from STEP; steps with a checkpoint: {', '.join(steps)}"
+        else:
+            advice = f"train in a new --run folder with {lower}; there is no checkpoint yet"
         raise UserError(
-            f"the loss is not finite or above {MAX_LOSS:g} after step {self._first_step + bad} (clips of this worker: "
-            f"{', '.join(self._keys[bad])}): train with a lower --optimizer.lr; "
-            f"last good checkpoint: {newest[0] if newest else 'none yet'}"
+            f"{what} after step {self._first_step + bad} (clips of this worker: {', '.join(self._keys[bad])}): {advice}"
         )
 
     def _use_counts(self) -> torch.Tensor:

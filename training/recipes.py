@@ -125,6 +125,11 @@ class TrainConfig:
         """Clips whose statistics are used together. 0: no groups, also if batch normalization uses no statistics."""
         return 0 if self.freeze_normalization else self.normalization_group
 
+    @property
+    def micro_batch_is_free(self) -> bool:
+        """Whether the result does not depend on the size of the micro-batches, so that a run may change it."""
+        return self.freeze_normalization or self.normalization_group > 0
+
     def check_micro_batches(self) -> None:
         """Raise UsageError for micro-batches that cannot hold complete normalization groups."""
         group, size = self.statistics_group, self.micro_batch_size

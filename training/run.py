@@ -117,8 +117,13 @@ class Run:
         return asdict(RunDescription(FORMAT, VERSION, self.recipe, to_flat_dict(self.config), data, __version__))
 
 
-def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset) -> Run:
+def begin_run(
+    folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset, resume_from: int | None = None
+) -> Run:
     """Create a run folder, or open an existing one to resume it.
+
+    The micro-batches of an existing run may change if the result does not depend on them, and with --resume-from the
+    options of the optimizer: the returned run has the new values, which `save_changes` writes.
 
     Raises UserError, with the differences, if an existing run has a different configuration or dataset, and if another
     command is creating it; UsageError for a new run with micro-batches that do not fit."""
@@ -126,6 +131,8 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset
     spec = dataset.spec(config.stream)
     run = Run(storage, recipe, config, dataset.classes, spec, dataset.fingerprint)
     if not storage.exists(CONFIG):
+        if resume_from is not None:
+            raise UserError(f"{folder} is not a run with checkpoints: start it without --resume-from")
         config.check_micro_batches()
         # Other commands may be creating it, and killed ones may have left temporary files.
         if any(name != CONFIG and not name.startswith((LOCK, TEMPORARY)) for name in storage.names()):
@@ -136,8 +143,30 @@ def begin_run(folder: str, recipe: str, config: TrainConfig, *, dataset: Dataset
                 writer.write(CONFIG, json.dumps(run.description(), indent=2).encode() + b"\n")
                 return run
     existing = open_run(folder)
-    _check_same(existing, replace(run, config=_without_newer_fields(config, existing)))
-    return existing
+    run = replace(run, config=_without_newer_fields(config, existing))
+    if run.config.micro_batch_size != existing.config.micro_batch_size:
+        run.config.check_micro_batches()
+    _check_same(existing, run, resume_from=resume_from)
+    return replace(existing, config=run.config)
+
+
+def changed_fields(run: Run) -> dict[str, tuple[Any, Any]]:
+    """Return the fields of a run's configuration that differ from its config.json: old and new value by name."""
+    old, new = to_flat_dict(open_run(run.storage.address).config), to_flat_dict(run.config)
+    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
+
+
+def save_changes(run: Run) -> None:
+    """Write the changed fields of a run whose lock this command holds to its config.json, and print them."""
+    changes = changed_fields(run)
+    if not changes:
+        return
+    document = json.loads(run.storage.read(CONFIG))
+    written_names = {RENAMED_FIELDS.get(name, name): name for name in document["config"]}
+    for name, (old, new) in changes.items():
+        say(f"{run.storage.display()}: {option_name(name)} changes from {old} to {new}")
+        document["config"][written_names.get(name, name)] = new
+    run.storage.write(CONFIG, json.dumps(document, indent=2).encode() + b"\n")
 
 
 def _without_newer_fields(config: TrainConfig, existing: Run) -> TrainConfig:
@@ -154,15 +183,22 @@ def _without_newer_fields(config: TrainConfig, existing: Run) -> TrainConfig:
     return from_flat_dict(TrainConfig, new, existing.storage.display(CONFIG))
 
 
-def _check_same(existing: Run, run: Run) -> None:
+def _check_same(existing: Run, run: Run, *, resume_from: int | None) -> None:
     old, new = to_flat_dict(existing.config), to_flat_dict(run.config)
-    differences = [f"{option_name(name)}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
+    different = [name for name in new if old[name] != new[name]]
+    if existing.config.micro_batch_is_free:
+        different = [name for name in different if name != "micro_batch_size"]
+    if resume_from is not None:
+        different = [name for name in different if not name.startswith("optimizer.")]
+    differences = [f"{option_name(name)}: {old[name]} -> {new[name]}" for name in different]
     if (existing.spec_hash, existing.fingerprint, existing.classes) != (run.spec_hash, run.fingerprint, run.classes):
         differences.append("a different dataset")
     if differences:
+        only_optimizer = all(name.startswith("--optimizer.") for name in differences)
         raise UserError(
             f"{existing.storage.display()} has a different configuration ({'; '.join(differences)}): give the same "
             "options to resume it, or choose a different --run folder"
+            + (", or change these options from an earlier step on with --resume-from" if only_optimizer else "")
         )
 
 

@@ -10,6 +10,7 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.pipeline.storage.cache import CacheConfig, opened_cache
 from lgd.pipeline.storage.lock import LockedStorage, LockLost
+from lgd.training.memory import is_memory_error, memory_advice
 from lgd.training.run import ERROR, FAILURE, STARTS, Run, open_run
 from lgd.training.side_files import read_message, read_starts
 
@@ -35,6 +36,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     A UserError is written to the run folder for the driver, and the workers do not start again, nor after the lock of
     the run was lost. After any other exception Ray Train restarts the workers from the last checkpoint."""
+    import ray
     import ray.train
 
     job = TrainJob(**settings)
@@ -58,6 +60,12 @@ def train_worker(settings: dict[str, Any]) -> None:
         run.storage.write(ERROR, json.dumps({"launch": job.launch, "message": str(error)}).encode())
         raise
     except Exception as error:
+        if is_memory_error(error):  # a restart would not help
+            workers = ray.train.get_context().get_world_size()
+            on_gpu = bool(ray.get_gpu_ids())
+            line = memory_advice(run.config, workers, on_gpu=on_gpu)
+            run.storage.write(ERROR, json.dumps({"launch": job.launch, "message": line}).encode())
+            raise UserError(line) from error
         message = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
         run.storage.write(FAILURE, json.dumps({"launch": job.launch, "message": message}).encode())
         raise

@@ -36,11 +36,11 @@ def positions(lines: list[dict]) -> list[int]:
     return [position for line in lines if "positions" in line for position in range(*line["positions"])]
 
 
-def losses(run: Path) -> list[float]:
-    """Return the loss of every step, without those that were repeated."""
+def losses(run: Path, name: str = "losses") -> list[float]:
+    """Return the loss of every step, without those that were repeated. name: "grad_norms" for those instead."""
     by_step = {}
     for line in without_repeats(metrics(run)):
-        for step, loss in enumerate(line.get("losses", []), line["step"] - len(line.get("losses", []))):
+        for step, loss in enumerate(line.get(name, []), line["step"] - len(line.get(name, []))):
             by_step[step] = loss
     assert list(by_step) == list(range(len(by_step)))
     return list(by_step.values())

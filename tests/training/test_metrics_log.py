@@ -27,7 +27,13 @@ def window(*losses: float) -> LogWindow:
     filled = LogWindow(step=7, batch_size=2, device=CPU)
     for step, loss in enumerate(losses, 7):
         paths = {"local": torch.tensor(loss), "global": torch.tensor(1.0)}
-        filled.add(paths, torch.tensor(0.5), [f"a-{step}", f"b-{step}"], positions=[2 * step, 2 * step + 1])
+        filled.add(
+            paths,
+            torch.tensor(0.5),
+            [f"a-{step}", f"b-{step}"],
+            positions=[2 * step, 2 * step + 1],
+            grad_norm=torch.tensor(float(step)),
+        )
     return filled
 
 
@@ -36,16 +42,18 @@ def test_a_loss_that_is_too_high_or_not_finite_stops_the_run_with_step_clips_and
     with pytest.raises(UserError) as caught:
         window(1.0, loss, loss).reduce(run, 0.0, 0, rank=0)
     assert "after step 8 (clips of this worker: a-8, b-8): " in str(caught.value)
-    assert "last good checkpoint: none yet" in str(caught.value)
+    assert "train in a new --run folder with a lower --optimizer.lr" in str(caught.value)
+    assert str(caught.value).endswith("there is no checkpoint yet")
     for name in ("step-00000004.pt", "step-00000006.pt"):
         run.storage.write(f"checkpoints/{name}", b"")
-    with pytest.raises(UserError, match=r"last good checkpoint: checkpoints/step-00000006\.pt"):
+    with pytest.raises(UserError, match=r"--resume-from STEP; steps with a checkpoint: 6, 4$"):
         window(1.0, loss).reduce(run, 0.0, 0, rank=0)
 
 
 def test_high_but_valid_losses_are_reported(run: Run):
     report = window(MAX_LOSS / 2, 3.0).reduce(run, 0.0, 0, rank=0)
     assert report.losses == [MAX_LOSS / 2 + 1, 4.0]
+    assert (report.grad_norms, report.metrics["grad_norm"]) == ([7.0, 8.0], 7.5)
     assert report.metrics["loss_global"] == 1
     assert report.metrics["top1"] == 0.5
 
@@ -54,7 +62,13 @@ def report_of(run: Run, positions: list[list[int]], skipped: int = 0) -> WindowR
     """Return the report of a window that starts at step 5, with a batch size of 4. positions: of each step."""
     window = LogWindow(5, 4, CPU)
     for used in positions:
-        window.add({"local": torch.tensor(1.0)}, torch.tensor(0.5), ["key"] * len(used), positions=used)
+        window.add(
+            {"local": torch.tensor(1.0)},
+            torch.tensor(0.5),
+            ["key"] * len(used),
+            positions=used,
+            grad_norm=torch.tensor(1.0),
+        )
     return window.reduce(run, 0.0, skipped, rank=0)
 
 

@@ -1,20 +1,20 @@
 """The history of a run: its training curves, and what happened to its workers."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.run import METRICS
+from lgd.training.metrics_file import read_metrics
+from lgd.training.metrics_lines import MetricsLine, discard_later
+from lgd.training.resume_from import describe_return
 
 # The metrics that are plotted, in this order.
 CURVES = (
-    "loss", "loss_local", "loss_global", "loss_combined", "top1", "val_top1", "rate", "data_wait", "clips_per_s",
-    "workers",
+    "loss", "loss_local", "loss_global", "loss_combined", "top1", "val_top1", "rate", "grad_norm", "data_wait",
+    "clips_per_s", "workers",
 )  # fmt: skip
 
 
@@ -31,7 +31,8 @@ class History:
 
     steps: number of the last step. seconds: time spent in steps, without validation. workers: minimum and maximum;
     None before the first line. resumptions: how often the run resumed from a checkpoint. repeated: steps that were
-    repeated because of that. messages: lines of text in the metrics, such as the source of the initial weights."""
+    repeated because of that. messages: lines of text in the metrics, such as the source of the initial weights, and
+    the uses of --resume-from."""
 
     curves: Mapping[str, Curve]
     steps: int
@@ -45,38 +46,27 @@ class History:
 def read_history(storage: Storage) -> History:
     """Return the history of the run in a folder; an empty one if it has no metrics yet.
 
-    An incomplete last line is still being written and is ignored. Raises UserError for damaged metrics."""
-    content = storage.read(METRICS) if storage.exists(METRICS) else b""
-    lines = []
-    complete_lines = content[: content.rfind(b"\n") + 1].splitlines()
-    for number, text in enumerate(complete_lines, 1):
-        try:
-            line = json.loads(text)
-            line["step"] + 0
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{storage.display(METRICS)} is damaged in line {number} ({error!r}): delete that line"
-            ) from error
-        lines.append(line)
-    return history_of(lines)
+    Damaged lines are left out, and an incomplete last line, which is still being written."""
+    return history_of(read_metrics(storage).lines)
 
 
-def history_of(lines: Iterable[Mapping[str, Any]]) -> History:
+def history_of(lines: Iterable[MetricsLine]) -> History:
     """Return the history in the lines of a metrics file.
 
     A `resumed` line discards the lines before it that belong to a later step."""
-    kept: list[Mapping[str, Any]] = []
+    kept: list[MetricsLine] = []
     messages: dict[str, None] = {}
     resumptions = repeated = 0
     for line in lines:
         if "say" in line:
             messages[str(line["say"])] = None
         elif "resumed" in line:
-            resumptions += 1
-            last_step = kept[-1]["step"] if kept else 0
-            repeated += max(last_step - line["step"], 0)
-            while kept and kept[-1]["step"] > line["step"]:
-                kept.pop()
+            discarded = discard_later(kept, line["step"])
+            if "from" in line:  # with --resume-from; the line of the workers follows
+                messages[describe_return(line)] = None
+            else:
+                resumptions += 1
+                repeated += discarded
         else:
             kept.append(line)
     training = [line for line in kept if "loss" in line]

@@ -38,6 +38,7 @@ PANELS = {
     "top1": ("Top-1 on training clips", "percent"),
     "val_top1": ("Top-1 on validation videos", "percent"),
     "rate": ("Learning rate", "log"),
+    "grad_norm": ("Norm of the gradient", "log"),
     "data_wait": ("Time spent waiting for data", "percent"),
     "clips_per_s": ("Clips per second", "number"),
     "workers": ("Workers", "count"),

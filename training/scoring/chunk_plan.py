@@ -30,7 +30,7 @@ def standard_chunks(videos: int) -> int:
 
 def video_work(config: TrainConfig, protocol: TestProtocol, spec: StreamSpec) -> float:
     """Return an estimate of the work of one video: views x frames x pixels."""
-    short_side = float(spec.settings.get("short_side", config.transform.crop))  # type: ignore[arg-type]  # a number
+    short_side = float(spec.settings.get("short_side", config.transform.crop))
     pixels = short_side * short_side * (ASPECT if protocol.crops == 1 else 1.0)
     return protocol.clips_of(config) * protocol.crops * config.sampling.frames * pixels
 

@@ -3,16 +3,16 @@
 OUT.parts/<identity>-000012.parquet     score chunks, while the evaluation runs, under a lock of this folder
 OUT                                     when all chunks are complete; then the chunks are deleted
 
-The chunks depend only on the split and are the same on every cluster. `identity` is a hash of everything that decides
-the scores: an existing chunk with this identity is not scored again, and a finished score file with it is not changed.
-The number of workers and the batch size are not in it: they change at most the rounding of float32.
+The number of chunks depends on the work and on the cluster, see `lgd.training.scoring.chunk_plan`.
+`identity` is a hash of everything that decides the scores: an existing chunk with this identity is not scored again,
+and a finished score file with it is not changed. The numbers of workers and chunks and the batch size are not in it:
+they change at most the rounding of float32.
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from lgd.pipeline.console.errors import StoreError, UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.loading.clip_order import rank_slice
-from lgd.pipeline.placement import cluster_nodes, gpu_share
+from lgd.pipeline.placement import cluster_nodes, count_fitting, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.checked_arrow import damaged_if_invalid, read_parquet
 from lgd.pipeline.storage.lock import LockedStorage, locked
@@ -35,20 +35,25 @@ from lgd.pipeline.storage.storage import Storage, folder_and_name, folder_beside
 from lgd.pipeline.tasks import Task, run_tasks
 from lgd.training import checkpoint
 from lgd.training.config_file import RENAMED_FIELDS, to_flat_dict
-from lgd.training.recipes import TrainConfig
 from lgd.training.run import Run, open_run
+from lgd.training.scoring.chunk_plan import (
+    CHUNK_FILE,
+    begun_chunks,
+    chunk_name,
+    chunk_prefix,
+    count_chunks,
+    standard_chunks,
+    video_work,
+)
 from lgd.training.scoring.class_table import check_output_files, write_class_table
 from lgd.training.scoring.inference import check_dataset, load_checkpoint, load_network
 from lgd.training.scoring.metrics import Metrics, accuracy_table, scores_summary
 from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
-from lgd.training.scoring.score_chunk import ScoreCounters, ScoreJob, chunk_name, score_chunk
+from lgd.training.scoring.score_chunk import ScoreCounters, ScoreJob, score_chunk
 from lgd.training.scoring.scores import COLUMNS, identity_of, read_scores, rows_of, scores_writer, unlabelled_keys
 
 VERSION = 1  # of the computation: part of the identity
-MIN_CHUNKS = 16  # of a split with so many videos: work for every worker, and little is lost with one of them
-MAX_VIDEOS = 64  # per chunk
 MAX_CPUS = 8  # per task with a GPU, unless the user asks for more
-CHUNK_FILE = re.compile(r"[0-9a-f]{16}-\d{6}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -128,23 +133,28 @@ def evaluate(
     file = run.storage.display(checkpoint.checkpoint_name(content["step"]))
     load_network(run, content["model"], torch.device("cpu"), weights_name=file)  # fails here and not in a task
     metadata = _metadata(run, dataset, protocol, step=content["step"])
-    chunks = count_chunks(videos)
-    identity = _identity(
-        VERSION, metadata, _fields_of(run.config), _digest(content["model"]), split, chunks, sorted(protocol.keep)
-    )
+    fields, digest = _fields_of(run), _digest(content["model"])
+    identity = _identity(VERSION, metadata, fields, digest, split, standard_chunks(videos), sorted(protocol.keep))
     chunk_folder = folder_beside(out, ".parts")
-    missing: list[int] = []
+    missing, chunks = list[int](), 0
     complete = identity_of(out) == identity and _is_valid(out, videos)
     if complete:
         say(f"{out} is complete already ({videos} videos, {metadata['protocol']}): nothing to do")
     if not complete or chunk_folder.names():
         with locked(chunk_folder, "lgd evaluate") as locked_folder:
             if not complete:
-                missing = _missing_chunks(locked_folder, identity, chunks)
                 say(
                     f"scoring {videos} videos of the split {split} with step {content['step']} of "
                     f"{run.storage.display()}: {metadata['protocol']}"
                 )
+                begun = _begun_chunks(locked_folder, identity, videos)
+                if begun is None:
+                    start_cluster()
+                    chunks = _plan(run, dataset, protocol, resources=resources, videos=videos)
+                else:
+                    chunks = begun
+                prefix = chunk_prefix(identity, chunks, videos)
+                missing = _missing_chunks(locked_folder, prefix, chunks)
                 if len(missing) < chunks:
                     say(f"{chunks - len(missing)} of {chunks} score chunks already exist")
                 if missing:
@@ -157,7 +167,7 @@ def evaluate(
                         split,
                         protocol,
                         locked_folder,
-                        identity,
+                        prefix,
                         chunks,
                         resources.batch_size,
                         threads=max(int(needs.get("CPU", 1)), 1),
@@ -169,7 +179,7 @@ def evaluate(
                 with scores_writer(out, dataset.classes, split, metadata=metadata, identity=identity) as write:
                     for chunk in range(chunks):
                         size = _size(chunk, chunks, videos)
-                        write(_read_chunk(locked_folder, chunk_name(identity, chunk), size, classes=dataset.classes))
+                        write(_read_chunk(locked_folder, chunk_name(prefix, chunk), size, classes=dataset.classes))
             _delete_chunks(locked_folder)
         if chunk_folder.local:
             with contextlib.suppress(OSError):  # it contains other files
@@ -193,9 +203,12 @@ def task_needs(resources: ScoringResources) -> dict[str, float]:
     return needs if resources.cpus_per_task is None else needs | {"CPU": resources.cpus_per_task}
 
 
-def count_chunks(videos: int) -> int:
-    """Return the number of chunks of a split with so many videos."""
-    return min(videos, max(MIN_CHUNKS, -(-videos // MAX_VIDEOS)))
+def _plan(run: Run, dataset: Dataset, protocol: TestProtocol, *, resources: ScoringResources, videos: int) -> int:
+    """Return the number of chunks for this process's cluster."""
+    needs = task_needs(resources)
+    tasks = min(count_fitting(needs, cluster_nodes()), resources.num_workers or 1 << 30)
+    work = video_work(run.config, protocol, dataset.spec(run.config.stream))
+    return count_chunks(videos, work, gpus=max(tasks, 1) if "GPU" in needs else 0)
 
 
 def _videos_of(dataset: Dataset, split: str) -> int:
@@ -227,10 +240,12 @@ def _metadata(run: Run, dataset: Dataset, protocol: TestProtocol, *, step: int) 
     }
 
 
-def _fields_of(config: TrainConfig) -> dict[str, Any]:
-    """Return the fields of the configuration by the names of version 0.1, so that evaluations that it began resume."""
+def _fields_of(run: Run) -> dict[str, Any]:
+    """Return the fields of the run's configuration by the names of version 0.1, without those that are newer than the
+    run, so that evaluations that earlier versions began resume."""
     first_names = {new: old for old, new in RENAMED_FIELDS.items()}
-    return {first_names.get(name, name): value for name, value in to_flat_dict(config).items()}
+    fields = {name: value for name, value in to_flat_dict(run.config).items() if name not in run.newer_fields}
+    return {first_names.get(name, name): value for name, value in fields.items()}
 
 
 def _identity(*decisive: Any) -> str:
@@ -238,14 +253,20 @@ def _identity(*decisive: Any) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _missing_chunks(folder: LockedStorage, identity: str, chunks: int) -> list[int]:
-    """Return the chunks that their folder lacks."""
+def _begun_chunks(folder: LockedStorage, identity: str, videos: int) -> int | None:
+    """Return the number of chunks with which this evaluation began, if it did."""
     folder.clean()
-    existing = set(folder.names())
-    if others := sum(bool(CHUNK_FILE.fullmatch(name)) and not name.startswith(identity) for name in existing):
+    names = folder.names()
+    if others := sum(bool(CHUNK_FILE.fullmatch(name)) and not name.startswith(identity) for name in names):
         shown = folder.display()
         say(f"{shown} has {others} score chunks of a different evaluation: they are deleted when this one is complete")
-    return [chunk for chunk in range(chunks) if chunk_name(identity, chunk) not in existing]
+    return begun_chunks(names, identity, videos)
+
+
+def _missing_chunks(folder: LockedStorage, prefix: str, chunks: int) -> list[int]:
+    """Return the chunks that their folder lacks."""
+    existing = set(folder.names())
+    return [chunk for chunk in range(chunks) if chunk_name(prefix, chunk) not in existing]
 
 
 def _shared(weights: Mapping[str, torch.Tensor]) -> Any:

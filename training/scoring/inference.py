@@ -24,6 +24,7 @@ from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, frame_aspects
 from lgd.pipeline.loading.transform import MAX_ASPECT
 from lgd.pipeline.storage.checked_json import DamagedFile
 from lgd.training import checkpoint
+from lgd.training.memory import is_memory_error
 from lgd.training.models.lgd import Network, Output, pool
 from lgd.training.models.zoo import build, check_model_config
 from lgd.training.recipes import TrainConfig
@@ -193,7 +194,7 @@ def score_rows(
 
     batch_size: clips per batch. threads: that decode. index: see `uniform_loader`. Prints a line if only the middle of
     some videos was scored, because their frames are longer than MAX_ASPECT.
-    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and insufficient GPU memory."""
+    Raises UserError for a missing split, a damaged frame (CorruptFrame, which names it) and insufficient memory."""
     loader = uniform_loader(
         dataset,
         config.stream,
@@ -214,8 +215,11 @@ def score_rows(
         for video in score_batches(network, loader, protocol.precision, keep=protocol.keep):
             cropped += int(too_long[video.row])
             yield video
-    except torch.OutOfMemoryError as error:
-        raise UserError(f"{batch_size} clips do not fit into the GPU's memory: use a smaller --batch-size") from error
+    except (RuntimeError, MemoryError) as error:
+        if not is_memory_error(error):
+            raise
+        memory = "the GPU's memory" if device.type == "cuda" else "memory"
+        raise UserError(f"{batch_size} clips do not fit into {memory}: use a smaller --batch-size") from error
     finally:
         loader.close()
     if cropped:

@@ -3,9 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
-from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.report.history import history_of, read_history
 
@@ -29,5 +26,4 @@ def test_steps_that_a_resumed_run_repeated_count_once(tmp_path: Path):
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 9, "lo')  # a line that is still being written
     assert read_history(Storage(tmp_path)).steps == 8
     (tmp_path / "metrics.jsonl").write_text(text + '{"step": 9, "lo\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl is damaged in line 15"):
-        read_history(Storage(tmp_path))
+    assert read_history(Storage(tmp_path)).steps == 8  # a damaged line is left out

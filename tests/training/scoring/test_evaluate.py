@@ -27,7 +27,8 @@ from lgd.pipeline.storage.lock import locked
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.run import Run, open_run
 from lgd.training.scoring import evaluate
-from lgd.training.scoring.evaluate import EvaluateResult, count_chunks
+from lgd.training.scoring.chunk_plan import standard_chunks
+from lgd.training.scoring.evaluate import EvaluateResult
 from lgd.training.scoring.inference import load_checkpoint
 from lgd.training.scoring.metrics import summary
 from lgd.training.scoring.protocol import TestProtocol
@@ -235,19 +236,6 @@ def test_an_output_that_is_a_folder_is_refused_before_scoring(run: Run, dataset:
     assert "is a folder" in done.stderr
 
 
-def test_the_number_of_chunks_depends_only_on_the_split():
-    assert [count_chunks(videos) for videos in (1, 6, 16, 500, 1024, 1025, 19_800, 60_000)] == [
-        1,
-        6,
-        16,
-        16,
-        16,
-        17,
-        310,
-        938,
-    ]
-
-
 def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
     with tarfile.open(VERSION_0_1) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -257,10 +245,10 @@ def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
         identity = evaluate._identity(
             evaluate.VERSION,
             scores.metadata,
-            evaluate._fields_of(run.config),
+            evaluate._fields_of(run),
             evaluate._digest(load_checkpoint(run)["model"]),
             scores.split,
-            count_chunks(len(scores.keys)),
+            standard_chunks(len(scores.keys)),
             [],  # --keep
         )
         assert identity == identity_of(path)
