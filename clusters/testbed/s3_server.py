@@ -3,7 +3,6 @@
 import contextlib
 import importlib.util
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -46,8 +45,7 @@ def s3_server(port: int) -> Iterator[subprocess.Popen[bytes]]:
         store.create_dir("lgd")
         yield server
     finally:
-        server.send_signal(signal.SIGCONT)  # a stopped process would not end
-        server.terminate()
+        server.kill()  # not SIGTERM, which child processes of `lgd` block (see pipeline/console/signals.py)
         server.wait()
 
 
