@@ -90,7 +90,7 @@ def decode(
     The frame after the join then follows the one before as if there were no join, and start_s and end_s count the
     seconds of this continuous video. Where players do not agree (a jump forward in other containers than MPEG-TS and
     MPEG-PS), an interval that does not end before the jump is a "decoder-error".
-    A second file that was copied behind the first one is a "decoder-error" in the containers of which ffmpeg does not read
+    A second file that was copied behind the first one is a "decoder-error" in containers of which ffmpeg does not read
     it, see `joined`.
 
     Raises Rejected with one of the reasons in `rejections.REASONS`. A file shorter than it declares is "truncated": by
