@@ -99,9 +99,8 @@ def run_training(
     if not videos:
         raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
     with locked(run.storage, "lgd train") as storage:
-        if (
-            not going_back and (finished := _finished(run, dataset)) is not None
-        ):  # by a command that held the lock before
+        # By a command that held the lock before.
+        if not going_back and (finished := _finished(run, dataset)) is not None:
             return finished
         for folder in ("", CHECKPOINTS):
             storage.clean(folder)
