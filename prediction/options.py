@@ -17,7 +17,8 @@ class PredictOptions:
     clips: int | None = None
     """Uniform clips per video. Default: the number in each run's recipe."""
     crops: int = 1
-    """Crops per clip: 1 for full frames, 3 for squares of the short side along the long side."""
+    """Crops per clip: 1 for full frames (of frames longer than 16:1, their middle), 3 for squares of the short side
+    along the long side."""
     checkpoint: CheckpointChoice = "last"
     """The last checkpoint of each run, or its best one by validation top-1."""
     top: int = 5

@@ -24,8 +24,8 @@ class TestProtocol:
     clips: int | None = None
     """Uniform clips per video. Default: the number in the run's recipe."""
     crops: int = 1
-    """Crops per clip. 1: the full frame, as in the paper (the network is fully convolutional). 3: squares of the short
-    side at both ends and in the middle of the long side."""
+    """Crops per clip. 1: the full frame, as in the paper (the network is fully convolutional); of frames longer than
+    16:1 their middle. 3: squares of the short side at both ends and in the middle of the long side."""
     precision: Precision = "float32"
     """Precision of the network. bfloat16 is faster on GPUs; the scores of a clip then depend slightly on its batch."""
     keep: tuple[ExtraColumn, ...] = ()
