@@ -65,8 +65,14 @@ def watch() -> None:
 
 
 def _separate_child() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    """Give a child process a process group of its own and signals like those of any process. Runs between `fork` and
+    `exec`."""
     os.setpgid(0, 0)
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_IGN)  # discards one that was sent to the old group in the meantime
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
 
 
 @contextmanager

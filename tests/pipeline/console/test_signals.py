@@ -202,6 +202,21 @@ def test_a_signal_to_the_group_does_not_reach_the_processes_of_a_cluster(folder:
     assert ended(process)[0] == 143
 
 
+def test_a_signal_to_the_group_while_a_child_starts_does_not_reach_the_child():
+    """The signals arrive after the creation of the process and before that of its group."""
+    code = """
+import os
+from lgd.pipeline.console import signals
+signals.watch()
+os.setpgid = lambda *_: [os.kill(os.getpid(), number) for number in signals.ENDING_SIGNALS]
+if os.fork() == 0:
+    os._exit(7)
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 def signal_mask(pid: int) -> set[int]:
     """The signals that a process blocks."""
     status = Path(f"/proc/{pid}/status").read_text()
