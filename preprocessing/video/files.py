@@ -66,7 +66,7 @@ class VideoFiles:
 
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
-        """The paths, sorted, by composed file name without its extension (or extensions: downloaders write x.mp4.webm)."""
+        """The paths, sorted, by composed file name without extensions: downloaders write x.mp4.webm."""
         stems: dict[str, list[str]] = {}
         for path in self.paths:
             stems.setdefault(composed(stem_of(path)), []).append(path)
