@@ -19,9 +19,13 @@ import torch
 
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.training import checkpoint
-from lgd.training.metrics_file import read_metrics
+from lgd.training.fusion.comparison import fuse_and_compare
 from lgd.training.models.weights import read_state
 from lgd.training.models.zoo import build, count
+from lgd.training.report import plots
+from lgd.training.report.inputs import fingerprint_of, read_inputs
+from lgd.training.report.results import group_scores
+from lgd.training.report.sections import scores_section
 from lgd.training.run import ERROR, FAILURE, RESULT, STARTS, begin_run, open_run
 from lgd.training.scoring.inference import load_checkpoint, load_network
 from lgd.training.scoring.scores import Scores, identity_of, read_scores, write_scores
@@ -79,25 +83,23 @@ def _read_failure(folder: Path) -> Any:
 
 
 def read_the_metrics(folder: Path) -> Any:
-    from lgd.training.report.inputs import read_inputs
-    from lgd.training.report.page import render
-
     inputs = read_inputs([str(folder)], None)
-    render("report.html", inputs)
-    return read_metrics(inputs.runs[0].run.storage).lines
+    history = inputs.runs[0].history
+    return history.steps, history.workers, history.messages, sorted(history.curves)
 
 
 def read_score_file(folder: Path) -> Any:
-    """What fusion and the report do with it."""
-    from lgd.training.fusion.comparison import fuse_and_compare
-    from lgd.training.report.inputs import read_inputs
-    from lgd.training.report.page import render
-
-    path = str(folder / "scores.parquet")
+    """What evaluation, fusion and the report do with it."""
+    path, fused = str(folder / "scores.parquet"), str(folder / "fused.parquet")
     identity_of(path)
     scores = read_scores(path)
-    render("report.html", read_inputs([path, str(folder / "fused.parquet")], None))
-    fuse_and_compare([path, str(folder / "fused.parquet")])
+    inputs = read_inputs([path, fused], None)
+    plots.reliability = plots.gains = lambda *_: None  # type: ignore[assignment]  # in this child process: slow
+    for group in group_scores(inputs.scores, inputs.score_names, inputs.series()):
+        scores_section(group, inputs, [])
+    for each in inputs.scores:
+        fingerprint_of(each)
+    fuse_and_compare([path, fused])
     return scores.keys, scores.labels.tolist(), scores.probabilities.tobytes(), scores.classes, scores.metadata
 
 
