@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dat
     assert done.returncode == 1
     assert re.search(
         r"the loss is not finite or above 10000 after step 1 \(clips of this worker: ([\w-]+, ){3}[\w-]+\): "
-        r"train with a lower --optimizer.lr; last good checkpoint: none yet",
+        r"train in a new --run folder with a lower --optimizer.lr or a --optimizer.max-grad-norm; there is no",
         done.stderr,
     )
     assert "Traceback" not in done.stderr
