@@ -159,7 +159,7 @@ def _count_by_seeking(path: Path, settings: Settings, limits: Limits) -> tuple[i
     """Return the number and the aspect ratio of the frames of a video of which only the end is decoded; None if they
     cannot be known from it."""
     with open_video(path) as video:
-        source = probe(video, read_container(video), limits)
+        source = probe(video, read_container(video, limits.seconds), limits)
         if not (source.container.startswith(SEEKABLE) and source.exact_duration and source.duration_s):
             return None
         packets = read_packets(video, [source.index], limits)[source.index]

@@ -252,4 +252,5 @@ def frame_aspects(index: Index) -> np.ndarray:
 def clips_per_batch(aspects: np.ndarray, max_clips: int) -> np.ndarray:
     """Return how many clips of full frames with these aspect ratios a batch may hold: at most `max_clips`, and at most
     the pixels of so many frames with the aspect ratio WIDE; at least 1. The memory of a batch depends on its pixels."""
-    return np.clip(max_clips * WIDE / np.minimum(aspects, MAX_ASPECT), 1, max_clips).astype(np.int64)
+    clips: np.ndarray = np.clip(max_clips * WIDE / np.minimum(aspects, MAX_ASPECT), 1, max_clips).astype(np.int64)
+    return clips

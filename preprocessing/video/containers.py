@@ -6,6 +6,7 @@ a truncated file has a box that ends after the end of the file.
 """
 
 import io
+import math
 import os
 import struct
 from collections.abc import Iterator, Sequence
@@ -44,10 +45,11 @@ class ContainerInfo:
     ends_s: dict[int, float] = field(default_factory=dict)
 
 
-def read_container(video: int) -> ContainerInfo:
+def read_container(video: int, seconds: float = math.inf) -> ContainerInfo:
     """Read the container of an open video file.
 
-    Unknown containers give no facts, damaged ones those that can be read.
+    Unknown containers give no facts, damaged ones those that can be read. Raises Rejected ("timeout") if more than
+    `seconds` are needed to search for a second recording.
     """
     with os.fdopen(os.dup(video), "rb") as file:
         size = file.seek(0, io.SEEK_END)
@@ -55,7 +57,7 @@ def read_container(video: int) -> ContainerInfo:
         first = file.read(32)
         info = _read(file, size, first[:16])
         if info.second_at is None:
-            info = replace(info, second_at=second_recording(file, first))
+            info = replace(info, second_at=second_recording(file, first, seconds))
         file.seek(max(0, size - END_BYTES))
         # A download that reserves the space first has the size of the complete file.
         return info if any(file.read(END_BYTES)) else replace(info, complete=False)

@@ -104,7 +104,7 @@ def decode(
     """
     rate = Fraction(fps).limit_denominator(1001)
     with open_video(path) as video:
-        container = read_container(video)
+        container = read_container(video, limits.seconds)
         if container.truncation:
             raise Rejected("truncated", container.truncation)
         if container.second_at is not None:
@@ -196,7 +196,7 @@ def resize_seconds(
     rate = Fraction(fps).limit_denominator(1001)
     seconds = []
     with open_video(path) as video:
-        source = probe(video, read_container(video), limits)
+        source = probe(video, read_container(video, limits.seconds), limits)
         filters = FilterSettings(rate, short_side, untagged_matrix)
         for resize in (False, True):
             log = FfmpegLog()

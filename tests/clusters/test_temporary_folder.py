@@ -19,7 +19,7 @@ def links(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple]]:
     found: list[tuple] = []
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(temporary_folder.atexit, "register", lambda remove, *names: found.append((remove, *names)))
+    monkeypatch.setattr("atexit.register", lambda remove, *names: found.append((remove, *names)))
     yield found
     for remove, *names in found:
         remove(*names)

@@ -1,6 +1,8 @@
 """Videos over the limit on frames: only the frames of the clips, and the same ones."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,10 @@ STREAMS = ("rgb", "flow")
 USED = {"rgb": [0, 1, 140, 141, 142, 224], "flow": [141, 142, 223]}  # of 225 frames, or 224
 
 
+def _given(numbers: np.ndarray, length: int) -> np.ndarray:
+    return numbers
+
+
 def encoded(path: Path, used: dict[str, list[int]], limits: Limits) -> dict[str, EncodedVideo]:
     return encode_for_clips(
         Storage(path.parent),
@@ -32,7 +38,7 @@ def encoded(path: Path, used: dict[str, list[int]], limits: Limits) -> dict[str,
         streams=list(used),
         counters=ShardCounters(),
         limits=limits,
-        clip_frames={stream: lambda length, numbers=numbers: np.array(numbers) for stream, numbers in used.items()},
+        clip_frames={stream: partial(_given, np.array(numbers)) for stream, numbers in used.items()},
     )
 
 
@@ -63,10 +69,13 @@ def test_the_frames_of_the_clips_are_those_of_the_complete_video(
 ):
     monkeypatch.setattr(long_videos, "SEEK_S", seek_s)
     monkeypatch.setattr(long_videos, "PIECE", 2)
-    seeks = []
-    monkeypatch.setattr(
-        long_videos, "decode", lambda *args, **options: seeks.append(options) or decode(*args, **options)
-    )
+    seeks: list[dict[str, Any]] = []
+
+    def recorded(*args: Any, **options: Any) -> Any:
+        seeks.append(options)
+        return decode(*args, **options)
+
+    monkeypatch.setattr(long_videos, "decode", recorded)
     few = encoded(folder / name, USED, Limits(frames=100))
     for stream, all_frames in complete.items():
         frames = few[stream].frames

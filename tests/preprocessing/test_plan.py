@@ -56,7 +56,9 @@ def test_a_shard_with_different_videos_spec_or_size_is_not_complete(folder: Path
 
 
 def test_the_identity_of_a_shard_changes_only_with_its_own_videos(plan: ShardPlan):
-    changed = dataclasses.replace(plan.videos[0], label=plan.videos[0].label + 1)
+    label = plan.videos[0].label
+    assert label is not None
+    changed = dataclasses.replace(plan.videos[0], label=label + 1)
     assert ShardPlan(plan.name, (changed, *plan.videos[1:])).identity != plan.identity
     assert ShardPlan(plan.name, tuple(map(dataclasses.replace, plan.videos))).identity == plan.identity
 

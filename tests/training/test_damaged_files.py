@@ -8,6 +8,7 @@ import json
 import random
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,9 +143,10 @@ def named_torch(content: bytes) -> dict[str, bytes]:
         named[f"momentum is {name}"] = saved({**valid, "optimizer": {**valid["optimizer"], "state": momentum}})
     for field in valid:
         named[f"without {field}"] = saved({name: value for name, value in valid.items() if name != field})
-        for value in (None, -1, 1 << 62, 0.5, "text", [], {}, True, {"x": {}}, torch.zeros(2)):
+        wrong: tuple[Any, ...] = (None, -1, 1 << 62, 0.5, "text", [], {}, True, {"x": {}}, torch.zeros(2))
+        for value in wrong:
             named[f"{field} is {str(value)[:10]}"] = saved({**valid, field: value})
-    groups = [None, [], [{}], [{"params": [5]}], [{"params": "x"}], [1], "text"]
+    groups: list[Any] = [None, [], [{}], [{"params": [5]}], [{"params": "x"}], [1], "text"]
     for number, value in enumerate(groups):
         named[f"groups {number}"] = saved({**valid, "optimizer": {**valid["optimizer"], "param_groups": value}})
     options = {**valid["optimizer"]["param_groups"][0], "momentum": "much", "lr": float("nan"), "nesterov": []}
@@ -199,9 +201,10 @@ def named_scores(content: bytes) -> dict[str, bytes]:
         for value in (None, 1, "text", [], {}, [1], ["a", "a", "a"], {"x": 1}, -1):
             add(f"{field} is {value}", rows, {**header, field: value})
     for field in ("stream", "run", "data", "inputs", "weights", "temperatures", "fingerprint", "name", "recipe"):
-        for value in (1, [], [1], {}, ["x"], "", "x\0y", [{"inputs": 1}], [{}] * 3, 1e300, "fused"):
-            about = {**header["about"], "stream": "fused", field: value}
-            add(f"about: {field} is {str(value)[:9]!r}", rows, {**header, "about": about})
+        wrong: tuple[Any, ...] = (1, [], [1], {}, ["x"], "", "x\0y", [{"inputs": 1}], [{}] * 3, 1e300, "fused")
+        for other in wrong:
+            about = {**header["about"], "stream": "fused", field: other}
+            add(f"about: {field} is {str(other)[:9]!r}", rows, {**header, "about": about})
     return named
 
 
@@ -258,7 +261,7 @@ def folder(tmp_path: Path, empty_dataset: Dataset) -> Path:
     scores = Scores("", [f"v{i}" for i in range(6)], np.arange(6) % 3, probabilities, ("a", "b", "c"), "val", about)
     write_scores(str(folder / "scores.parquet"), scores)
     fused = {"stream": "fused", "inputs": [{"name": "scores.parquet", **about}, about], "weights": [0.5, 0.5]}
-    write_scores(str(folder / "fused.parquet"), Scores("", *list(vars(scores).values())[1:6], metadata=fused))
+    write_scores(str(folder / "fused.parquet"), replace(scores, metadata=fused))
     weights = {"conv1.weight": torch.rand(4, 3, 7, 7), "fc.bias": torch.rand(5)}
     torch.save(weights, folder / "weights.pth")
     from safetensors.torch import save_file

@@ -16,6 +16,7 @@ from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.dataset.index import Index
+from lgd.pipeline.placement import ShortageWatch
 from lgd.training import elastic
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import begin_run, open_run
@@ -148,20 +149,37 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dat
 
 
 @pytest.mark.usefixtures("joined")
-def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses(dataset_folder: Path, tmp_path: Path):
-    words = ("--epochs", 3, "--validation.every", 0, "--freeze-normalization")
-    by_workers = {}
-    for name, more in {
-        "1": ("--num-workers", 1, 1),
-        "2": ("--num-workers", 2, 2, "--micro-batch-size", 1),
-        "3": ("--num-workers", 3, 3),  # shares of a batch of 4 with different sizes
-    }.items():
-        done = run_lgd(*train_command(dataset_folder, tmp_path / name, *words, *more))
+@pytest.mark.parametrize(
+    ("options", "variants"),
+    [
+        # Groups of 2 of a batch of 4: on 3 workers the second group is spread over two of them.
+        (("--normalization-group", 2), {"2": ("--micro-batch-size", 2), "3": ("--model.checkpoint-activations",)}),
+        (("--freeze-normalization",), {"3": ("--micro-batch-size", 1)}),
+    ],
+    ids=["groups", "frozen"],
+)
+def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses_and_statistics(
+    dataset_folder: Path, tmp_path: Path, options: tuple[object, ...], variants: dict[str, tuple[object, ...]]
+):
+    # With a higher rate, rounding errors of sums in a different order grow from step to step, even on one worker.
+    words = ("--epochs", 3, "--validation.every", 0, "--optimizer.lr", 1e-5, *options)
+    by_workers, grad_norms = {}, {}
+    for workers, more in {"1": (), **variants}.items():
+        run = tmp_path / workers
+        done = run_lgd(*train_command(dataset_folder, run, *words, *more, "--num-workers", workers))
         assert done.returncode == 0, done.stderr
-        by_workers[name] = losses(tmp_path / name)
-    assert len(by_workers["1"]) == 9
-    for name in ("2", "3"):
-        assert by_workers[name] == pytest.approx(by_workers["1"], abs=1e-4), name
+        state = torch.load(run / "checkpoints" / "step-00000009.pt", weights_only=True)["model"]
+        statistics = {name: value.numpy() for name, value in state.items() if "running" in name}
+        by_workers[workers] = losses(run), statistics
+        grad_norms[workers] = losses(run, "grad_norms")  # of the global batch, not of a worker's share
+    expected, expected_statistics = by_workers.pop("1")
+    assert len(expected) == 9
+    for workers, (found, statistics) in by_workers.items():
+        assert found == pytest.approx(expected, abs=1e-4), workers
+        assert grad_norms[workers][0] == pytest.approx(grad_norms["1"][0], rel=1e-4), workers
+        assert grad_norms[workers] == pytest.approx(grad_norms["1"], rel=2e-2), workers  # rounding grows fastest here
+        for name, value in expected_statistics.items():
+            np.testing.assert_allclose(statistics[name], value, atol=1e-4, rtol=1e-4, err_msg=f"{workers}: {name}")
 
 
 @pytest.mark.usefixtures("joined")
@@ -197,7 +215,7 @@ def test_nodes_that_join_and_leave_are_reported_in_a_run_with_a_fixed_number_of_
     def nodes() -> list[dict]:
         alive = next(node_lists, None)
         finished.extend([True] if alive is None else [])
-        return [{"NodeID": node, "Alive": True} for node in alive or ["b"]]
+        return [{"NodeID": node, "Alive": True, "Resources": {"CPU": 1.0}} for node in alive or ["b"]]
 
     def no_actor(name: str, namespace: str) -> None:
         raise ValueError(f"Failed to look up actor with name '{name}'")
@@ -205,7 +223,7 @@ def test_nodes_that_join_and_leave_are_reported_in_a_run_with_a_fixed_number_of_
     monkeypatch.setattr(ray, "nodes", nodes)
     monkeypatch.setattr(ray, "get_actor", no_actor)  # a run with a fixed number of workers has no coordinator
     monkeypatch.setattr(elastic, "NODES_EVERY_S", 0.001)
-    with elastic.NodeWatcher():
+    with elastic.NodeWatcher(ShortageWatch("worker", {"CPU": 1.0})):
         deadline = time.monotonic() + 30
         while not finished and time.monotonic() < deadline:
             time.sleep(0.001)

@@ -1,6 +1,7 @@
 """The parts of a worker's share and their normalization groups."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def parts_of(groups: StepGroups, positions: list[int]) -> list[tuple[list[int], 
     result = []
     for part, clip_groups in groups.parts(positions):
         clips = list(range(len(positions)))[part] if isinstance(part, slice) else part
-        members = [[] for _ in range(len(clip_groups.members))] if clip_groups else []
+        members: list[list[int]] = [[] for _ in range(len(clip_groups.members))] if clip_groups else []
         if clip_groups:
             for clip, number in zip(clips, clip_groups.of_clip.tolist(), strict=True):
                 members[number].append(clip)
@@ -83,8 +84,13 @@ def test_every_clip_is_in_one_part_and_workers_agree_on_the_order_of_shared_grou
     workers = min(workers, batch)
     these = config(batch, group, micro_batches * group or None)
     created: list[list[int]] = []
+
+    def new_group(ranks: list[int]) -> Any:
+        created.append(ranks)
+        return tuple(ranks)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dist, "new_group", lambda ranks: created.append(ranks) or tuple(ranks))
+        patch.setattr(dist, "new_group", new_group)
         patch.setattr("lgd.training.step_groups.ClipGroups", FakeGroups)
         by_rank = []
         for rank in range(workers):
@@ -95,6 +101,7 @@ def test_every_clip_is_in_one_part_and_workers_agree_on_the_order_of_shared_grou
             seen: list[int] = []
             for part, clip_groups in groups.parts(positions):
                 clips = list(range(len(positions)))[part] if isinstance(part, slice) else part
+                assert isinstance(clip_groups, FakeGroups)
                 assert len(clip_groups.numbers) == len(clips)
                 assert len(clips) <= (these.micro_batch_size or batch)
                 seen += clips

@@ -60,5 +60,5 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch):
     def no_name() -> str:
         raise KeyError
 
-    monkeypatch.setattr(lock_owner.getpass, "getuser", no_name)
+    monkeypatch.setattr("getpass.getuser", no_name)
     assert LockOwner.this_process("lgd train", "").user == str(os.getuid())

@@ -102,3 +102,22 @@ def test_a_header_is_found_wherever_the_blocks_end(block: int, at: int, monkeypa
     assert second_recording(io.BytesIO(content), content[:32]) == at
     assert second_recording(io.BytesIO(content.replace(b"\x12\0", b"\x13\0")), content[:32]) is None
     assert second_recording(io.BytesIO(content), b"\0" * 32) is None
+
+
+def test_holes_of_a_sparse_file_are_not_read(tmp_path: Path) -> None:
+    path, hole = tmp_path / "v.flv", 1 << 40
+    header = b"FLV\x01\x05\0\0\0\x09\0\0\0\0\x12"
+    for second in (b"", header + bytes(50)):
+        path.write_bytes(header + bytes(5000))
+        os.truncate(path, hole)
+        with open(path, "r+b") as file:
+            file.seek(hole)
+            file.write(second)
+            file.flush()
+            assert second_recording(file, header + bytes(20), seconds=30) == (hole if second else None)
+
+
+def test_a_file_that_takes_too_long_to_read_is_rejected() -> None:
+    content = b"FLV\x01" + bytes(100)
+    with pytest.raises(Rejected, match="timeout: the file is so large that reading it takes longer than -1 s"):
+        second_recording(io.BytesIO(content), content[:32], seconds=-1)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,16 +26,17 @@ from lgd.training.models.zoo import build
 EPS = 1e-5
 
 
-def two_layers() -> nn.Sequential:
+def two_layers() -> Any:
     """Normalization, 1x1x1 convolution, ReLU, normalization; random scales and offsets."""
     layers = nn.Sequential(GroupedBatchNorm3d(3), nn.Conv3d(3, 4, 1, bias=False), nn.ReLU(), GroupedBatchNorm3d(4))
-    for norm in (layers[0], layers[3]):
+    norms: list[Any] = [layers[0], layers[3]]
+    for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias)
     return layers
 
 
-def clips(n: int, channels: int = 3) -> torch.Tensor:
+def clips(n: int, channels: int = 3) -> Any:
     """Random clips of 2 x 4 x 5, each with a mean of its own."""
     return torch.randn(n, channels, 2, 4, 5) * 2 + torch.randn(n, channels, 1, 1, 1) * 3
 
@@ -170,6 +172,7 @@ def test_recomputed_activations_give_the_same_gradients_and_statistics():
         x, g = clips(4, channels=8).requires_grad_(), torch.randn(4, 8)
         set_groups(block, ClipGroups([0, 0, 1, 1], 2))
         y, glob = checkpointed(block, x, g) if recompute else block(x, g)
+        assert glob is not None
         (y.sum() + glob.square().sum()).backward()
         update_running_statistics(block)
         results.append([x.grad, *(p.grad for p in block.parameters()), *block.state_dict().values()])
@@ -195,6 +198,7 @@ def test_bfloat16_has_float32_statistics():
     set_groups(reference, ClipGroups([0, 0, 1, 1], 2))
     assert torch.equal(y, reference(x.float()).bfloat16())
     y.sum().backward()
+    assert norm.weight.grad is not None
     assert norm.weight.grad.dtype == torch.float32
 
 
@@ -239,7 +243,7 @@ def test_compiled_code_gives_the_same_results():
 # Groups of a batch of 7 clips: 0 on both workers 0 and 1, 1 on worker 1 alone, 2 on workers 1 and 2. Worker 2 has no
 # clip of group 3, which worker 1 holds, but takes part in its sums: its clips were left out as damaged.
 NUMBERS = [0, 0, 0, 1, 2, 2, 3]
-SHARES = [slice(0, 2), [2, 3, 4, 6], slice(5, 6)]
+SHARES: list[Any] = [slice(0, 2), [2, 3, 4, 6], slice(5, 6)]
 LOCAL_NUMBERS = [[0, 0], [0, 1, 2, 3], [0]]
 LOCAL_GROUPS = [1, 4, 2]
 
