@@ -4,4 +4,4 @@
 imported as `lgd.pipeline`, `lgd.preprocessing`, `lgd.training`, `lgd.prediction`, `lgd.clusters` and `lgd.benchmarks`.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -31,7 +31,9 @@ SETTINGS = StepSettings(
     rounds=3,
     steps=2,
 )
-NANO = replace(recipe_named("nano-rgb"), batch_size=2, micro_batch_size=1, transform=Transform(crop=48))
+NANO = replace(
+    recipe_named("nano-rgb"), batch_size=2, micro_batch_size=1, normalization_group=1, transform=Transform(crop=48)
+)
 
 
 def measured(ours: float, plain: float, data: float | None = None, wait: float = 0.0) -> dict:

@@ -70,6 +70,7 @@ def test_resources_per_task_are_checked(videos: Path, tmp_path: Path, options: t
     assert message is None or message in done.stderr
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("joined")
 def test_sigterm_ends_the_tasks_of_a_command_on_a_joined_cluster_which_stays(
     running_cluster: RayNodes, videos: Path, tmp_path: Path

@@ -70,7 +70,7 @@ def test_without_an_answer_the_last_checkpoint_counts(
     request.close()
 
 
-@pytest.mark.cluster
+@pytest.mark.chaos
 def test_sigterm_writes_a_checkpoint_leaves_nothing_and_the_run_resumes_at_its_step(
     dataset_folder: Path, tmp_path: Path
 ):

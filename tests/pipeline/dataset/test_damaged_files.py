@@ -258,7 +258,7 @@ def kinds_of(folder: Path) -> dict[str, Kind]:
 
 def test_a_damaged_file_is_read_as_before_or_refused_with_one_line(folder: Path):
     kinds = kinds_of(folder)
-    outcomes = read_mutated(folder, kinds, MUTATIONS or 40)
+    outcomes = read_mutated(folder, kinds, MUTATIONS or 20)
     print("\n" + table(outcomes))
     wrong = [each for each in outcomes if each.text not in ("same", "refused", "different")]
     assert wrong == [], table(wrong)

@@ -32,7 +32,7 @@ from lgd.training.scoring.evaluate import EvaluateResult
 from lgd.training.scoring.inference import load_checkpoint
 from lgd.training.scoring.metrics import summary
 from lgd.training.scoring.protocol import TestProtocol
-from lgd.training.scoring.scores import identity_of, read_scores
+from lgd.training.scoring.scores import identity_of, read_scores, score_table
 from tests.training.scoring.random_run import CONFIG, network_of, score_in_process
 
 VERSION_0_1 = Path(__file__).parents[2] / "compatibility" / "v0.1" / "files.tar.xz"
@@ -272,7 +272,8 @@ def test_a_missing_chunk_and_a_damaged_one_are_errors_that_name_them(tmp_path: P
     folder = Storage(tmp_path)
     with pytest.raises(UserError, match=r"a\.parquet is missing: .* rerun to resume"):
         evaluate._read_chunk(folder, "a.parquet", 1, classes=("a", "b", "c"))
-    pq.write_table(pa.table({"key": ["x", "y"]}), tmp_path / "a.parquet", write_page_checksum=True)
+    rows = score_table(["x", "y"], np.array([0, 2]), np.full((2, 3), 1 / 3, np.float32), views={})
+    pq.write_table(rows, tmp_path / "a.parquet", write_page_checksum=True)
     assert evaluate._read_chunk(folder, "a.parquet", 2, classes=("a", "b", "c")).num_rows == 2
     with pytest.raises(UserError, match=r"a\.parquet was damaged and has been deleted: rerun to score it again"):
         evaluate._read_chunk(folder, "a.parquet", 3, classes=("a", "b", "c"))

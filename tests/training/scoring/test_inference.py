@@ -126,13 +126,15 @@ def test_missing_and_damaged_checkpoints_are_named(
     assert f"{last} is damaged" in capfd.readouterr().err
     best.write_bytes(b"no checkpoint")
     for which in ("best", "last"):
-        with pytest.raises(UserError, match=str(best) if which == "best" else "no valid checkpoint yet"):
+        with pytest.raises(
+            UserError, match=str(best) if which == "best" else "has no valid checkpoint: train it first"
+        ):
             load_checkpoint(opened, which)
     best.unlink()
     with pytest.raises(UserError, match=f"{best}, the best checkpoint, is missing: use --checkpoint last"):
         load_checkpoint(opened, "best")
     (copy / "best.json").write_text("{")
-    with pytest.raises(UserError, match=r"best\.json does not name a checkpoint"):
+    with pytest.raises(UserError, match=r"best\.json is damaged: .* use --checkpoint last"):
         load_checkpoint(opened, "best")
     (copy / "best.json").unlink()
     with pytest.raises(UserError, match="has no best checkpoint, because nothing was validated: use --checkpoint last"):
