@@ -76,7 +76,7 @@ def describe_shortage(what: str, needs: Mapping[str, float], nodes: Sequence[Nod
     if not nodes:
         return f"{start}: the cluster has no nodes"
     short = [node for node in nodes if not _count_on(node, needs)] if not fitting else list(nodes)
-    # First the nodes that lack the fewest resources.
+    # The nodes with the smallest number of missing resources come first.
     short.sort(key=lambda node: (len(_lacking(node, needs)), node.name))
     named = [
         f"{node.name} has {_in_words(node.resources, needs if fitting else _lacking(node, needs))}" for node in short

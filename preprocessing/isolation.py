@@ -2,8 +2,8 @@
 
 An exception in the middle of a video has one of three reasons. The video: it is rejected, with a reason that is known.
 The node, its disks or its network: the task fails, and is repeated. A mistake in lgd or in a library that this video
-brings to light: the video is rejected as an "internal-error", so that it does not block the others. The last two are
-told apart by a known video: a node that fails on it as well is broken.
+reveals: the video is rejected as an "internal-error", so that it does not block the others. A known video distinguishes
+the last two: a node that fails on it as well is broken.
 """
 
 import errno

@@ -114,8 +114,8 @@ class PreprocessResult(CommandResult):
 
     @property
     def failed(self) -> str:
-        """Name the internal errors if they rejected more than half of the videos: the dataset is hardly the one that
-        the user wants."""
+        """Name the internal errors if they rejected more than half of the videos: too much of the
+        dataset is missing."""
         if 2 * self._internal_errors <= self.manifest:
             return ""
         return (

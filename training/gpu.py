@@ -8,8 +8,8 @@ from lgd.pipeline.console.errors import UserError
 def check_gpu() -> None:
     """Raise UserError, with the reason, if PyTorch cannot use the GPU that Ray gave to this process.
 
-    Ray counts the GPUs that the driver lists, or those that a node was told to have; PyTorch needs a build with CUDA
-    and a driver that is new enough for it."""
+    Ray counts the GPUs that the driver lists, or takes the number with which the node was started; PyTorch needs a
+    build with CUDA and a driver that is new enough for it."""
     import torch
 
     if torch.cuda.is_available():

@@ -197,7 +197,7 @@ def _wait_for_signals(chosen: set[signal.Signals]) -> None:
 
 
 def _write(line: str) -> None:
-    """Write a line to stderr, whoever else is writing to it."""
+    """Write a line to stderr, also while other threads write to it."""
     with contextlib.suppress(OSError):  # the terminal is closed
         os.write(2, f"{line}\n".encode())
 

@@ -2,7 +2,7 @@
 
 pyarrow checks the structure of a file when it opens it, but not the offsets of strings and lists: an offset beyond its
 buffer ends the process when the value is read. The functions here check everything that a later access relies on; the
-values of plain columns are left to the caller, who knows their meaning."""
+values of plain columns are checked by the caller."""
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence

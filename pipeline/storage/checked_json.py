@@ -53,7 +53,7 @@ def parse_json(content: bytes | str, source: str, *, finite: bool = True) -> Any
 
 
 def read_json(kind: type[T], content: bytes | str, source: str, *, advice: str = "") -> T:
-    """Return a JSON document as a dataclass, NamedTuple or other type that pydantic knows; types are checked strictly.
+    """Return a JSON document as a dataclass, NamedTuple or other type of pydantic; types are checked strictly.
 
     Names that the type does not have are ignored. source: name of the file, for errors. advice: what to do, the end of
     the message.

@@ -6,7 +6,6 @@ in one request from a local temporary file. Requests that an object store fails 
 
 import contextlib
 import errno
-import io
 import os
 import re
 import tempfile
@@ -22,11 +21,11 @@ import pyarrow.fs as pafs
 
 from lgd.pipeline.console.errors import StoreError, UsageError, UserError
 from lgd.pipeline.storage.paths import check_file, check_folder, check_path, check_target, path_errors
+from lgd.pipeline.storage.ranges import RangeFile
 from lgd.pipeline.storage.retries import MISSING_BUCKET, with_retries
 
-TEMPORARY = (
-    ".tmp-"  # prefix of files that are being written; only killed processes leave them, the next run removes them
-)
+# Prefix of files that are being written. Killed processes leave them; the next run removes them.
+TEMPORARY = ".tmp-"
 BLOCK_BYTES = 8 << 20  # size of the blocks in which a remote file is read
 OBJECT_STORES = ("s3", "gcs")  # they have buckets and objects, and no folders
 CONNECT_S = 3.0  # time-out of a connection
@@ -126,7 +125,7 @@ class Storage:
         """Open a file to read parts of it; failed reads of a remote one are repeated."""
         if self.local:
             return self.open(name)
-        return pa.PythonFile(_Ranges(self.open(name), partial(self._with_retries, name)), mode="r")
+        return pa.PythonFile(RangeFile(self.open(name), partial(self._with_retries, name)), mode="r")
 
     def open_whole(self, name: str) -> pa.NativeFile:
         """Open a file to read all of it: a remote one is read into memory first, so that no later read fails."""
@@ -258,35 +257,6 @@ class Storage:
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True, recursive=recursive)
         infos = self._with_retries(folder, lambda: self.fs.get_file_info(selector))
         return [info for info in infos if info.type == pafs.FileType.File]
-
-
-class _Ranges(io.RawIOBase):
-    """A remote file whose failed reads are repeated. Errors of its content are raised by what reads it, and are not."""
-
-    def __init__(self, file: pa.NativeFile, retry: Callable[[Callable[[], bytes]], bytes]):
-        self._file, self._retry = file, retry
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return int(self._file.tell())
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return int(self._file.seek(offset, whence))
-
-    def size(self) -> int:
-        return int(self._file.size())
-
-    def read(self, size: int = -1) -> bytes:
-        start = self.tell()
-        length = self.size() - start if size is None or size < 0 else size
-        content = self._retry(lambda: bytes(self._file.read_at(length, start)))
-        self._file.seek(start + len(content))
-        return content
 
 
 def _connect(address: str) -> tuple[pafs.FileSystem, str]:

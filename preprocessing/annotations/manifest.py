@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import describe_classes, describe_splits
+from lgd.pipeline.dataset.tables import MANIFEST_SCHEMA
 from lgd.pipeline.storage.checked_json import read_json
 from lgd.preprocessing.annotations.entries import UNLABELLED_SPLIT, Annotations, Entry, safe_key, short_hash
 from lgd.preprocessing.annotations.text_files import and_more
@@ -21,19 +22,6 @@ from lgd.preprocessing.annotations.validation_split import choose_validation_gro
 from lgd.preprocessing.video.files import composed
 
 log = logging.getLogger(__name__)
-
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("path", pa.string()),
-        ("label", pa.int32()),
-        ("class_name", pa.string()),
-        ("split", pa.string()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-        ("missing", pa.bool_()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +53,14 @@ class Manifest:
 
     def table(self) -> pa.Table:
         """Return the rows as an Arrow table, with the classes in its metadata."""
-        columns = {name: [getattr(video, name) for video in self.videos] for name in SCHEMA.names}
-        return pa.table(columns, SCHEMA).replace_schema_metadata({"classes": json.dumps(self.classes)})
+        columns = {name: [getattr(video, name) for video in self.videos] for name in MANIFEST_SCHEMA.names}
+        return pa.table(columns, MANIFEST_SCHEMA).replace_schema_metadata({"classes": json.dumps(self.classes)})
 
     @classmethod
     def from_table(cls, table: pa.Table) -> "Manifest":
         """Return the manifest that `table` was created from. Raises DamagedFile if it has no list of classes."""
         classes = tuple(read_json(list[str], (table.schema.metadata or {}).get(b"classes", b""), "the list of classes"))
-        columns = [table.column(name).to_pylist() for name in SCHEMA.names]
+        columns = [table.column(name).to_pylist() for name in MANIFEST_SCHEMA.names]
         return cls(tuple(Video(*row) for row in zip(*columns, strict=True)), classes)
 
     def describe(self) -> str:
@@ -85,7 +73,7 @@ class Manifest:
     def fingerprint(self) -> str:
         """Return the SHA-256 of the classes and all rows, in hexadecimal: equal manifests have equal fingerprints."""
         digest = hashlib.sha256(json.dumps(self.classes).encode())
-        row = attrgetter(*SCHEMA.names)
+        row = attrgetter(*MANIFEST_SCHEMA.names)
         for video in self.videos:
             digest.update(json.dumps(row(video)).encode())
         return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Files by their names: the video of a listed path, the class names beside a list."""
+"""Files by their names: the video of a listed path, the class names in the folder of a list."""
 
 import posixpath
 from pathlib import Path
@@ -58,7 +58,7 @@ def find_label_map(folder: Path) -> Path | None:
 
 
 class LabelNames:
-    """Names of numbered labels, from 0: those of --classes, or of the label map beside the list, or the numbers."""
+    """Names of numbered labels, from 0: of --classes, of the label map in the folder of the list, or the numbers."""
 
     def __init__(self, source: Path | None, names: tuple[str, ...] | None) -> None:
         self.source, self.names = source, names

@@ -8,7 +8,7 @@ SPLITS = {
     "val": "val", "valid": "val", "validate": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-# In a list these may be splits of their own, beside val; a folder is named so in place of val.
+# Names of folders for the split val. In a list, they may be splits of their own in addition to val.
 FOLDER_SPLITS = {**SPLITS, "dev": "val", "eval": "val", "evaluation": "val"}
 
 # Words that people add to the name of a split: videos_train, val_256, kinetics400_test_clips.
@@ -28,7 +28,7 @@ _COMPOUND = re.compile(rf"({'|'.join(sorted(SPLITS, key=len, reverse=True))})(se
 class SplitName(NamedTuple):
     """What the name of a folder says, if one word of it is that of a split.
 
-    rest: the name with * in place of that word. plain: whether all other words are usual beside it."""
+    rest: the name with * in place of that word. plain: whether all other words are in PLAIN_WORDS or numbers."""
 
     split: str
     rest: str

@@ -1,8 +1,8 @@
-"""Check that the decoded frames are the whole video, for files whose containers declare a duration but no sizes.
+"""Check that the decoded frames are the complete video, for files whose containers declare a duration but no sizes.
 
 A decoded duration that is shorter than the declared one has many reasons: sound, subtitles or data that outlast the
-picture, a video that begins after the clock of the file, a first part without a key frame, gaps that are left out. They
-are told from a truncated file by the times of the packets, which are read only then.
+picture, a video that begins after the clock of the file, a first part without a key frame, gaps that are left out. The
+times of the packets, which are read only then, distinguish these from a truncated file.
 """
 
 from lgd.preprocessing.video.packets import read_packets

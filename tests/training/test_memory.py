@@ -1,4 +1,4 @@
-"""Insufficient memory in training: what counts as such, and what the user is told."""
+"""Insufficient memory in training: what counts as such, and the message to the user."""
 
 import errno
 import json

@@ -190,7 +190,7 @@ _process_groups: list[dist.ProcessGroup] = []  # by handle: operators take numbe
 
 
 def _handle(group: dist.ProcessGroup) -> int:
-    """Return the number by which `add_over_workers` knows a process group."""
+    """Return the number of a process group for `add_over_workers`."""
     for handle, known in enumerate(_process_groups):
         if known is group:
             return handle

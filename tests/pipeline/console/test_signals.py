@@ -12,8 +12,8 @@ import pytest
 
 from lgd.pipeline.console import signals
 
-# A command line like that of `lgd`. "MARK" on stderr is when the test sends the signal; the process then goes on for as
-# long as the test waits, unless the signal ends it.
+# A command line like that of `lgd`. The test sends the signal when "MARK" appears on stderr; the process then runs
+# until the test stops waiting, unless the signal ends it.
 PROGRAM = """
 import atexit, contextlib, os, signal, subprocess, sys, tempfile, threading, time
 from pathlib import Path

@@ -71,7 +71,7 @@ def test_a_second_recording_that_ffmpeg_reads_gives_all_frames(make: Make, exten
     assert np.abs(rgb.astype(int) - np.concatenate(expected)).mean((1, 2, 3)).max() < 3
 
 
-def test_a_joined_movie_is_told_from_one_that_has_several_parts(make: Make) -> None:
+def test_a_joined_movie_is_distinguished_from_one_that_has_several_parts(make: Make) -> None:
     path = make("v.mp4", TEST_VIDEO, *X264, "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-g", "10")
     assert second_at(path) is None
     assert len(decode(path, 25, 32).rgb) == 50
