@@ -22,7 +22,7 @@ def read_sources(root: Path, folders: Iterable[str]) -> dict[str, str]:
     """Return the sources by module name: the links in lgd/ make `pipeline/tasks.py` the module `lgd.pipeline.tasks`."""
     sources = {}
     for folder in folders:
-        paths = (root / "lgd").glob("*.py") if folder == "lgd" else (root / folder).rglob("*.py")
+        paths = (root / "lgd").rglob("*.py") if folder == "lgd" else (root / folder).rglob("*.py")
         for path in paths:
             words = path.relative_to(root).with_suffix("").parts
             if folder not in ("lgd", "tests"):

@@ -33,7 +33,7 @@ def problems(names: Iterable[str], root: Path) -> list[str]:
         for path in (root / folder).rglob("*.py")
         if not path.is_relative_to(root / "benchmarks" / "dev")
     }
-    required = modules | {f"lgd/{path.name}" for path in (root / "lgd").glob("*.py")} | {*REQUIRED}
+    required = modules | {str(path.relative_to(root)) for path in (root / "lgd").rglob("*.py")} | {*REQUIRED}
     return [
         *(f"missing: {name}" for name in sorted(required - names)),
         *(f"outside lgd/: {name}" for name in sorted(names) if not name.startswith("lgd/")),

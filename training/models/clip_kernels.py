@@ -1,6 +1,7 @@
-"""Compiled loops of `clip_sums` for the CPU: arrays of N x S x C, where S is the frames, rows and columns of a clip.
+"""Compiled loops of `clip_sums` for the CPU: arrays of N x S x C, where S is the frames, rows and columns of a clip, and
+`plane_...` of N x C x S.
 
-Sums of up to ROWS rows are float32, sums of these are float64. numba compiles no keyword-only parameters, so all
+Sums of up to ROWS rows, or PLANE numbers, are float32; sums of these are float64. numba compiles no keyword-only parameters, so all
 parameters are positional.
 """
 
@@ -18,10 +19,15 @@ Sums = npt.NDArray[np.float64]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 ROWS = 64
+PLANE = 2048
 
 # To mypy it returns the function unchanged: a compiled function takes and returns the same types. fastmath only allows
 # multiplications and additions to be contracted.
 kernel = cast("Callable[[Function], Function]", njit(nogil=True, error_model="numpy", fastmath={"contract"}))
+# Of sums along the fastest dimension: the additions may be done in another order, several at a time.
+plane_kernel = cast(
+    "Callable[[Function], Function]", njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+)
 
 
 @kernel
@@ -103,4 +109,69 @@ def combine(gradient: Array, x: Array, a: Array, b: Array, c: Array, result: Arr
                 out[k] = a_n[k] * g[k] + b_n[k] * row[k] + c_n[k]
 
 
-cache_machine_code("lgd-normalization", (moments, scale, gradient_sums, combine), (__file__,))
+@plane_kernel
+def plane_moments(x: Array, mean: Sums, var: Sums) -> None:
+    """Write mean and variance of each clip and channel, N x C. Sums are of differences to the first number."""
+    clips, channels, numbers = x.shape
+    for n in range(clips):
+        for c in range(channels):
+            plane, shift = x[n, c], x[n, c, 0]
+            total, squares = 0.0, 0.0
+            for first in range(0, numbers, PLANE):
+                part, part_squares = np.float32(0), np.float32(0)
+                for s in range(first, min(first + PLANE, numbers)):
+                    difference = plane[s] - shift
+                    part += difference
+                    part_squares += difference * difference
+                total += part
+                squares += part_squares
+            average = total / numbers
+            var[n, c] = max(squares / numbers - average * average, 0.0)
+            mean[n, c] = average + shift
+
+
+@kernel
+def plane_scale(x: Array, factor: Array, offset: Array, y: Array) -> None:
+    """Write y = x factor + offset, with factor and offset N x C."""
+    clips, channels, numbers = x.shape
+    for n in range(clips):
+        for c in range(channels):
+            plane, result, f, o = x[n, c], y[n, c], factor[n, c], offset[n, c]
+            for s in range(numbers):
+                result[s] = plane[s] * f + o
+
+
+@plane_kernel
+def plane_gradient_sums(gradient: Array, x: Array, center: Array, total: Sums, products: Sums) -> None:
+    """Write the sums of gradient and of gradient (x - center), N x C."""
+    clips, channels, numbers = x.shape
+    for n in range(clips):
+        for c in range(channels):
+            g, plane, middle = gradient[n, c], x[n, c], center[n, c]
+            all_total, all_products = 0.0, 0.0
+            for first in range(0, numbers, PLANE):
+                part, part_products = np.float32(0), np.float32(0)
+                for s in range(first, min(first + PLANE, numbers)):
+                    part += g[s]
+                    part_products += g[s] * (plane[s] - middle)
+                all_total += part
+                all_products += part_products
+            total[n, c] = all_total
+            products[n, c] = all_products
+
+
+@kernel
+def plane_combine(gradient: Array, x: Array, a: Array, b: Array, c: Array, result: Array) -> None:
+    """Write result = a gradient + b x + c, with a, b and c N x C."""
+    clips, channels, numbers = x.shape
+    for n in range(clips):
+        for k in range(channels):
+            g, plane, out = gradient[n, k], x[n, k], result[n, k]
+            a_k, b_k, c_k = a[n, k], b[n, k], c[n, k]
+            for s in range(numbers):
+                out[s] = a_k * g[s] + b_k * plane[s] + c_k
+
+
+KERNELS = (moments, scale, gradient_sums, combine)
+PLANE_KERNELS = (plane_moments, plane_scale, plane_gradient_sums, plane_combine)
+cache_machine_code("lgd-normalization", (*KERNELS, *PLANE_KERNELS), (__file__,))

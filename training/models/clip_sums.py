@@ -1,9 +1,10 @@
 """Sums over each clip of a batch, and linear functions with numbers per clip: the passes of batch normalization over
 whole activations. What groups of clips have in common is computed from these, on arrays of N x C.
 
-Every function takes activations N x C x T x H x W in channels-last 3D and returns or fills numbers N x C. On a CPU, in
-float32, they are loops compiled by numba: PyTorch's reductions over all but the last dimension take three times as
-long there. Otherwise, and inside torch.compile, which fuses them, they are PyTorch's operations.
+Every function takes activations N x C x T x H x W, channels-last 3D or contiguous (`memory_format`), and returns or
+fills numbers N x C. On a CPU, in float32, they are loops compiled by numba: PyTorch's reductions over all but the last
+dimension take three times as long there. Otherwise, and inside torch.compile, which fuses them, they are PyTorch's
+operations.
 """
 
 import itertools
@@ -17,13 +18,19 @@ from torch import Tensor
 ACTIVATION = (2, 3, 4)  # dimensions of a clip that are summed: frames, height, width
 
 
+def memory_format(x: Tensor) -> torch.memory_format:
+    """Return the format in which activations are computed: contiguous if they are, as those after a convolution that
+    PyTorch computes so on a CPU; otherwise channels-last 3D."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last_3d
+
+
 def moments(x: Tensor) -> Tensor:
     """Return mean and variance (divided by the count) of each clip and channel, float64: 2 x N x C."""
     if not _has_kernels(x):
         var, mean = torch.var_mean(x.float(), ACTIVATION, correction=0)
         return torch.stack([mean, var]).double()
     result = x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
-    _run("moments", x.shape[0], _by_clip(x), *result.numpy())
+    _run("moments", x, _by_clip(x), *result.numpy())
     return result
 
 
@@ -32,7 +39,7 @@ def scale(x: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
     if not _has_kernels(x):
         return torch.addcmul(_like_clips(offset), x.float(), _like_clips(factor)).to(x.dtype)
     result = torch.empty_like(x)
-    _run("scale", x.shape[0], _by_clip(x), factor.numpy(), offset.numpy(), _by_clip(result))
+    _run("scale", x, _by_clip(x), factor.numpy(), offset.numpy(), _by_clip(result))
     return result
 
 
@@ -45,7 +52,7 @@ def gradient_sums(gradient: Tensor, x: Tensor, center: Tensor) -> Tensor:
         products = gradient * (x.float() - _like_clips(center))
         return torch.stack([gradient.sum(ACTIVATION), products.sum(ACTIVATION)]).double()
     result = x.new_empty((2, *x.shape[:2]), dtype=torch.float64)
-    _run("gradient_sums", x.shape[0], _by_clip(gradient), _by_clip(x), center.numpy(), *result.numpy())
+    _run("gradient_sums", x, _by_clip(gradient), _by_clip(x), center.numpy(), *result.numpy())
     return result
 
 
@@ -56,7 +63,7 @@ def combine(gradient: Tensor, x: Tensor, a: Tensor, *, b: Tensor, c: Tensor) -> 
         return torch.addcmul(linear, gradient.float(), _like_clips(a)).to(x.dtype)
     result = torch.empty_like(x)
     numbers = a.numpy(), b.numpy(), c.numpy()
-    _run("combine", x.shape[0], _by_clip(gradient), _by_clip(x), *numbers, _by_clip(result))
+    _run("combine", x, _by_clip(gradient), _by_clip(x), *numbers, _by_clip(result))
     return result
 
 
@@ -65,7 +72,9 @@ def _has_kernels(x: Tensor) -> bool:
 
 
 def _by_clip(x: Tensor) -> Any:
-    """Return channels-last activations as an array N x (T H W) x C that shares their memory."""
+    """Return activations as an array that shares their memory: channels-last N x (T H W) x C, others N x C x (T H W)."""
+    if x.is_contiguous():
+        return x.detach().flatten(2).numpy()
     return x.detach().permute(0, 2, 3, 4, 1).flatten(1, 3).numpy()
 
 
@@ -73,11 +82,12 @@ def _like_clips(numbers: Tensor) -> Tensor:
     return numbers[:, :, None, None, None]
 
 
-def _run(name: str, clips: int, *arrays: Any) -> None:
-    """Run a kernel on all clips, with as many threads as PyTorch uses."""
+def _run(name: str, x: Tensor, *arrays: Any) -> None:
+    """Run the kernel for the memory format of x on all clips, with as many threads as PyTorch uses."""
     from lgd.training.models import clip_kernels  # imported on use: importing numba takes half a second
 
-    kernel = getattr(clip_kernels, name)
+    kernel = getattr(clip_kernels, f"plane_{name}" if x.is_contiguous() else name)
+    clips = x.shape[0]
     threads = min(torch.get_num_threads(), clips)
     if threads <= 1:
         kernel(*arrays)

@@ -82,7 +82,7 @@ class GroupedBatchNorm3d(nn.BatchNorm3d):
         if self.groups is None or not self.training:
             return super().forward(x)
         groups, elements = self.groups, x.shape[2] * x.shape[3] * x.shape[4]
-        x = x.contiguous(memory_format=torch.channels_last_3d)
+        x = x.contiguous(memory_format=clip_sums.memory_format(x))
         with torch.no_grad():
             mean, var = clip_sums.moments(x)
             mean, square = groups.add_shared(groups.sums(torch.stack([mean, var + mean.square()]))) / groups.count
@@ -122,7 +122,7 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd = ctx.saved_tensors
         groups: ClipGroups = ctx.groups
-        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        gradient = gradient.contiguous(memory_format=clip_sums.memory_format(x))
         local = groups.sums(clip_sums.gradient_sums(gradient, x, _of_clips(mean, groups)))
         # The parameters' gradients are local sums, which are reduced over the workers with all the others.
         bias_gradient, weight_gradient = local[0].sum(0), (local[1] * invstd).sum(0)
