@@ -3,6 +3,7 @@
 # make test         linter, type checker, and all tests but those of `make chaos`
 # make quick        the tests that need no cluster and no server: at most 3 minutes on 2 cores
 # make chaos        the tests that kill workers, nodes and drivers of a cluster: several minutes
+# make gpu          the tests that need a GPU, and all figures of a GPU in gpu.json
 # make property     random videos, compared with PyAV   (N=number of videos, SEED=number: other videos)
 # make check        linter and type checker
 # make format       format the code
@@ -19,7 +20,7 @@ N ?= 1000
 SEED ?= 1
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: setup demo test quick chaos property check format docs wheel constraints
+.PHONY: setup demo test quick chaos gpu property check format docs wheel constraints
 
 setup: $(VENV)/.installed
 
@@ -46,6 +47,10 @@ quick: setup
 
 chaos: setup
 	$(BIN)/pytest -m chaos
+
+gpu: setup
+	GPU=true $(BIN)/pytest -m gpu tests/gpu
+	$(BIN)/python -m lgd.benchmarks.gpu --out gpu.json
 
 property: setup
 	LGD_PROPERTY_VIDEOS=$(N) LGD_PROPERTY_SEED=$(SEED) $(BIN)/pytest tests/preprocessing/video/test_decode_property.py

@@ -97,21 +97,22 @@ def run(recipe: str, config: TrainConfig, *, steps: int, rounds: int) -> Normali
     """Measure. steps: of each kind in a round."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kinds = {group: _Steps(replace(config, normalization_group=group), device) for group in (config.statistics_group, 0)}
+    size = config.statistics_group
+    kinds = {group: _Steps(replace(config, normalization_group=group), device) for group in (size, 0)}
     for trained in kinds.values():
         trained.seconds(2)  # compiles the kernels
     rows: list[dict[int, float]] = []
     for number in range(rounds):
         order = list(kinds)[:: 1 if number % 2 == 0 else -1]
         rows.append({group: kinds[group].seconds(steps) for group in order})
-    ratios = [row[config.statistics_group] / row[0] for row in rows]
+    ratios = [row[size] / row[0] for row in rows]
     ratio = statistics.median(ratios)
     return NormalizationBenchmark(
         recipe=recipe,
         clips=config.batch_size,
-        group=config.statistics_group,
+        group=size,
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu, one thread",
-        grouped_s=statistics.median(row[config.statistics_group] for row in rows),
+        grouped_s=statistics.median(row[size] for row in rows),
         plain_s=statistics.median(row[0] for row in rows),
         ratio=ratio,
         ratios=ratios,

@@ -1,8 +1,8 @@
-"""Compiled loops of `clip_sums` for the CPU: arrays of N x S x C, where S is the frames, rows and columns of a clip, and
-`plane_...` of N x C x S.
+"""Compiled loops of `clip_sums` for the CPU: arrays of N x S x C, where S is the frames, rows and columns of a clip;
+those of `plane_...` are N x C x S.
 
-Sums of up to ROWS rows, or PLANE numbers, are float32; sums of these are float64. numba compiles no keyword-only parameters, so all
-parameters are positional.
+Sums of up to ROWS rows, or PLANE numbers, are float32; sums of these are float64. numba compiles no keyword-only
+parameters, so all parameters are positional.
 """
 
 from collections.abc import Callable
