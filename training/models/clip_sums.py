@@ -72,7 +72,7 @@ def _has_kernels(x: Tensor) -> bool:
 
 
 def _by_clip(x: Tensor) -> Any:
-    """Return activations as an array that shares their memory: N x (T H W) x C if channels-last, else N x C x (T H W)."""
+    """Return activations as an array that shares their memory: N x (T H W) x C if channels-last, else N x C x T H W."""
     if x.is_contiguous():
         return x.detach().flatten(2).numpy()
     return x.detach().permute(0, 2, 3, 4, 1).flatten(1, 3).numpy()
