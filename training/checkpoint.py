@@ -25,6 +25,7 @@ from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.checked_json import DamagedFile, read_json
 from lgd.pipeline.storage.storage import Storage
+from lgd.training.optimizer import load_optimizer
 from lgd.training.run import CHECKPOINTS, MAX_STEP, Run, check_version
 from lgd.training.side_files import BEST as BEST
 from lgd.training.side_files import read_best
@@ -167,7 +168,6 @@ def restore(run: Run, content: dict[str, Any], network: torch.nn.Module, *, opti
     """Load a checkpoint of `load` into the network and the optimizer of the run.
 
     Raises UserError if it was made by a different network. The options of the optimizer stay those of the run."""
-    groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     problem = UserError(
         f"{run.storage.display(checkpoint_name(content['step']))} does not match the network of its run: delete it, "
         "and rerun to resume from the checkpoint before it"
@@ -176,11 +176,10 @@ def restore(run: Run, content: dict[str, Any], network: torch.nn.Module, *, opti
         network.load_state_dict(content["model"])
         if any(content["model"][name].dtype != value.dtype for name, value in network.state_dict().items()):
             raise problem
-        optimizer.load_state_dict(content["optimizer"])
+        load_optimizer(optimizer, content["optimizer"])
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise problem from error
-    for group, options in zip(optimizer.param_groups, groups, strict=True):
-        group.update(options)
+    for group in optimizer.param_groups:
         for parameter in group["params"]:
             for value in optimizer.state.get(parameter, {}).values():
                 if value is not None and (value.shape != parameter.shape or value.dtype != parameter.dtype):

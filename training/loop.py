@@ -25,13 +25,16 @@ from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, unif
 from lgd.training import checkpoint
 from lgd.training.compile import compile_network
 from lgd.training.metrics_log import LogWindow, MetricsLog
+from lgd.training.models.dropout import set_dropout
+from lgd.training.models.frozen import describe_trained, freeze, set_frozen_modes
 from lgd.training.models.lgd import Network
 from lgd.training.models.normalization import set_groups, update_running_statistics
 from lgd.training.models.zoo import build
+from lgd.training.optimizer import create_optimizer, set_learning_rate
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import RESULT, Run
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
-from lgd.training.start import start_weights
+from lgd.training.start import share_start, start_weights
 from lgd.training.step_groups import StepGroups
 from lgd.training.stop import StopRequest
 
@@ -86,6 +89,8 @@ def train(run: Run, dataset: Dataset) -> None:
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and weights_source:
         log.say(weights_source)
+    if log and config.freeze_until != "none":
+        log.say(describe_trained(network))
     stop = StopRequest(run.storage) if rank == 0 else None
     window = LogWindow(first_step, config.batch_size, device)
     writer = checkpoint.CheckpointWriter(run)
@@ -177,13 +182,8 @@ def create_network(config: TrainConfig, classes: int, device: torch.device) -> t
     """Return the network of a configuration with new weights, and its optimizer."""
     network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
     network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        lr=config.optimizer.lr,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
-    return network, optimizer
+    freeze(network, config.freeze_until)
+    return network, create_optimizer(network, config.optimizer)
 
 
 def train_step(
@@ -207,8 +207,8 @@ def train_step(
     network.train()
     if config.freeze_normalization:
         freeze_normalization(network)
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_frozen_modes(network, config.freeze_until)
+    set_learning_rate(optimizer, lr, config.optimizer)
     optimizer.zero_grad(set_to_none=True)
     losses, correct = _backward(model, network, batch, config=config, groups=groups, workers=workers)
     if config.statistics_group:
@@ -234,6 +234,9 @@ def _backward(
     correct = weight.new_zeros(())
     for number, (part, clip_groups) in enumerate(parts, 1):
         set_groups(network, clip_groups)
+        if config.model.dropout:
+            positions = batch.position[part] if isinstance(part, slice) else [batch.position[i] for i in part]
+            set_dropout(network, config.seed, positions, device=batch.video.device)
         with contextlib.nullcontext() if number == len(parts) or workers == 1 else model.no_sync():
             with autocast(config.precision, batch.video.device):
                 output = model(batch.video[part])
@@ -267,8 +270,9 @@ def _resume(
         dist.broadcast_object_list(loaded, src=0)
     content = loaded[0]
     if content is None:
-        source = start_weights(network, run.config, run.classes) if rank == 0 else ""
-        return 0, "\n".join([*problems, source]) if source else "\n".join(problems)
+        started = start_weights(network, run.config, run.classes) if rank == 0 else None
+        share_start(network, optimizer, started, workers=workers)
+        return 0, "\n".join([*problems, *([str(started)] if started else [])])
     checkpoint.restore(run, content, network, optimizer=optimizer)
     return content["step"], "\n".join(problems)
 

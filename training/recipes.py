@@ -13,7 +13,7 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
 from lgd.pipeline.loading.transform import Transform
 from lgd.training.config_file import option_name
-from lgd.training.models.config import ModelConfig, Variant
+from lgd.training.models.config import FreezeUntil, ModelConfig, Variant
 
 StreamName = Literal["rgb", "flow"]
 
@@ -36,6 +36,13 @@ class OptimizerConfig:
     """Weight decay of all parameters."""
     max_grad_norm: float | None = None
     """Maximum norm of the gradient of a step; a larger gradient is scaled down to it. Default: no maximum."""
+    head_factor: float = 1.0
+    """Heads that start with new weights, because the initial weights have none for these classes, have the learning
+    rate times this."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.head_factor < math.inf:
+            raise UsageError(f"{option_name('optimizer.head_factor')} must be more than 0, not {self.head_factor:g}")
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,10 @@ class TrainConfig:
     """Run folder or checkpoint with the initial weights: for stage 2, long clips or different classes."""
     imagenet: str | None = None
     """File or URL (.pth, .safetensors) with the initial weights: an ImageNet ResNet with torchvision's names."""
+    freeze_until: FreezeUntil = "none"
+    """The first part of the network that is trained; the parts before it keep their initial weights and running
+    statistics. none: everything is trained. res2 to res5: this stage, the stages after it and the heads. heads: only
+    the heads, a linear probe."""
     stride: int = 1
     """Step between two frames of a clip, in frames of the dataset."""
     transform: Transform = field(default_factory=Transform)
@@ -123,7 +134,7 @@ class TrainConfig:
     @property
     def statistics_group(self) -> int:
         """Clips whose statistics are used together. 0: no groups, also if batch normalization uses no statistics."""
-        return 0 if self.freeze_normalization else self.normalization_group
+        return 0 if self.freeze_normalization or self.freeze_until == "heads" else self.normalization_group
 
     @property
     def micro_batch_is_free(self) -> bool:

@@ -4,13 +4,18 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.storage.paths import check_file
 from lgd.pipeline.storage.storage import Storage, absolute_path, folder_and_name
 from lgd.training import checkpoint
 from lgd.training.config_file import option_name
+from lgd.training.models.frozen import check_freeze_until
 from lgd.training.models.lgd import Network
-from lgd.training.models.weights import load_imagenet, transfer
+from lgd.training.models.weights import LoadReport, load_imagenet, transfer
+from lgd.training.optimizer import set_new_heads
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import CONFIG, open_run
 
@@ -18,7 +23,8 @@ from lgd.training.run import CONFIG, open_run
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """Return the configuration with absolute paths of --init-from and --imagenet, valid on every node.
 
-    Raises UserError if a file is missing, and UsageError for both options together or for stage 2 without --init-from.
+    Raises UserError if a file is missing, and UsageError for both options together, for stage 2 without --init-from,
+    and for --freeze-until without initial weights or with a stage that the network does not have.
     """
     if config.init_from and config.imagenet:
         raise UsageError("give --init-from or --imagenet, not both")
@@ -26,6 +32,12 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
         raise UsageError("--init-from and --imagenet need the name of a file or run folder")
     if config.model.stage == 2 and not config.init_from:
         raise UsageError("stage 2 starts from a network of stage 1: give its run folder with --init-from")
+    check_freeze_until(config.model, config.freeze_until)
+    if config.freeze_until != "none" and not (config.init_from or config.imagenet):
+        raise UsageError(
+            f"--freeze-until {config.freeze_until} keeps the initial weights of the parts before it: give these "
+            "weights with --init-from or --imagenet"
+        )
     changes: dict[str, Any] = {}
     for field in ("init_from", "imagenet"):
         path = getattr(config, field)
@@ -38,19 +50,35 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, **changes)
 
 
-def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...]) -> str:
-    """Load the initial weights that a configuration names into a new network, and describe what was loaded.
+def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...]) -> LoadReport | None:
+    """Load the initial weights that a configuration names into a new network, and return what was loaded.
 
     From another run, every tensor that both networks have is loaded (stage 1 into stage 2, 16 frames into 128, RGB into
-    flow), the heads only if the classes are the same. Returns "" if the weights stay new.
+    flow), the heads only if the classes are the same. Returns None if the weights stay new.
     Raises UserError for a file that does not fit the network."""
     if config.imagenet:
-        return str(load_imagenet(network, config.imagenet))
+        return load_imagenet(network, config.imagenet)
     if config.init_from:
         content = _read_checkpoint(config.init_from)
         same_classes = checkpoint.checkpoint_classes(content) == classes
-        return str(transfer(network, content["model"], heads=same_classes, source=config.init_from))
-    return ""
+        return transfer(network, content["model"], heads=same_classes, source=config.init_from)
+    return None
+
+
+def share_start(
+    network: Network, optimizer: torch.optim.Optimizer, report: LoadReport | None, *, workers: int
+) -> None:
+    """Let every worker start as rank 0 does. report: result of `start_weights`, on rank 0.
+
+    DistributedDataParallel copies the parameters from rank 0, but not the statistics of batch normalization, which
+    frozen parts need, in every version of PyTorch."""
+    new: list[Any] = [None if report is None else report.new]
+    if workers > 1:
+        dist.broadcast_object_list(new, src=0)
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+    if new[0] is not None:
+        set_new_heads(network, optimizer, new[0])
 
 
 def _read_checkpoint(path: str) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def stage1(tmp_path: Path, empty_dataset: Dataset) -> tuple[str, Network]:
 def started(config: TrainConfig, classes: tuple[str, ...] = CLASSES, channels: int = 3) -> tuple[Network, str]:
     torch.manual_seed(2)
     network = build(config.model, len(classes), channels)
-    return network, start_weights(network, config, classes)
+    report = start_weights(network, config, classes)
+    return network, "" if report is None else str(report)
 
 
 def equal_tensors(a: Network, b: Network) -> set[str]:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Variant = Literal["lgd", "v1", "v2", "none"]
+FreezeUntil = Literal["none", "res2", "res3", "res4", "res5", "heads"]
+FREEZE_POINTS: tuple[FreezeUntil, ...] = ("none", "res2", "res3", "res4", "res5", "heads")
+"""The first part of a network that is trained, from the input to the output."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class ModelConfig:
     """From scratch: initialize the last batch normalization of every unit with zero: units start as their shortcut."""
     checkpoint_activations: bool = False
     """Recompute the activations of each block in the backward pass instead of storing them; for long clips."""
+    dropout: float = 0.0
+    """Fraction of the numbers of a representation that are dropped before every head in training."""
 
     @property
     def family(self) -> Family:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lgd.training.models.config import ModelConfig, Variant
+from lgd.training.models.dropout import ClipDropout
 from lgd.training.models.normalization import frozen_statistics
 from lgd.training.models.resnet import EXPANSION, ResidualUnit, Stem
 from lgd.training.models.sketch import CombinationClassifier
@@ -129,10 +130,13 @@ class Network(nn.Module):
                 seed=config.sketch_seed,
                 normalize=config.sketch_normalize,
                 global_path=variant != "none",
+                dropout=config.dropout,
             )
         else:
             self.local_head = nn.Linear(c_in, classes)
             self.global_head = nn.Linear(c_in, classes) if variant != "none" else None
+            self.local_dropout = ClipDropout(config.dropout, c_in, "local")
+            self.global_dropout = ClipDropout(config.dropout, c_in, "global")
 
     def forward(self, video: Tensor) -> Output:
         """Return logits and representations of a video, N x channels x T x H x W, with any height and width."""
@@ -147,8 +151,8 @@ class Network(nn.Module):
             if blocks is self.res2:
                 x = self.pool2(x)  # after g, which is computed from all frames
 
-        local = self.local_head(pool(x)) if self.local_head is not None else None
-        glob = self.global_head(g) if self.global_head is not None else None
+        local = self.local_head(self.local_dropout(pool(x))) if self.local_head is not None else None
+        glob = self.global_head(self.global_dropout(g)) if self.global_head is not None else None
         combined = self.combination(x, g) if self.combination is not None else None
         return Output(local, glob, combined, x, g)
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lgd.training.models.dropout import ClipDropout
+
 
 def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, *, dimension: int) -> Tensor:
     """Return the count sketch: cs(v)_j = sum of sign(i) v_i over bucket(i) = j; (... x C, C, C) -> ... x dimension."""
@@ -58,13 +60,22 @@ class CombinationClassifier(nn.Module):
     path (variant none) phi is only the local half."""
 
     def __init__(
-        self, channels: int, classes: int, dimension: int, *, seed: int, normalize: bool, global_path: bool
+        self,
+        channels: int,
+        classes: int,
+        dimension: int,
+        *,
+        seed: int,
+        normalize: bool,
+        global_path: bool,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         generator = torch.Generator("cpu").manual_seed(seed)
         self.normalize = normalize
         self.local_sketch = TensorSketch(channels, dimension, generator)
         self.global_sketch = TensorSketch(channels, dimension, generator) if global_path else None
+        self.dropout = ClipDropout(dropout, dimension * (2 if global_path else 1), "combined")
         self.linear = nn.Linear(dimension * (2 if global_path else 1), classes)
 
     def features(self, x: Tensor, g: Tensor | None) -> Tensor:
@@ -79,5 +90,5 @@ class CombinationClassifier(nn.Module):
 
     def forward(self, x: Tensor, g: Tensor | None) -> Tensor:
         """Return the logits, N x classes."""
-        logits: Tensor = self.linear(self.features(x, g))
+        logits: Tensor = self.linear(self.dropout(self.features(x, g)))
         return logits

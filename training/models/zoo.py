@@ -60,6 +60,8 @@ def check_model_config(config: ModelConfig, classes: int, channels: int) -> None
         raise UsageError(f"--model.rank-divisor must divide {min_channels} channels; {config.rank_divisor} does not")
     if config.sketch_dimension < 1:
         raise UsageError(f"--model.sketch-dimension must be 1 or more, not {config.sketch_dimension}")
+    if not 0 <= config.dropout < 1:
+        raise UsageError(f"--model.dropout must be 0 or more and less than 1, not {config.dropout:g}")
 
 
 def count(config: ModelConfig, classes: int, channels: int, *, size: int | None = None) -> ModelSize:
