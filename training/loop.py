@@ -28,7 +28,7 @@ from lgd.training.metrics_log import LogWindow, MetricsLog
 from lgd.training.models.dropout import set_dropout
 from lgd.training.models.frozen import describe_trained, freeze, set_frozen_modes
 from lgd.training.models.lgd import Network
-from lgd.training.models.normalization import set_groups, update_running_statistics
+from lgd.training.models.normalization import set_groups, share_running_statistics, update_running_statistics
 from lgd.training.models.zoo import build
 from lgd.training.optimizer import create_optimizer, set_learning_rate
 from lgd.training.recipes import TrainConfig
@@ -63,8 +63,8 @@ def train(run: Run, dataset: Dataset) -> None:
     model = compile_network(network, device) if config.compile else network
     groups = StepGroups(config, rank, workers, device=device)
     if workers > 1:
-        # With normalization groups all workers have the same running statistics. Without, they get those of rank 0.
-        model = DistributedDataParallel(model, **(UNSYNCED_BUFFERS if config.statistics_group else {}))
+        # Training does not read the running statistics; `_validate` gives all workers those of rank 0.
+        model = DistributedDataParallel(model, **UNSYNCED_BUFFERS)
 
     videos = dataset.labeled("train")
     last_step = config.steps(videos)
@@ -89,6 +89,8 @@ def train(run: Run, dataset: Dataset) -> None:
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and weights_source:
         log.say(weights_source)
+    if log and workers > 1 and device.type == "cuda" and dist.get_backend() == "gloo":
+        log.say("the workers run on parts of GPUs (MIG), which NCCL cannot use: gloo adds their gradients, more slowly")
     if log and config.freeze_until != "none":
         log.say(describe_trained(network))
     stop = StopRequest(run.storage) if rank == 0 else None
@@ -281,9 +283,11 @@ def _validate(
     run: Run, dataset: Dataset, network: Network, *, device: torch.device, rank: int, workers: int
 ) -> dict[str, float]:
     """Return top-1 and top-5 on the validation split, computed by all workers together; {} if it has no videos with
-    labels."""
+    labels. All workers use the weights and statistics of rank 0, which its checkpoints contain."""
     if not dataset.labeled(run.config.validation.split):
         return {}
+    if workers > 1 and not run.config.statistics_group:  # with normalization groups they are the same already
+        share_running_statistics(network)
     loader = uniform_loader(
         dataset,
         run.config.stream,

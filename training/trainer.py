@@ -6,6 +6,7 @@ Train's own backend lets it listen on all addresses."""
 
 import contextlib
 import datetime
+import os
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch has no __all__ there
 
 COLLECTIVE_TIMEOUT_S = 1800  # for joining the process group, and for each of its collectives
+MIG = "MIG-"  # prefix of the id of a part of a GPU (Multi-Instance GPU)
 LEAVE_TIMEOUT_S = 5  # after a lost node, others may wait for it in NCCL; Ray ends their processes anyway
 
 _store: "TCPStore | None" = None  # in the worker that serves it, until that worker ends
@@ -77,13 +79,17 @@ class WorkerGroupBackend(Backend):
     share_cuda_visible_devices = True  # workers of one node can access each other's GPUs
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
-        """Join the workers: with NCCL if each has a GPU, with gloo otherwise."""
-        backend = "nccl" if worker_group.get_resources_per_worker().get("GPU", 0) else "gloo"
+        """Join the workers: with NCCL on GPUs, with gloo on CPUs and on parts of GPUs (MIG), which NCCL cannot use."""
+        on_gpus = bool(worker_group.get_resources_per_worker().get("GPU", 0))
+        on_parts = on_gpus and any(worker_group.execute(_show_own_part))
+        backend = "nccl" if on_gpus and not on_parts else "gloo"
         host, port = worker_group.execute_single(0, _serve_store)
         workers = len(worker_group)
         ray.get(
             [
-                worker_group.execute_single_async(number, _join, backend, host, port, number=number, workers=workers)
+                worker_group.execute_single_async(
+                    number, _join, backend, host, port, number=number, workers=workers, on_gpu=on_gpus
+                )
                 for number in range(workers)
             ]
         )
@@ -103,17 +109,29 @@ def _serve_store() -> tuple[str, int]:
     return host, port
 
 
+def _show_own_part() -> bool:
+    """Return whether this worker has a part of a GPU, and let CUDA see that part alone.
+
+    Ray Train lets every worker see the GPUs of all workers of its node. Of parts of GPUs CUDA uses only the first that
+    it sees, so all workers of a node would have the same one, or none."""
+    own = [str(gpu) for gpu in ray.get_gpu_ids()]
+    if not any(gpu.startswith(MIG) for gpu in own):
+        return False
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+    return True
+
+
 def _tcp_store(host: str, port: int, **options: Any) -> "TCPStore":
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch has no __all__ there
 
     return TCPStore(host, port, wait_for_workers=False, **options)
 
 
-def _join(backend: str, host: str, port: int, *, number: int, workers: int) -> None:
+def _join(backend: str, host: str, port: int, *, number: int, workers: int, on_gpu: bool) -> None:
     """Join worker `number` to the process group. (`rank` is a parameter of Ray's execute_single_async.)"""
     import torch.distributed as dist
 
-    if backend == "nccl":
+    if on_gpu:
         check_gpu()
     store = _store or _tcp_store(host, port, is_master=False)
     timeout = datetime.timedelta(seconds=COLLECTIVE_TIMEOUT_S)

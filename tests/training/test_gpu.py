@@ -1,7 +1,13 @@
 """A GPU that Ray counts and PyTorch cannot use."""
 
+import itertools
+import os
+from typing import Any
+
 import pytest
+import ray
 import torch
+from ray.air._internal.device_manager.nvidia_gpu import CUDATorchDeviceManager
 from ray.exceptions import RayTaskError
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -63,7 +69,7 @@ def test_the_reason_is_named_in_one_line(
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="cannot use the GPU of"):  # before the worker joins the others
-        trainer._join("nccl", "127.0.0.1", 1, number=0, workers=1)
+        trainer._join("nccl", "127.0.0.1", 1, number=0, workers=1, on_gpu=True)
 
 
 @pytest.mark.parametrize(("capability", "usable"), [((9, 0), True), ((7, 5), True), ((7, 0), False), ((12, 1), True)])
@@ -92,3 +98,62 @@ def test_an_error_of_the_user_that_stopped_the_controller_is_printed_as_it_is():
     assert str(found) == "install a PyTorch with CUDA"
     assert _user_error(ControllerError(RuntimeError("other"))) is None
     assert _user_error(ControllerError(RayTaskError("_join", "Traceback ...", ValueError("other")))) is None
+
+
+class Group:
+    """A worker group of Ray Train whose workers run in this process, each with GPUs and an environment of its own.
+
+    As Ray Train does, every worker first sees the GPUs of all workers, which are on one node."""
+
+    def __init__(self, gpus: list[list[str]], monkeypatch: pytest.MonkeyPatch):
+        self._gpus, self._monkeypatch = gpus, monkeypatch
+        self.visible = [",".join(sorted(itertools.chain.from_iterable(gpus)))] * len(gpus)
+        self.joined: list[tuple[str, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._gpus)
+
+    def get_resources_per_worker(self) -> dict[str, float]:
+        return {"GPU": 1.0} if any(self._gpus) else {"CPU": 1.0}
+
+    def execute(self, function: Any) -> list[Any]:
+        return [self.execute_single(number, function) for number in range(len(self))]
+
+    def execute_single(self, number: int, function: Any) -> Any:
+        self._monkeypatch.setenv("CUDA_VISIBLE_DEVICES", self.visible[number])
+        self._monkeypatch.setattr(ray, "get_gpu_ids", lambda: self._gpus[number])
+        result = function()
+        self.visible[number] = os.environ["CUDA_VISIBLE_DEVICES"]
+        return result
+
+    def execute_single_async(
+        self, rank: int, join: Any, backend: str, *address: Any, on_gpu: bool, **others: Any
+    ) -> None:
+        assert join is trainer._join
+        self.joined.append((backend, on_gpu))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "backend"),
+    [
+        ([["MIG-b"], ["MIG-a"]], ["MIG-b", "MIG-a"], "gloo"),
+        ([["MIG-a"]], ["MIG-a"], "gloo"),
+        ([["1"], ["0"]], ["0,1", "0,1"], "nccl"),
+        ([["GPU-b"], ["GPU-a"]], ["GPU-a,GPU-b", "GPU-a,GPU-b"], "nccl"),
+        ([[], []], ["", ""], "gloo"),
+    ],
+)
+def test_each_worker_on_a_part_of_a_gpu_sees_this_part_alone(
+    gpus: list[list[str]], visible: list[str], backend: str, monkeypatch: pytest.MonkeyPatch
+):
+    group = Group(gpus, monkeypatch)
+    monkeypatch.setattr(trainer, "_serve_store", lambda: ("127.0.0.1", 1))
+    monkeypatch.setattr(ray, "get", lambda waiting: waiting)
+    trainer.WorkerGroupBackend().on_start(group, trainer.WorkerGroupConfig())
+    assert group.visible == visible
+    assert group.joined == [(backend, any(gpus))] * len(gpus)
+    for own, seen in zip(gpus, group.visible, strict=True):  # the device that Ray Train gives to the training
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        monkeypatch.setattr(ray, "get_gpu_ids", lambda own=own: own)
+        number = CUDATorchDeviceManager().get_devices()[0].index
+        assert not own or (seen.split(",")[number] == own[0] and (number == 0 or backend == "nccl"))

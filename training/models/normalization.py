@@ -169,6 +169,13 @@ def update_running_statistics(network: nn.Module) -> None:
         norm.num_batches_tracked += 1
 
 
+def share_running_statistics(network: nn.Module) -> None:
+    """Give all workers the running statistics of rank 0. All workers must call it."""
+    for norm in _norms(network):
+        for statistics in norm.buffers():
+            dist.broadcast(statistics, src=0)
+
+
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Prevent a second forward pass over the same batch from adding it to the running statistics a second time."""

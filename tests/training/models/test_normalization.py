@@ -18,6 +18,7 @@ from lgd.training.models.normalization import (
     GroupedBatchNorm3d,
     frozen_statistics,
     set_groups,
+    share_running_statistics,
     update_running_statistics,
 )
 from lgd.training.models.resnet import ResidualUnit
@@ -264,7 +265,11 @@ def _train_share(rank: int, folder: str) -> None:
     for gradient in gradients:
         dist.all_reduce(gradient)
     update_running_statistics(layers)
-    result = {"output": output, "x": x.grad, "gradients": gradients, "state": layers.state_dict()}
+    state = {name: value.clone() for name, value in layers.state_dict().items()}
+    for buffer in layers.buffers():  # as without normalization groups: each worker has statistics of its own
+        buffer += rank
+    share_running_statistics(layers)
+    result = {"output": output, "x": x.grad, "gradients": gradients, "state": state, "shared": layers.state_dict()}
     torch.save(result, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -286,4 +291,5 @@ def test_groups_spread_over_workers_give_the_results_of_one_worker(tmp_path: Pat
             torch.testing.assert_close(gradient, parameter.grad, atol=1e-4, rtol=1e-5)
         for name, value in layers.state_dict().items():
             torch.testing.assert_close(result["state"][name], value)
-        assert all(torch.equal(value, results[0]["state"][name]) for name, value in result["state"].items())
+        for state in ("state", "shared"):  # rank 0 added 0 to its statistics
+            assert all(torch.equal(value, results[0]["state"][name]) for name, value in result[state].items())
