@@ -65,9 +65,7 @@ def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...
     return None
 
 
-def share_start(
-    network: Network, optimizer: torch.optim.Optimizer, report: LoadReport | None, *, workers: int
-) -> None:
+def share_start(network: Network, optimizer: torch.optim.Optimizer, report: LoadReport | None, *, workers: int) -> None:
     """Let every worker start as rank 0 does. report: result of `start_weights`, on rank 0.
 
     DistributedDataParallel copies the parameters from rank 0, but not the statistics of batch normalization, which

@@ -1,5 +1,5 @@
-"""Dropout before the heads. What is dropped of a clip depends only on the seed, the clip's position in the clip order and
-the head: a resumed run, and a run with any number of workers, drops the same numbers."""
+"""Dropout before the heads. What is dropped of a clip depends only on the seed, the clip's position in the clip order
+and the head: a resumed run, and a run with any number of workers, drops the same numbers."""
 
 from __future__ import annotations
 
