@@ -5,6 +5,7 @@ DATASET/
   manifest.parquet   all listed videos, from which the shards were planned
   videos.parquet     a row for each video that is in the shards
   rejected.parquet   a row for each video that is not, with the reason;  videos + rejected = manifest
+  splits.parquet     optional: splits in addition to those of the shards, a row per membership, see `split_table`
   rgb/               train-000000.tar ... and index.arrow, which is written last: a stream with an index is complete
   flow/
 """
@@ -12,7 +13,7 @@ DATASET/
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 from lgd import __version__
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.dataset.split_table import SplitCounts, count_members
 from lgd.pipeline.dataset.tables import REJECTED, REJECTED_SCHEMA, VIDEOS, read_table, videos_schema
 from lgd.pipeline.storage.cache import ShardCache
 from lgd.pipeline.storage.checked_json import DamagedFile, parse_json, read_json
@@ -92,12 +94,24 @@ class StreamSpec:
 
 
 @dataclass(frozen=True)
+class ClassSelection:
+    """The classes of a dataset that a run uses, see `lgd.pipeline.dataset.class_selection`.
+
+    stored_classes: all classes of the dataset, by which its files are labeled. splits: counts of the selected videos.
+    """
+
+    stored_classes: tuple[str, ...]
+    splits: Mapping[str, SplitCounts]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A dataset as it was when it was opened.
 
-    fingerprint: SHA-256 of its videos (keys, labels, splits, frames). summary: counts, for people. streams: the
-    complete streams, in the order of `specs`; opening the dataset again finds those that were completed since.
-    cache: keeps the index and the shards of a remote dataset on this machine."""
+    fingerprint: SHA-256 of its videos (keys, labels, splits, frames). summary: counts, for people; its "splits" are the
+    shards' own. streams: the complete streams, in the order of `specs`; opening the dataset again finds those that were
+    completed since. cache: keeps the index and the shards of a remote dataset on this machine. table_splits: counts of
+    the splits of splits.parquet. selection: if `classes` are some of the dataset's classes."""
 
     storage: Storage
     fingerprint: str
@@ -107,6 +121,8 @@ class Dataset:
     summary: Mapping[str, Any] = field(default_factory=dict)
     streams: tuple[str, ...] = ()
     cache: ShardCache | None = field(default=None, compare=False, repr=False)
+    table_splits: Mapping[str, SplitCounts] = field(default_factory=dict)
+    selection: ClassSelection | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields without the cache, which belongs to one process."""
@@ -125,13 +141,37 @@ class Dataset:
             )
         return self.specs[stream]
 
+    @property
+    def stored_classes(self) -> tuple[str, ...]:
+        """The classes by which the files are labeled: `classes`, unless some of them are selected."""
+        return self.selection.stored_classes if self.selection else self.classes
+
+    @property
+    def own_splits(self) -> Mapping[str, SplitCounts]:
+        """The counts of the shards' own splits, by name."""
+        unlabelled = self.summary.get("unlabelled", {})
+        return {
+            split: SplitCounts(videos, unlabelled.get(split, 0))
+            for split, videos in self.summary.get("splits", {}).items()
+        }
+
+    @property
+    def splits(self) -> Mapping[str, SplitCounts]:
+        """The counts of all splits by name: the shards' own, then those of splits.parquet."""
+        return self.selection.splits if self.selection else {**self.own_splits, **self.table_splits}
+
+    def split_hash(self, split: str) -> str | None:
+        """Return the hash of a split of splits.parquet; None for the shards' own, which the fingerprint contains."""
+        return self.table_splits[split].hash if split in self.table_splits else None
+
     def labeled(self, split: str) -> int:
         """Return the number of videos of a split that have a label; 0 if the dataset does not have the split."""
-        return int(self.summary["splits"].get(split, 0)) - self.unlabelled(split)
+        counts = self.splits.get(split, SplitCounts())
+        return counts.videos - counts.unlabelled
 
     def unlabelled(self, split: str) -> int:
         """Return the number of videos of a split without a label."""
-        return int(self.summary.get("unlabelled", {}).get(split, 0))
+        return self.splits.get(split, SplitCounts()).unlabelled
 
     def check_has_stream(self) -> None:
         """Raise UserError if no stream is complete."""
@@ -143,7 +183,7 @@ class Dataset:
 
         Raises UserError if it is missing or damaged."""
         schema = videos_schema(self.streams)
-        return read_table(self.storage, VIDEOS, columns, schema=schema, classes=len(self.classes))
+        return read_table(self.storage, VIDEOS, columns, schema=schema, classes=len(self.stored_classes))
 
     def rejected(self) -> pa.Table:
         """Read rejected.parquet: a row for each rejected video, with the reason and details.
@@ -157,7 +197,7 @@ class Dataset:
             "format": FORMAT,
             "version": VERSION,
             "fingerprint": self.fingerprint,
-            "classes": list(self.classes),
+            "classes": list(self.stored_classes),
             "videos_per_shard": self.videos_per_shard,
             "streams": {name: {"hash": spec.hash, "recipe": dict(spec.settings)} for name, spec in self.specs.items()},
             "summary": dict(self.summary),
@@ -246,7 +286,8 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
 
     root: a folder, local or remote. cache: keeps the index and the shards of a remote dataset on this machine.
 
-    Raises UserError if the folder is missing, is not a dataset, or is a dataset of a different version."""
+    Raises UserError if the folder is missing, is not a dataset, or is a dataset of a different version, and if
+    splits.parquet has a split with the name of one of the shards' own."""
     storage = root if isinstance(root, Storage) else Storage(root)
     if not storage.exists():
         raise UserError(
@@ -270,7 +311,7 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
     specs = {name: StreamSpec(name, stream.recipe) for name, stream in description.streams.items()}
     streams = tuple(name for name in specs if storage.exists(index_name(name)))
     description.check(specs, streams, source)
-    return Dataset(
+    dataset = Dataset(
         storage=storage,
         fingerprint=description.fingerprint,
         classes=tuple(description.classes),
@@ -280,6 +321,8 @@ def open_dataset(root: str | Path | Storage, cache: ShardCache | None = None) ->
         streams=streams,
         cache=cache,
     )
+    counts = count_members(storage, dataset.own_splits, videos=dataset.videos if streams else None)
+    return replace(dataset, table_splits=counts)
 
 
 def describe_classes(names: Sequence[str]) -> str:

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.class_selection import NOT_SELECTED, selected_labels
 from lgd.pipeline.dataset.dataset import DESCRIPTION, Dataset, index_name, shard_name
 from lgd.pipeline.dataset.index_format import METADATA, SCHEMA, UNLABELLED, split_of
 from lgd.pipeline.dataset.index_places import Places, check_labels, read_places
-from lgd.pipeline.storage.checked_arrow import damaged_if_invalid, read_schema
+from lgd.pipeline.dataset.splits import members_of, missing_split
+from lgd.pipeline.storage.checked_arrow import damaged_if_invalid, read_batches, read_schema
 from lgd.pipeline.storage.checked_json import DamagedFile, read_json
 
 ADVICE = "delete it and rerun `lgd preprocess` to recreate it"
@@ -47,7 +51,8 @@ class FrameBytes(NamedTuple):
 class Index:
     """The opened index of one stream, with a row for each of its n videos.
 
-    labels: int32, n, UNLABELLED for a video without a label. widths, heights: int32, n, of a stored frame in pixels.
+    labels: int32, n, UNLABELLED for a video without a label, NOT_SELECTED for one of a class that is not among the
+    selected ones (`Dataset.selection`). widths, heights: int32, n, of a stored frame in pixels.
     lengths: int32, n, frames.
     For everything else a worker keeps only the position in the mapped file: 56 bytes per video and none per frame.
     """
@@ -60,6 +65,8 @@ class Index:
         self.spec = dataset.spec(stream)
         self.storage = dataset.storage
         self.classes = dataset.classes
+        self._dataset = dataset
+        self._split_rows: dict[str, np.ndarray] = {}  # of the splits that were asked for
         self.cache = None if self.storage.local else dataset.cache
         name = index_name(stream)
         source, self._rebuild = self.storage.display(name), rebuild_advice(dataset)
@@ -71,11 +78,12 @@ class Index:
             if (record.stream, record.recipe) != (stream, self.spec.hash):
                 raise UserError(f"{source} was made with different settings than those in dataset.json: {ADVICE}")
             places = read_places(content)
-            check_labels(places.label, len(self.classes))
+            check_labels(places.label, len(dataset.stored_classes))
             _check_counts(places, dataset)
-        self.labels, self.widths, self.heights = places.label, places.width, places.height
-        self.lengths = places.length
+        self.widths, self.heights, self.lengths = places.width, places.height, places.length
+        self.labels = selected_labels(dataset, places.label)
         self._places = places
+        self._content = content
         self._bytes = np.frombuffer(content, np.uint8)
         self._words = np.frombuffer(content, np.uint32, count=content.size // 4)
 
@@ -83,14 +91,27 @@ class Index:
         return len(self.labels)
 
     def rows(self, split: str) -> np.ndarray:
-        """Return the row numbers of a split, in order (int64). Raises UserError if the dataset does not have it."""
-        splits = np.array([split_of(shard) for shard in self._places.shards])
-        rows = np.flatnonzero((splits == split)[self._places.shard])
+        """Return the row numbers of a split, in order (int64), of the shards or of splits.parquet.
+
+        Raises UserError if the dataset does not have it, if it has no videos (of the selected classes), and if another
+        command changed it since the dataset was opened."""
+        if split not in self._split_rows:
+            self._split_rows[split] = self._find_rows(split)
+        return self._split_rows[split]
+
+    def _find_rows(self, split: str) -> np.ndarray:
+        if split in self._dataset.table_splits:
+            keys = members_of(self._dataset, split)
+            batches = read_batches(self._content, SCHEMA)
+            present = pa.chunked_array([batch.column("key") for batch in batches], pa.string())
+            rows = np.flatnonzero(pc.is_in(present, keys).to_numpy())
+        else:
+            splits = np.array([split_of(shard) for shard in self._places.shards])
+            rows = np.flatnonzero((splits == split)[self._places.shard])
+        rows = rows.compress(self.labels[rows] != NOT_SELECTED)
         if len(rows) == 0:
-            existing = ", ".join(sorted(set(splits.tolist()))) or "none"
-            raise UserError(
-                f"{self.storage.display()} has no split {split!r} in {self.spec.stream}: choose from {existing}"
-            )
+            raise missing_split(self._dataset, split, stream=self.spec.stream)
+        rows.flags.writeable = False  # it is kept
         return rows
 
     def labeled_rows(self, split: str) -> np.ndarray:

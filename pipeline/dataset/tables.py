@@ -16,6 +16,7 @@ from lgd.pipeline.storage.storage import Storage
 MANIFEST = "manifest.parquet"
 VIDEOS = "videos.parquet"
 REJECTED = "rejected.parquet"
+SPLITS = "splits.parquet"
 
 VIDEO_COLUMNS = (
     ("key", pa.string()),
@@ -40,6 +41,7 @@ MANIFEST_SCHEMA = pa.schema(
         ("missing", pa.bool_()),
     ]
 )
+SPLITS_SCHEMA = pa.schema([("key", pa.string()), ("split", pa.string())])
 # Smallest and largest valid value; names of columns may end with these.
 LIMITS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -56,6 +58,7 @@ ADVICE: Mapping[str, str] = MappingProxyType(
         MANIFEST: "restore it from a backup, or preprocess the videos into a new folder",
         VIDEOS: "delete the index.arrow of each stream and rerun `lgd preprocess`, which writes the tables again",
         REJECTED: "delete the index.arrow of each stream and rerun `lgd preprocess`, which writes the tables again",
+        SPLITS: "delete it and add the splits again with `lgd splits`",
     }
 )
 
@@ -97,12 +100,12 @@ def read_table(
         with storage.open_whole(name) as file:
             table = read_parquet(file, columns, schema=schema, nullable=NULLABLE)
         if schema is not None:
-            _check_values(table, classes)
+            _check_values(table, classes, unique=name != SPLITS)
     return table
 
 
-def _check_values(table: pa.Table, classes: int | None) -> None:
-    """Raise ValueError for a value out of range and for a key that appears twice."""
+def _check_values(table: pa.Table, classes: int | None, *, unique: bool) -> None:
+    """Raise ValueError for a value out of range and, if keys are unique in this table, for one that appears twice."""
     for name in table.column_names:
         limits = next((limits for end, limits in LIMITS.items() if name.endswith(end)), None)
         if limits is None or not table.num_rows:
@@ -115,5 +118,5 @@ def _check_values(table: pa.Table, classes: int | None) -> None:
                 raise ValueError(f"{name} {value}")
         if name == "label" and classes is not None and found["max"] is not None and found["max"] >= classes:
             raise ValueError(f"label {found['max']}, but there are {classes} classes")
-    if "key" in table.column_names and pc.count_distinct(table.column("key")).as_py() != table.num_rows:
+    if unique and "key" in table.column_names and pc.count_distinct(table.column("key")).as_py() != table.num_rows:
         raise ValueError("a key appears twice")
