@@ -9,11 +9,13 @@ from tyro.conf import Positional, arg
 from lgd.benchmarks.commands import BENCHES
 from lgd.clusters.options import SubmitOptions
 from lgd.commands.dataset_commands import inspect, preprocess
+from lgd.commands.machine_commands import doctor
 from lgd.commands.run_commands import evaluate, fuse, models, predict, recipes, report, train
 from lgd.commands.shared_options import Epochs, Split
 from lgd.pipeline.console.command_line import CommandResult, Commands, CommandSequence, Json, run_command_line
 from lgd.pipeline.console.progress import say
-from lgd.training.recipes import REPRODUCTIONS, recipe_defaults, reproduction_named
+from lgd.training.chains import REPRODUCTIONS, reproduction_named
+from lgd.training.recipes import recipe_defaults
 
 
 def reproduce(
@@ -79,6 +81,7 @@ COMMANDS: Commands = {
     "reproduce": reproduce,
     "bench": BENCHES,
     "submit": submit,
+    "doctor": doctor,
     "demo": demo,
 }
 

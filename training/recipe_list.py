@@ -7,8 +7,9 @@ from typing import Any
 from rich.table import Column, Table
 
 from lgd.pipeline.console.command_line import AT_TOP_LEVEL, IS_THE_DOCUMENT, CommandResult, Line
+from lgd.training.chains import REPRODUCTIONS, TRANSFERS
 from lgd.training.config_file import option_name, to_flat_dict
-from lgd.training.recipes import RECIPES, REPRODUCTIONS, TrainConfig, recipe_named
+from lgd.training.recipes import RECIPES, TrainConfig, recipe_named
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RecipeList(CommandResult):
             network = model.name if model.variant is None else f"{model.name} {model.variant}"
             numbers = (model.stage, model.clip_frames, config.transform.crop, config.batch_size, config.epochs)
             table.add_row(recipe, network, *(f"{number:g}" for number in numbers), f"{config.optimizer.lr:g}")
-        return [table, "chains for lgd reproduce: " + ", ".join(REPRODUCTIONS)]
+        return [table, "chains for lgd reproduce: " + ", ".join([*REPRODUCTIONS, *TRANSFERS])]
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ import pytest
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
 from lgd.training.models.config import ModelConfig
-from lgd.training.models.zoo import check_model_config
+from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import (
     RECIPES,
-    REPRODUCTIONS,
     OptimizerConfig,
     TrainConfig,
     recipe_defaults,
     recipe_named,
-    reproduction_named,
 )
 
 
@@ -30,6 +28,38 @@ def test_the_learning_rate_follows_the_schedule_of_the_paper():
     assert recipe.steps(videos) == 50 * epoch
     rates = [recipe.learning_rate(step, videos) for step in (0, 20 * epoch - 1, 20 * epoch, 40 * epoch - 1, 40 * epoch)]
     assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+@pytest.mark.parametrize("dataset", ["ucf101", "hmdb51"])
+@pytest.mark.parametrize("stream", ["rgb", "flow"])
+def test_fine_tuning_follows_the_specification(dataset: str, stream: str):
+    recipe, videos = RECIPES[f"{dataset}-{stream}-r101"], 9600
+    optimizer = recipe.optimizer
+    assert recipe.steps(videos) == 100 * videos // 64
+    rates = [recipe.learning_rate(epoch * 150, videos) for epoch in (0, 39, 40, 79, 80, 99)]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+    assert (optimizer.momentum, optimizer.weight_decay, optimizer.max_grad_norm) == (0.9, 5e-4, 40)
+    assert (optimizer.head_factor, recipe.model.dropout, recipe.freeze_normalization) == (10, 0.8, True)
+    assert (recipe.stream, recipe.batch_size, recipe.validation.split) == (stream, 64, "")
+    com = RECIPES[f"{dataset}-{stream}-r101-com"]
+    assert (com.model.stage, com.model.dropout, com.epochs) == (2, 0.8, 25)
+    assert (com.optimizer.lr, com.optimizer.drop_every, com.optimizer.weight_decay) == (5e-4, 10, 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "classes", "parameters"),
+    [
+        ("ucf101-rgb-r50", 101, 34_908_938),
+        ("ucf101-flow-r50", 101, 34_908_938 - 3_136),
+        ("hmdb51-rgb-r50", 51, 34_704_038),
+        ("hmdb51-flow-r50", 51, 34_704_038 - 3_136),
+        ("ucf101-rgb-r101", 101, 63_936_778),
+        ("hmdb51-rgb-r101", 51, 63_731_878),
+    ],
+)
+def test_the_networks_of_fine_tuning_have_the_sizes_of_the_specification(recipe: str, classes: int, parameters: int):
+    config = RECIPES[recipe]
+    assert count(config.model, classes, 3 if config.stream == "rgb" else 2).parameters == parameters
 
 
 def test_the_learning_rate_rises_linearly_in_the_warmup():
@@ -51,20 +81,6 @@ def test_clips_are_consecutive_frames_for_3d_networks_and_one_frame_per_segment_
 def test_an_unknown_recipe_is_refused_with_a_similar_one():
     with pytest.raises(UsageError, match="unknown recipe 'nano-flwo'; did you mean nano-flow"):
         recipe_named("nano-flwo")
-
-
-@pytest.mark.parametrize("name", REPRODUCTIONS)
-@pytest.mark.parametrize("stream", ["rgb", "flow"])
-def test_a_chain_is_of_one_stream_and_only_its_first_recipe_starts_from_new_weights(name: str, stream: str):
-    chain = [recipe_named(recipe.format(stream=stream)) for recipe in REPRODUCTIONS[name]]
-    assert {config.stream for config in chain} == {stream}
-    assert chain[0].model.stage == 1
-    assert all(later.model.stage == 2 or later.model.clip_frames == 128 for later in chain[1:])
-
-
-def test_an_unknown_chain_is_refused_with_all_chains():
-    with pytest.raises(UsageError, match="unknown chain 'nono': choose from nano, nano-com, kinetics400-r50-com"):
-        reproduction_named("nono")
 
 
 def test_the_options_after_a_recipe_have_its_values_as_defaults():

@@ -7,7 +7,7 @@ import pytest
 from tyro.conf import Positional
 
 from lgd.pipeline.console.command_line import CommandResult, Commands, CommandSequence, Line
-from lgd.training.recipes import REPRODUCTIONS
+from lgd.training.chains import REPRODUCTIONS
 from lgd.training.reproduce import run_chain
 
 
