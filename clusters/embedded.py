@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -81,6 +82,12 @@ def _join(address: str) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         atexit.register(ray.shutdown)  # the tasks and actors of this process end, the cluster does not
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        versions = re.findall(r"Ray: (\S+)\s+Python: (\S+)", str(error))
+        if len(versions) == 2:  # of the cluster and of this process
+            theirs, ours = (f"Ray {ray} and Python {python}" for ray, python in versions)
+            raise UserError(
+                f"cannot join the cluster at {address}: it runs {theirs}, but here are {ours}: use the same versions"
+            ) from error
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"cannot join the cluster at {address} ({reason}): check that it is running (ray status), that this "

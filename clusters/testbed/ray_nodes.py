@@ -45,9 +45,9 @@ class RayNodes:
         self.head = self._start("--head", f"--port={self._port}", f"--num-cpus={cpus}", "--include-dashboard=false")
         self.nodes: list[ProcessTree] = []
 
-    def add(self, cpus: int = 1, gpus: int = 0) -> ProcessTree:
-        """Start one more node. gpus: that it pretends to have."""
-        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}")
+    def add(self, cpus: int = 1, gpus: int = 0, env: Mapping[str, str] | None = None) -> ProcessTree:
+        """Start one more node. gpus: that it pretends to have. env: additional variables of its environment."""
+        node = self._start(f"--address={self.address}", f"--num-cpus={cpus}", f"--num-gpus={gpus}", env=env)
         self.nodes.append(node)
         return node
 
@@ -86,12 +86,12 @@ class RayNodes:
         for node in [*self.nodes, self.head]:
             node.kill()
 
-    def _start(self, *words: str) -> ProcessTree:
+    def _start(self, *words: str, env: Mapping[str, str] | None = None) -> ProcessTree:
         self._started += 1  # nodes that start at the same time in the same folder would use the same sockets
         folder = self._folder / str(self._started)
         command = (sys.executable, "-c", RAY_COMMAND, "start", "--block", f"--temp-dir={folder}", *words)
         log = self._folder / "start.log"
-        process = ProcessTree(*command, "--object-store-memory=100000000", env=self.env, log=log)
+        process = ProcessTree(*command, "--object-store-memory=100000000", env={**self.env, **(env or {})}, log=log)
         self._number[process] = self._started
         return process
 

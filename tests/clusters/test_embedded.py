@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
-from lgd.clusters.embedded import embedded_cpus
+from lgd.clusters.embedded import embedded_cpus, ensure_cluster
 from lgd.clusters.testbed.processes import ProcessTree, free_port, run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes
+from lgd.pipeline.console.errors import UserError
 from tests.support.sockets import listening
 
 
@@ -27,6 +29,23 @@ def test_the_embedded_cluster_has_room_for_the_requested_workers_and_at_least_th
     assert embedded_cpus(num_workers=3, cpus_per_worker=1.5) == 5
     assert embedded_cpus(cpus_per_worker=6) == 6
     assert embedded_cpus(num_workers=100, cpus_per_worker=0.01) == 4
+
+
+def test_a_cluster_with_another_version_of_ray_is_named(monkeypatch: pytest.MonkeyPatch):
+    """Ray's message has seven lines."""
+
+    def init(**options: object) -> None:
+        cluster, this = "    Ray: 2.59.0\n    Python: 3.12.1\n", "    Ray: 2.60.0\n    Python: 3.11.7\n"
+        start = "Version mismatch: The cluster was started with:"
+        raise RuntimeError(f"{start}\n{cluster}This process on node 10.0.0.2 was started with:\n{this}")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError) as caught:
+        ensure_cluster(address="auto")
+    assert str(caught.value) == (
+        "cannot join the cluster at auto: it runs Ray 2.59.0 and Python 3.12.1, but here are Ray 2.60.0 and "
+        "Python 3.11.7: use the same versions"
+    )
 
 
 @pytest.mark.cluster
