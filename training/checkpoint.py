@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -191,6 +191,12 @@ def checkpoint_classes(content: dict[str, Any]) -> tuple[str, ...]:
     return _origin(content, "checkpoint").data.classes
 
 
+def checkpoint_stream(content: dict[str, Any]) -> str | None:
+    """Return the stream of a checkpoint's network."""
+    stream = _origin(content, "checkpoint").config.get("stream")
+    return stream if isinstance(stream, str) else None
+
+
 @dataclass(frozen=True)
 class _Data:
     classes: tuple[str, ...]
@@ -201,6 +207,7 @@ class _Origin:
     """What is used of the description of its run in a checkpoint."""
 
     data: _Data
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -232,10 +239,10 @@ def read(storage: Storage, name: str) -> dict[str, Any]:
         raise DamagedFile(f"{shown} is damaged: field 'version' is missing")
     check_version(f"{shown} is a checkpoint", version, VERSION, written_by=written_by, otherwise="train again")
     _origin(content, shown)
-    for field, limit in (("step", MAX_STEP), ("position", 1 << 62)):
-        value = content.get(field)
+    for entry, limit in (("step", MAX_STEP), ("position", 1 << 62)):
+        value = content.get(entry)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
-            raise DamagedFile(f"{shown} is damaged: field {field!r} is {str(value)[:20]}")
+            raise DamagedFile(f"{shown} is damaged: field {entry!r} is {str(value)[:20]}")
     if not isinstance(content.get("model"), dict) or not all(isinstance(key, str) for key in content["model"]):
         raise DamagedFile(f"{shown} is damaged: field 'model' does not contain weights by name")
     check_tensors(content["model"], size, shown)

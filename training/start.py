@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.paths import check_file
 from lgd.pipeline.storage.storage import Storage, absolute_path, folder_and_name
 from lgd.training import checkpoint
@@ -16,7 +17,7 @@ from lgd.training.models.frozen import check_freeze_until
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import LoadReport, load_imagenet, transfer
 from lgd.training.optimizer import set_new_heads
-from lgd.training.recipes import TrainConfig
+from lgd.training.recipes import FINE_TUNING, TrainConfig
 from lgd.training.run import CONFIG, open_run
 
 
@@ -50,6 +51,45 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, **changes)
 
 
+def check_initial_run(recipe: str, config: TrainConfig, run: str) -> None:
+    """Check --init-from before a new run starts. recipe: name. run: folder of the new run.
+
+    Prints a warning for a flow network that starts from an RGB run. Raises UsageError if the recipe needs --init-from,
+    and UserError for a run of another depth, and for a flow run if the stream is rgb. An existing run has its weights
+    already and is not checked."""
+    if Storage(run).exists(CONFIG):
+        return
+    if recipe in FINE_TUNING and not config.init_from:
+        raise UsageError(
+            f"{recipe} starts from a run on another dataset: give the folder of a {config.stream} run of "
+            f"{config.model.name} with --init-from"
+        )
+    if not config.init_from or not Storage(config.init_from).exists(CONFIG):
+        return  # `start_weights` checks the weights of a checkpoint file
+    source = open_run(config.init_from).config
+    _check_stream(source.stream, config)
+    theirs, ours = source.model.family, config.model.family
+    if (theirs.blocks, theirs.width) != (ours.blocks, ours.width):
+        raise UserError(
+            f"--init-from {config.init_from} is a run of {source.model.name}, but {config.model.name} is trained: give "
+            f"a run of {config.model.name}"
+        )
+    if (source.stream, config.stream) == ("rgb", "flow"):
+        say(
+            f"warning: --init-from {config.init_from} is an RGB run: conv1 of the flow network becomes the mean over "
+            "its color channels; a flow run is the better start"
+        )
+
+
+def _check_stream(stream: str | None, config: TrainConfig) -> None:
+    """Raise UserError for initial weights of the stream flow in a network for another stream."""
+    if stream == "flow" and config.stream != "flow":
+        raise UserError(
+            f"--init-from {config.init_from} is a flow run, but the stream {config.stream} is trained: give an "
+            f"{config.stream} run"
+        )
+
+
 def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...]) -> LoadReport | None:
     """Load the initial weights that a configuration names into a new network, and return what was loaded.
 
@@ -60,6 +100,7 @@ def start_weights(network: Network, config: TrainConfig, classes: tuple[str, ...
         return load_imagenet(network, config.imagenet)
     if config.init_from:
         content = _read_checkpoint(config.init_from)
+        _check_stream(checkpoint.checkpoint_stream(content), config)
         same_classes = checkpoint.checkpoint_classes(content) == classes
         return transfer(network, content["model"], heads=same_classes, source=config.init_from)
     return None

@@ -41,15 +41,18 @@ def train(
     """Train a network with a recipe; options override its fields. Rerun to resume."""
     from lgd.clusters.embedded import embedded_cpus, ensure_cluster
     from lgd.pipeline.dataset.dataset import open_dataset
+    from lgd.preprocessing.annotations.class_list import read_classes
     from lgd.training.elastic import run_training, worker_range
     from lgd.training.models.zoo import check_model_config
     from lgd.training.run import begin_run
-    from lgd.training.start import with_absolute_paths
+    from lgd.training.run_dataset import dataset_for
+    from lgd.training.start import check_initial_run, with_absolute_paths
 
     workers = worker_range(num_workers)
-    dataset = open_dataset(data)
+    dataset = dataset_for(run, config, open_dataset(data), read=read_classes)
     check_model_config(config.model, len(dataset.classes), channels=3)
     config = with_absolute_paths(config)
+    check_initial_run(recipe, config, run)
     opened = begin_run(run, recipe, config, dataset=dataset, resume_from=resume.resume_from)
     cpus = embedded_cpus(workers[0] if workers else None)
     start = partial(ensure_cluster, cpus, address)

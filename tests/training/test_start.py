@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from lgd.pipeline.console.errors import UsageError, UserError
-from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.dataset.dataset import Dataset, StreamSpec
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network
 from lgd.training.models.zoo import build
-from lgd.training.recipes import TrainConfig
+from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.run import begin_run
-from lgd.training.start import start_weights, with_absolute_paths
+from lgd.training.start import check_initial_run, start_weights, with_absolute_paths
 from tests.training.test_run import NANO
 
 CLASSES = ("a", "b")
@@ -92,6 +92,61 @@ def test_missing_files_and_weights_that_do_not_fit_are_refused(stage1: tuple[str
         with_absolute_paths(replace(NANO, init_from=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="lgd3d_r50"):
         started(replace(NANO, model=replace(NANO.model, name="lgd3d_r50"), init_from=stage1[0]))
+
+
+def test_frozen_parts_need_initial_weights_and_a_stage_of_the_network(tmp_path: Path):
+    for until in ("res2", "res4", "heads"):
+        with pytest.raises(
+            UsageError, match=f"^--freeze-until {until} keeps the initial weights .*: give these weights"
+        ):
+            with_absolute_paths(replace(NANO, freeze_until=until))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="lgd3d_nano has no res5: choose from none, res2, res3, res4, heads"):
+        with_absolute_paths(replace(NANO, freeze_until="res5", init_from=str(tmp_path)))
+    assert with_absolute_paths(replace(NANO, freeze_until="res4", init_from=str(tmp_path))).freeze_until == "res4"
+
+
+@pytest.mark.parametrize("recipe", ["ucf101-rgb-r50", "hmdb51-flow-r101", "ucf101-flow-r50-com"])
+def test_recipes_for_fine_tuning_need_a_run_to_start_from(recipe: str, tmp_path: Path):
+    config = recipe_named(recipe)
+    message = f"^{recipe} starts from a run on another dataset: give the folder of a {config.stream} run of "
+    with pytest.raises(UsageError, match=message + f"{config.model.name} with --init-from$"):
+        check_initial_run(recipe, config, str(tmp_path / "new"))
+    check_initial_run("nano-rgb", NANO, str(tmp_path / "new"))
+
+
+def test_a_run_of_another_depth_is_refused_before_the_workers_start(stage1: tuple[str, Network], tmp_path: Path):
+    config = replace(recipe_named("ucf101-rgb-r50"), init_from=stage1[0])
+    with pytest.raises(UserError, match=f"^--init-from {stage1[0]} is a run of lgd3d_nano, but lgd3d_r50 is trained"):
+        check_initial_run("ucf101-rgb-r50", config, str(tmp_path / "new"))
+
+
+def test_a_flow_run_for_rgb_is_refused_as_a_run_and_as_a_file(tmp_path: Path, empty_dataset: Dataset):
+    specs = {"flow": StreamSpec("flow", {"fps": 25.0, "bound": 20.0})}
+    config = replace(NANO, stream="flow")
+    run = begin_run(
+        str(tmp_path / "flow"), "nano-flow", config, dataset=replace(empty_dataset, specs=specs, streams=("flow",))
+    )
+    network = build(NANO.model, 2, 2)
+    writer = checkpoint.CheckpointWriter(run)
+    writer.save(7, network, torch.optim.SGD(network.parameters(), lr=0.1))
+    writer.close()
+    message = "is a flow run, but the stream rgb is trained: give an rgb run$"
+    with pytest.raises(UserError, match=message):
+        check_initial_run("nano-rgb", replace(NANO, init_from=run.storage.root), str(tmp_path / "new"))
+    with pytest.raises(UserError, match=message):
+        started(replace(NANO, init_from=f"{run.storage.root}/checkpoints/step-00000007.pt"))
+    existing = tmp_path / "existing"
+    begin_run(str(existing), "nano-rgb", NANO, dataset=empty_dataset)
+    check_initial_run("nano-rgb", replace(NANO, init_from=run.storage.root), str(existing))  # it has its weights
+
+
+def test_flow_from_an_rgb_run_is_possible_with_a_warning(
+    stage1: tuple[str, Network], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    check_initial_run("nano-flow", replace(NANO, stream="flow", init_from=stage1[0]), str(tmp_path / "new"))
+    assert f"warning: --init-from {stage1[0]} is an RGB run" in capsys.readouterr().err.replace("\n", " ")
+    check_initial_run("nano-rgb", replace(NANO, init_from=stage1[0]), str(tmp_path / "new"))
+    assert capsys.readouterr().err == ""
 
 
 def test_paths_become_absolute_and_urls_do_not_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
