@@ -13,6 +13,7 @@ from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import Progress, say
 from lgd.pipeline.dataset.dataset import Dataset
+from lgd.pipeline.dataset.splits import missing_split
 from lgd.pipeline.placement import ShortageWatch, cluster_nodes, count_fitting, count_gpus, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
 from lgd.pipeline.storage.lock import locked
@@ -90,14 +91,15 @@ def run_training(
     going_back = resume.resume_from is not None
     if not going_back and (finished := _finished(run, dataset)) is not None:
         return finished
-    videos, unlabelled = dataset.labeled("train"), dataset.unlabelled("train")
+    split = run.config.split
+    videos, unlabelled = dataset.labeled(split), dataset.unlabelled(split)
     if not videos and unlabelled:
         raise UserError(
-            f"{dataset.storage.display()}: none of the {unlabelled} videos of the split train has a label: preprocess "
-            "videos with labels"
+            f"{dataset.storage.display()}: none of the {unlabelled} videos of the split {split} has a label: "
+            "preprocess videos with labels"
         )
     if not videos:
-        raise UserError(f"{dataset.storage.display()} has no split train: preprocess the videos with one")
+        raise missing_split(dataset, split)
     with locked(run.storage, "lgd train") as storage:
         # By a command that held the lock before.
         if not going_back and (finished := _finished(run, dataset)) is not None:
@@ -110,7 +112,7 @@ def run_training(
             go_back(run, resume.resume_from, changed_fields(run))
         save_changes(run)
         if unlabelled:
-            say(f"{unlabelled} of {videos + unlabelled} videos of the split train have no label and are left out")
+            say(f"{unlabelled} of {videos + unlabelled} videos of the split {split} have no label and are left out")
         try:
             result = _train(
                 run,
@@ -131,7 +133,7 @@ def run_training(
 
 def _finished(run: Run, dataset: Dataset) -> TrainResult | None:
     """Return the result of a run that is finished already; None if it is damaged."""
-    if result_problem(run, run.config.steps(dataset.labeled("train"))) or (result := run.result()) is None:
+    if result_problem(run, run.config.steps(dataset.labeled(run.config.split))) or (result := run.result()) is None:
         return None
     say(f"{run.storage.display()} is already finished ({result['steps']} steps); nothing to do")
     return _train_result(run, result)
@@ -160,7 +162,7 @@ def _train(
     needs = gpu_share(nodes, MAX_CPUS) or {"CPU": 1.0}
     min_workers, max_workers = workers or (1, max(count_gpus(nodes) or count_fitting(needs, nodes), 1))
     max_workers = min(max_workers, run.config.batch_size)
-    total = run.config.steps(dataset.labeled("train"))
+    total = run.config.steps(dataset.labeled(run.config.split))
     say(
         f"training {run.recipe} for {total} steps of {run.config.batch_size} clips on {min_workers} to {max_workers} "
         "workers"

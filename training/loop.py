@@ -66,7 +66,7 @@ def train(run: Run, dataset: Dataset) -> None:
         # Training does not read the running statistics; `_validate` gives all workers those of rank 0.
         model = DistributedDataParallel(model, **UNSYNCED_BUFFERS)
 
-    videos = dataset.labeled("train")
+    videos = dataset.labeled(config.split)
     last_step = config.steps(videos)
     if first_step > last_step:
         raise UserError(
@@ -80,6 +80,7 @@ def train(run: Run, dataset: Dataset) -> None:
         steps=range(first_step, last_step),
         sampling=config.sampling,
         transform=config.transform,
+        split=config.split,
         seed=config.seed,
         rank=rank,
         workers=workers,

@@ -7,7 +7,9 @@ import difflib
 import itertools
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
@@ -74,6 +76,11 @@ class TrainConfig:
 
     stream: StreamName = "rgb"
     """Stream of the dataset that the network is trained on."""
+    split: str = "train"
+    """Split that the network is trained on: one of the shards or of splits.parquet; `lgd splits` lists them."""
+    classes: Annotated[str | None, arg(metavar="FILE")] = None
+    """Text file with one class name per line: train on the videos of these classes only, with the labels in this order.
+    The run keeps the list. Default: all classes of the dataset."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Network."""
     init_from: str | None = None

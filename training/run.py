@@ -17,13 +17,14 @@ version 2, which lgd 0.1 and later write. The fields of the configuration have t
 with the version that can read it."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lgd import __version__
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
-from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec
+from lgd.pipeline.dataset.dataset import Dataset, Setting, StreamSpec, describe_classes
 from lgd.pipeline.storage.checked_json import DamagedFile, check_range, parse_json, read_json
 from lgd.pipeline.storage.lock import LOCK, locked
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
@@ -44,12 +45,14 @@ ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"
 class RunData:
     """The data of a run, as config.json describes them.
 
-    hash, recipe: hash and settings of the stream spec. fingerprint: of the videos of the dataset."""
+    hash, recipe: hash and settings of the stream spec. fingerprint: of the videos of the dataset. classes: those of the
+    dataset, or those of --classes. splits: hashes of the used splits of splits.parquet, by name."""
 
     hash: str
     recipe: dict[str, Setting]
     fingerprint: str
     classes: tuple[str, ...]
+    splits: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ class _Result:
 class Run:
     """An opened run folder.
 
-    recipe: name. stream_spec: of the stream that it is trained on. fingerprint: of the videos of the dataset.
-    newer_fields: fields of the configuration that the version that started the run did not have."""
+    recipe: name. classes: of the network, in the order of the labels. stream_spec: of the stream that it is trained on.
+    fingerprint: of the videos of the dataset. newer_fields: fields of the configuration that the version that started
+    the run did not have. splits: hashes of the splits of splits.parquet that it is trained and validated on, by name;
+    splits of the shards are part of the fingerprint."""
 
     storage: Storage
     recipe: str
@@ -96,6 +101,7 @@ class Run:
     stream_spec: StreamSpec
     fingerprint: str
     newer_fields: frozenset[str] = frozenset()
+    splits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def spec_hash(self) -> str:
@@ -113,8 +119,13 @@ class Run:
     def description(self) -> dict[str, Any]:
         """Return the content of config.json."""
         settings = dict(self.stream_spec.settings)
-        data = RunData(self.spec_hash, settings, self.fingerprint, self.classes)
+        data = RunData(self.spec_hash, settings, self.fingerprint, self.classes, dict(self.splits))
         return asdict(RunDescription(FORMAT, VERSION, self.recipe, to_flat_dict(self.config), data, __version__))
+
+    def used_splits(self, dataset: Dataset) -> dict[str, str]:
+        """Return the hashes of the splits of splits.parquet that the run uses, as they are now in the dataset."""
+        names = (self.config.split, self.config.validation.split)
+        return {name: found for name in names if (found := dataset.split_hash(name)) is not None}
 
 
 def begin_run(
@@ -122,6 +133,7 @@ def begin_run(
 ) -> Run:
     """Create a run folder, or open an existing one to resume it.
 
+    dataset: with the classes that --classes selects.
     The micro-batches of an existing run may change if the result does not depend on them, and with --resume-from the
     options of the optimizer: the returned run has the new values, which `save_changes` writes.
 
@@ -130,6 +142,7 @@ def begin_run(
     storage = Storage(folder)
     spec = dataset.spec(config.stream)
     run = Run(storage, recipe, config, dataset.classes, spec, dataset.fingerprint)
+    run = replace(run, splits=run.used_splits(dataset))
     if not storage.exists(CONFIG):
         if resume_from is not None:
             raise UserError(f"{folder} is not a run with checkpoints: start it without --resume-from")
@@ -144,6 +157,8 @@ def begin_run(
                 return run
     existing = open_run(folder)
     run = replace(run, config=_without_newer_fields(config, existing))
+    if existing.config.classes is not None and run.config.classes is not None:  # the list counts, not its file
+        run = replace(run, config=replace(run.config, classes=existing.config.classes))
     if run.config.micro_batch_size != existing.config.micro_batch_size:
         run.config.check_micro_batches()
     _check_same(existing, run, resume_from=resume_from)
@@ -191,7 +206,9 @@ def _check_same(existing: Run, run: Run, *, resume_from: int | None) -> None:
     if resume_from is not None:
         different = [name for name in different if not name.startswith("optimizer.")]
     differences = [f"{option_name(name)}: {old[name]} -> {new[name]}" for name in different]
-    if (existing.spec_hash, existing.fingerprint, existing.classes) != (run.spec_hash, run.fingerprint, run.classes):
+    if existing.config.classes is not None and existing.classes != run.classes and "classes" not in different:
+        differences.append(f"--classes: {describe_classes(existing.classes)} -> {describe_classes(run.classes)}")
+    elif "classes" not in different and _data_of(existing) != _data_of(run):
         differences.append("a different dataset")
     if differences:
         only_optimizer = all(name.startswith("--optimizer.") for name in differences)
@@ -200,6 +217,30 @@ def _check_same(existing: Run, run: Run, *, resume_from: int | None) -> None:
             "options to resume it, or choose a different --run folder"
             + (", or change these options from an earlier step on with --resume-from" if only_optimizer else "")
         )
+    check_splits(existing, run)
+
+
+def _data_of(run: Run) -> tuple[str, str, tuple[str, ...]]:
+    return run.spec_hash, run.fingerprint, run.classes
+
+
+def check_splits(existing: Run, run: Run) -> None:
+    """Raise UserError if a split that a run uses has other videos than when the run began.
+
+    run: the same run with the splits as they are now in its dataset."""
+    for name in sorted({*existing.splits, *run.splits}):
+        before, now = existing.splits.get(name), run.splits.get(name)
+        if before == now:
+            continue
+        if before is None:
+            problem = (
+                f"was added to the dataset after the run began: remove it with `lgd splits DATASET --remove {name}`"
+            )
+        elif now is None:
+            problem = "is missing in the dataset: add it again with `lgd splits`"
+        else:
+            problem = "has other videos than when the run began: restore it with `lgd splits`"
+        raise UserError(f"{existing.storage.display()}: the split {name} {problem}, or choose a different --run folder")
 
 
 def open_run(folder: str) -> Run:
@@ -230,7 +271,16 @@ def open_run(folder: str) -> Run:
         raise UserError(f"{shown} is damaged: its stream spec does not match its hash")
     data = description.data
     newer = to_flat_dict(config).keys() - {RENAMED_FIELDS.get(name, name) for name in description.config}
-    return Run(storage, description.recipe, config, data.classes, spec, data.fingerprint, frozenset(newer))
+    return Run(
+        storage,
+        description.recipe,
+        config,
+        data.classes,
+        spec,
+        data.fingerprint,
+        newer_fields=frozenset(newer),
+        splits=data.splits,
+    )
 
 
 def check_version(

@@ -12,6 +12,7 @@ from lgd.pipeline.storage.cache import CacheConfig, opened_cache
 from lgd.pipeline.storage.lock import LockedStorage, LockLost
 from lgd.training.memory import is_memory_error, memory_advice
 from lgd.training.run import ERROR, FAILURE, STARTS, Run, open_run
+from lgd.training.run_dataset import training_dataset
 from lgd.training.side_files import read_message, read_starts
 
 MAX_STARTS = 8  # of the workers without a new checkpoint
@@ -53,7 +54,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         from lgd.training.loop import train
 
         with opened_cache(job.cache_config) as cache:
-            train(run, open_dataset(job.data, cache))
+            train(run, training_dataset(run, open_dataset(job.data, cache)))
     except LockLost:
         raise
     except UserError as error:

@@ -98,6 +98,7 @@ def fuse(joined: JoinedScores, rule: FusionRule, fitted_on: list[FittedOn] | Non
         "space": rule.space,
         "fitted_on": fitted_on,
         "dropped": joined.dropped,
+        **({"split_hash": first.metadata["split_hash"]} if "split_hash" in first.metadata else {}),
     }
     return Scores("fused", first.keys, first.labels, fused, first.classes, first.split, metadata)
 

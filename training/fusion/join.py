@@ -44,6 +44,7 @@ def join(tables: Sequence[Scores], intersect: bool = False) -> JoinedScores:
                 f"{first.name} and {other.name} have different splits ({first.split}, {other.split}): "
                 "evaluate both on the same split"
             )
+        _check_split_hashes(first, other)
     row_of = [{key: row for row, key in enumerate(table.keys)} for table in tables]
     if not intersect:
         for other, rows in zip(tables[1:], row_of[1:], strict=True):
@@ -63,8 +64,19 @@ def join(tables: Sequence[Scores], intersect: bool = False) -> JoinedScores:
     return JoinedScores(inputs, {table.name: len(table.keys) - len(keys) for table in tables})
 
 
-def check_classes(first: Scores, other: Scores) -> None:
-    """Raise UserError for different classes and for a different order of them."""
+def _check_split_hashes(first: Scores, other: Scores) -> None:
+    """Raise UserError if the splits have the same name and are of tables in which they have different videos."""
+    hashes = [scores.metadata.get("split_hash") for scores in (first, other)]
+    if None not in hashes and hashes[0] != hashes[1]:
+        raise UserError(
+            f"{first.name} and {other.name} are of two different splits with the name {first.split}: the tables of "
+            "their datasets list different videos for it; evaluate both on the same split"
+        )
+
+
+def check_classes(first: Scores, other: Scores, *, purpose: str = "fused") -> None:
+    """Raise UserError for different classes and for a different order of them. purpose: what is done, for the
+    message."""
     both = f"{first.name} and {other.name}"
     if first.classes == other.classes:
         return
@@ -77,7 +89,7 @@ def check_classes(first: Scores, other: Scores) -> None:
     unshared = sorted(set(first.classes) ^ set(other.classes))
     raise UserError(
         f"{both} have different classes (not in both: {shown_keys(unshared)}): only scores of the same classes can be "
-        "fused"
+        f"{purpose}"
     )
 
 

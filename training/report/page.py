@@ -25,6 +25,7 @@ from lgd.training.report.examples import jpeg_uri
 from lgd.training.report.inputs import NamedRun, ReportInputs, fingerprint_of, read_inputs, setting_text
 from lgd.training.report.results import group_scores
 from lgd.training.report.sections import scores_section
+from lgd.training.run_dataset import dataset_of
 from lgd.training.scoring.metrics import Metrics
 
 WHEEL_SIZE = 112  # diameter of the color wheel that explains the flow pictures, pixels
@@ -164,7 +165,7 @@ def _run_section(series: int, named: NamedRun, inputs: ReportInputs) -> dict[str
     dataset = _dataset_with(run.fingerprint, inputs)
     spec = dataset.specs.get(run.config.stream) if dataset else None
     validations = history.curves.get("val_top1")
-    videos = dataset.labeled("train") if dataset else 0
+    videos = dataset_of(run, dataset).labeled(run.config.split) if dataset else 0
     return {
         "series": series,
         "name": named.name,

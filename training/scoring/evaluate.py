@@ -26,6 +26,7 @@ from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import StoreError, UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
+from lgd.pipeline.dataset.splits import check_has_split
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.pipeline.placement import cluster_nodes, count_fitting, gpu_share
 from lgd.pipeline.storage.cache import CacheConfig
@@ -36,6 +37,7 @@ from lgd.pipeline.tasks import Task, run_tasks
 from lgd.training import checkpoint
 from lgd.training.config_file import RENAMED_FIELDS, to_flat_dict
 from lgd.training.run import Run, open_run
+from lgd.training.run_dataset import dataset_of, warn_if_trained_on
 from lgd.training.scoring.chunk_plan import (
     CHUNK_FILE,
     begun_chunks,
@@ -123,16 +125,19 @@ def evaluate(
     """
     started = time.monotonic()
     check_output_files({"--out": out, "--per-class": per_class}, [])
-    run, dataset = open_run(folder), open_dataset(data)
+    run = open_run(folder)
+    dataset = dataset_of(run, open_dataset(data))
     check_dataset(run, dataset)
-    videos = _videos_of(dataset, split)
+    check_has_split(dataset, split)
+    videos = dataset.splits[split].videos
+    warn_if_trained_on(run, dataset, split)
     out_folder, out_name = folder_and_name(out)
     if out_folder.exists(out_name) and out_folder.size(out_name) is None:
         raise UsageError(f"--out {out} is a folder: give the name of a file in it")
     content = load_checkpoint(run, which)
     file = run.storage.display(checkpoint.checkpoint_name(content["step"]))
     load_network(run, content["model"], torch.device("cpu"), weights_name=file)  # fails here and not in a task
-    metadata = _metadata(run, dataset, protocol, step=content["step"])
+    metadata = _metadata(run, dataset, protocol, split=split, step=content["step"])
     fields, digest = _fields_of(run), _digest(content["model"])
     identity = _identity(VERSION, metadata, fields, digest, split, standard_chunks(videos), sorted(protocol.keep))
     chunk_folder = folder_beside(out, ".parts")
@@ -211,17 +216,9 @@ def _plan(run: Run, dataset: Dataset, protocol: TestProtocol, *, resources: Scor
     return count_chunks(videos, work, gpus=max(tasks, 1) if "GPU" in needs else 0)
 
 
-def _videos_of(dataset: Dataset, split: str) -> int:
-    """Return the number of videos of a split. Raises UserError if there are none."""
-    splits: Mapping[str, int] = dataset.summary["splits"]
-    if videos := splits.get(split):
-        return videos
-    existing = ", ".join(sorted(name for name, count in splits.items() if count)) or "none"
-    raise UserError(f"{dataset.storage.display()} has no split {split!r}: choose from {existing}")
-
-
-def _metadata(run: Run, dataset: Dataset, protocol: TestProtocol, *, step: int) -> dict[str, Any]:
+def _metadata(run: Run, dataset: Dataset, protocol: TestProtocol, *, split: str, step: int) -> dict[str, Any]:
     """Return the `about` of the score file."""
+    split_hash = dataset.split_hash(split)
     return {
         "stream": run.config.stream,
         "model": run.config.model.name,
@@ -237,6 +234,7 @@ def _metadata(run: Run, dataset: Dataset, protocol: TestProtocol, *, step: int) 
         "data": _public_address(dataset.storage),
         "data_recipe": run.spec_hash,
         "fingerprint": dataset.fingerprint,
+        **({} if split_hash is None else {"split_hash": split_hash}),
     }
 
 

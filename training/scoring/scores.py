@@ -11,7 +11,8 @@
 
 The last three columns are optional (`lgd evaluate --keep`). The schema's metadata, JSON under the key `lgd`, has
 format, version, classes, split, `about` (stream, model, recipe, run, step, checkpoint, protocol, clips, crops, frames,
-precision, data, data_recipe, fingerprint) and `identity`, by which `lgd evaluate` recognizes its finished work.
+precision, data, data_recipe, fingerprint, for a split of splits.parquet also split_hash) and `identity`, by which
+`lgd evaluate` recognizes its finished work.
 
 Compatibility: this version reads score files of version 1, which lgd 0.1 and later write. The version rises only if
 earlier versions of lgd would misread a file; additional columns and metadata do not need it.
@@ -196,6 +197,7 @@ class _About:
     protocol: str | None = None
     data: str | None = None
     fingerprint: str | None = None
+    split_hash: str | None = None
     name: str | None = None
     inputs: list["_About"] = field(default_factory=list)
     weights: list[float] | None = None
