@@ -110,6 +110,18 @@ def fuse(
     return fuse_and_compare(scores, options, out=out, per_class=per_class)
 
 
+def average(
+    scores: Annotated[
+        Positional[tuple[str, ...]], arg(help="Score files of one model on different splits, one file of each split.")
+    ],
+    json: Json = False,
+) -> CommandResult:
+    """Average the accuracies of score files over splits: mean and standard deviation."""
+    from lgd.training.transfer.average import average as average_files
+
+    return average_files(scores)
+
+
 def predict(
     videos: Annotated[
         Positional[tuple[str, ...]],

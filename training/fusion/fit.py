@@ -67,6 +67,11 @@ def check_fitting(reported: JoinedScores, fitting: JoinedScores) -> None:
                 f"{first.name} and {other.name} are from different models ({'; '.join(different)}): give --fit the "
                 "scores of the same models, in the same order"
             )
+    check_fitting_videos(reported, fitting)
+
+
+def check_fitting_videos(reported: JoinedScores, fitting: JoinedScores) -> None:
+    """Raise UserError, naming them, for videos that are in both, and for videos without a label to fit on."""
     overlap = sorted(set(reported.first.keys) & set(fitting.first.keys))
     if overlap:
         raise UserError(
