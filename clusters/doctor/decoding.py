@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from lgd.clusters.doctor import advice
@@ -30,7 +31,12 @@ def decoding_rows(gpus: bool) -> Iterator[Row]:
     yield from attempt(section, name, lambda: difference(section, name, pictures, gpu=gpus), advice=advice.DALI)
     cpus = len(os.sched_getaffinity(0))
     for threads in dict.fromkeys(min(threads, cpus) for threads in THREADS):
-        yield from attempt(section, f"{name}, {threads} threads", lambda: rate(pictures, threads, gpu=gpus))  # noqa: B023
+        yield from attempt(section, rate_name(name, threads), partial(rate, pictures, threads, gpu=gpus))
+
+
+def rate_name(name: str, threads: int) -> str:
+    """Return the name of the row of a number of threads."""
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def jpegs(count: int) -> list[Any]:
@@ -103,4 +109,4 @@ def rate(pictures: list[Any], threads: int, *, gpu: bool) -> Row:
     value = batches * BATCH / (time.perf_counter() - start)
     section, name = (GPU, "JPEGs") if gpu else (NODE, "JPEGs, CPU")
     least = (LEAST_GPU if threads == max(THREADS) else 0.0) if gpu else LEAST_CPU if threads == 1 else 0.0
-    return speed(section, f"{name}, {threads} threads", value, unit="frames/s", least=least, advice=advice.FRAMES)
+    return speed(section, rate_name(name, threads), value, unit="frames/s", least=least, advice=advice.FRAMES)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from lgd.clusters.doctor import advice
 from lgd.clusters.doctor.compute import (
@@ -124,14 +125,22 @@ def measured_rows(devices: list[str], model: str) -> Iterator[Row]:
     yield from attempt(GPU, "free memory", lambda: free_memory(len(devices)))
     for number, device in enumerate(devices):
         name = "conv3d" if len(devices) == 1 else f"conv3d, GPU {number}"
-        yield from attempt(GPU, name, lambda: convolutions(GPU, name, device, dtypes=("float32", "bfloat16")))  # noqa: B023
+        yield from attempt(GPU, name, partial(convolutions, GPU, name, device, dtypes=("float32", "bfloat16")))
     for name, unit, least, measure in (
-        ("memory copy", "TB/s", COPY_SHARE * card.copy_tbs if card else 0, lambda on: copy_bytes_per_s(on, COPY_BYTES)),
+        ("memory copy", "TB/s", COPY_SHARE * card.copy_tbs if card else 0, _copy),
         ("bf16 products", "TFLOP/s", PRODUCT_SHARE * card.tflops if card else 0, _product),
-        ("bf16 conv3d", "TFLOP/s", 0.0, lambda on: convolution_flops(on, "bfloat16", CONVOLUTION_CLIPS)),
+        ("bf16 conv3d", "TFLOP/s", 0.0, _convolution),
     ):
-        yield from attempt(GPU, name, lambda: slowest(name, measure, devices, unit=unit, least=least))  # noqa: B023
+        yield from attempt(GPU, name, partial(slowest, name, measure, devices, unit=unit, least=least))
     yield from attempt(GPU, "bf16 / float32 conv3d", lambda: gain_of_bfloat16(devices[0]))
+
+
+def _copy(device: str) -> float:
+    return copy_bytes_per_s(device, COPY_BYTES)
+
+
+def _convolution(device: str) -> float:
+    return convolution_flops(device, "bfloat16", CONVOLUTION_CLIPS)
 
 
 def _product(device: str) -> float:

@@ -17,10 +17,14 @@ LEAST_CPUS_PER_GPU = 4
 def nodes_row(members: Sequence[Member], lost: int) -> Row:
     """The number of nodes, CPUs and GPUs. lost: nodes that the cluster had before."""
     cpus, gpus = sum(member.cpus for member in members), sum(member.gpus for member in members)
-    figure = f"{len(members)}, with {cpus:g} CPUs and {gpus} GPUs as Ray counts them" + (
+    figure = f"{len(members)}, for Ray with {_count(cpus, 'CPU')} and {_count(gpus, 'GPU')}" + (
         f"; {lost} lost before" if lost else ""
     )
     return Row(CLUSTER, "nodes", figure)
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:g} {what}{'s' if number != 1 else ''}"
 
 
 def clock_row(offsets: Mapping[str, tuple[float, float]]) -> Row:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lgd.clusters.doctor.rows import reason_of
+from lgd.pipeline.console.signals import check_interrupted
 
 WAIT_S = 0.5
 # Sent to the nodes, which may have another `lgd` or none.
@@ -95,7 +96,7 @@ def call_on(
     function: Callable[..., Any],
     *,
     limit_s: float,
-    update: Callable[[int], None] = lambda done: None,
+    update: Callable[[int], None] = lambda done: check_interrupted(),
 ) -> dict[Member, Any]:
     """Call a function on nodes at the same time, and return its results; a Failure for those that have none in time.
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lgd.clusters.doctor import advice
-from lgd.clusters.doctor.rows import NODE, OK, SLOW, WRONG, Row, attempt, speed
+from lgd.clusters.doctor.rows import NODE, OK, SLOW, WRONG, Row, attempt, number, speed
 
 NAME = "data"
 LIMIT_S = 3.0  # of each measurement
 MAX_BYTES, BLOCK_BYTES, PIECE_BYTES = 256 << 20, 1 << 20, 64 << 10
 REMOTE_BLOCK_BYTES, STREAMS = 8 << 20, 4
 PIECES = 50  # random reads
-LEAST_MBS = 20.0
+LEAST_MBS, LEAST_BYTES = 20.0, 32 << 20
 SLOW_LOCAL_S, SLOW_REMOTE_S = 0.05, 0.5  # of a listing or a small read
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -131,7 +131,7 @@ def _median_s(work: Callable[[], object]) -> float:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.1f} ms"
+    return f"{number(seconds * 1e3)} ms"
 
 
 def local_speed(paths: Sequence[str], *, cold: bool) -> Row:
@@ -153,11 +153,16 @@ def local_speed(paths: Sequence[str], *, cold: bool) -> Row:
             os.close(handle)
         if done >= MAX_BYTES or time.perf_counter() - start > LIMIT_S:
             break
-    name = f"{NAME}, read" if cold else f"{NAME}, read cached"
-    row = speed(
-        NODE, name, done / (time.perf_counter() - start) / 1e6, unit="MB/s", least=LEAST_MBS, advice=advice.DATA_SLOW
-    )
-    return row._replace(figure=f"{row.figure} ({done / 1e6:.0f} MB)")
+    return read_row(f"{NAME}, read" if cold else f"{NAME}, read cached", done, time.perf_counter() - start)
+
+
+def read_row(name: str, done: int, seconds: float, *, how: str = "") -> Row:
+    """Return the row of `done` bytes read in some seconds. A few megabytes say nothing about the speed: no verdict."""
+    figure = f"{number(done / seconds / 1e6)} MB/s ({done / 1e6:.0f} MB{how})"
+    if done < LEAST_BYTES:
+        return Row(NODE, name, f"{figure}: too small a dataset for a verdict")
+    row = speed(NODE, name, done / seconds / 1e6, unit="MB/s", least=LEAST_MBS, advice=advice.DATA_SLOW)
+    return row._replace(figure=row.figure + figure[figure.index(" (") :])
 
 
 def random_reads(path: str) -> Row:
@@ -167,9 +172,9 @@ def random_reads(path: str) -> Row:
     try:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_RANDOM)
-        for number in range(PIECES):
+        for place in range(PIECES):
             # Places that jump through the file and do not repeat: multiples of the golden ratio.
-            offset = int(number * 0.6180339887 % 1 * max(size - PIECE_BYTES, 0))
+            offset = int(place * 0.6180339887 % 1 * max(size - PIECE_BYTES, 0))
             start = time.perf_counter()
             os.pread(handle, PIECE_BYTES, offset)
             times.append(time.perf_counter() - start)
@@ -202,6 +207,4 @@ def remote_speed(system: Any, base: str, shards: Sequence[tuple[str, int]]) -> R
 
     with ThreadPoolExecutor(STREAMS) as threads:
         done = sum(threads.map(read, pieces))
-    value = done / (time.perf_counter() - start) / 1e6
-    row = speed(NODE, f"{NAME}, read", value, unit="MB/s", least=LEAST_MBS, advice=advice.DATA_SLOW)
-    return row._replace(figure=f"{row.figure} ({done / 1e6:.0f} MB, {STREAMS} reads at a time)")
+    return read_row(f"{NAME}, read", done, time.perf_counter() - start, how=f", {STREAMS} reads at a time")

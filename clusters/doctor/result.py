@@ -90,7 +90,7 @@ class DoctorResult(CommandResult):
         several = len(self.nodes) > 1
         table = Table("check", *(["nodes"] if several else []), "verdict", "figure and what to do", box=None)
         table.columns[0].no_wrap = True
-        table.columns[-2].no_wrap = True
+        table.columns[-2].width = max(map(len, (OK, SLOW, WARNING, WRONG, "available")))  # "not available": two lines
         table.padding = (0, 1)
         for section in (CLUSTER, NODE, GPU):
             rows = [row for row in self.rows if row.section == section]
