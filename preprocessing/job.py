@@ -14,6 +14,7 @@ from lgd.pipeline.dataset.dataset import (
     Dataset,
     StreamSpec,
     describe_classes,
+    describe_splits,
     index_name,
     open_dataset,
 )
@@ -46,6 +47,8 @@ class PreprocessResult(CommandResult):
     """Number of listed videos: `videos` + `rejected`."""
     videos: int
     """Number of videos in the dataset."""
+    splits: Mapping[str, int]
+    """Number of videos in the dataset by split: those of the shards, then those of splits.parquet."""
     unlabelled: int
     """Number of videos in the dataset without a label."""
     rejected: int
@@ -89,6 +92,7 @@ class PreprocessResult(CommandResult):
             f"streams: {', '.join(self.streams)}",
             f"{self.manifest} listed videos = {self.videos} in the dataset + {self.rejected} rejected",
         ]
+        lines.append(f"videos by split: {describe_splits(self.splits, {})}")
         if self.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
             lines.append(f"rejected videos by reason: {reasons}; each video is listed in {self.rejected_file}")
@@ -191,6 +195,7 @@ def preprocess(
         streams=list(dataset.streams),
         manifest=len(manifest.videos),
         videos=dataset.summary["videos"],
+        splits={name: counts.videos for name, counts in dataset.splits.items()},
         unlabelled=sum(map(dataset.unlabelled, dataset.summary["splits"])),
         rejected=rejected,
         reasons=dataset.summary["reasons"],

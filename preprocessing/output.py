@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import (
@@ -16,9 +18,12 @@ from lgd.pipeline.dataset.dataset import (
     StreamSpec,
     open_dataset,
 )
+from lgd.pipeline.dataset.split_table import read_split_table
+from lgd.pipeline.dataset.splits import change_splits
 from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, read_table, write_table
 from lgd.pipeline.storage.lock import LOCK, LockedStorage
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
+from lgd.preprocessing.annotations.all_splits import OWN_SPLIT
 from lgd.preprocessing.annotations.manifest import Manifest
 from lgd.preprocessing.plan import (
     NEW_FOLDER,
@@ -67,14 +72,21 @@ def open_complete(
     dataset = open_dataset(storage)
     if not set(specs) <= set(dataset.streams):
         return None
-    manifest = _resume_manifest(dataset, manifest, settings, specs=specs, retry_rejected=False)
+    listed, manifest = manifest, _resume_manifest(dataset, manifest, settings, specs=specs, retry_rejected=False)
+    if not _has_splits(storage, listed):
+        return None
     opened = _with_shards(dataset, manifest, pool)
     return opened if all(set(specs) <= streams.keys() for streams in opened.complete) else None
 
 
 def work_identity(manifest: Manifest, specs: Mapping[str, StreamSpec], resources: PreprocessResources) -> str:
     """Return a hash of everything that decides the bytes: commands with the same one can share the work."""
-    decisive = [manifest.fingerprint(), sorted(spec.hash for spec in specs.values()), asdict(resources.limits)]
+    decisive: list[object] = [
+        manifest.fingerprint(),
+        sorted(spec.hash for spec in specs.values()),
+        asdict(resources.limits),
+    ]
+    decisive += [manifest.members] if manifest.members else []
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
@@ -90,6 +102,7 @@ def open_or_create(
     """Open the dataset, or create it with its plan.
 
     Raises UserError if the dataset was created from different videos or with different settings."""
+    listed = manifest
     # One listing decides: a command that shares the work may create the dataset at the same time.
     names = {name for name in storage.names() if not name.startswith((TEMPORARY, LOCK))}
     if DESCRIPTION in names:
@@ -105,11 +118,22 @@ def open_or_create(
         known = {**dataset.specs, **specs}
         dataset = replace(dataset, specs={stream: known[stream] for stream in STREAMS if stream in known})
         dataset.save()
+    if listed.members and not _has_splits(storage, listed):
+        keys = pa.array([video.key for video in manifest.videos], pa.string())
+        change_splits(storage, dataset, dict(listed.members), known=keys)
     for folder in _folders(dataset):
         storage.make_folder(folder)
     opened = _with_shards(dataset, manifest, pool)
     opened.remove_temporary_files()
     return opened
+
+
+def _has_splits(storage: Storage, manifest: Manifest) -> bool:
+    """Return whether the table of a dataset has the splits of a manifest, with these videos."""
+    if not manifest.members:
+        return True
+    table = read_split_table(storage).members
+    return all(name in table and table[name].to_pylist() == list(keys) for name, keys in manifest.members)
 
 
 def _folders(dataset: Dataset) -> list[str]:
@@ -126,6 +150,11 @@ def _resume_manifest(
     table = read_table(storage, MANIFEST, schema=MANIFEST_SCHEMA)
     same = table.equals(listed.table(), check_metadata=True)  # the usual case, and much faster than row by row
     planned = listed if same else Manifest.from_table(table)
+    if not same and listed.members and all(video.split != OWN_SPLIT for video in planned.videos):
+        raise UserError(
+            f"{storage.display()} was created from one split of the lists (by earlier versions: 1): add --split-number "
+            f"to resume it, and add the other splits with `lgd splits {storage.display()} --annotations FOLDER`"
+        )
     updated = listed if same else update_manifest(planned, listed, storage.display())
     # A retry changes all streams: a video is in all of them or in none.
     for stream in (name for name in dataset.specs if retry_rejected or name in specs):

@@ -22,7 +22,8 @@ class Entry:
     class_name: None for a video without a label. file, line: where the annotation is, for messages (line 0: the file
     itself). split, key, group: None if the annotations do not give them; videos of one group stay in one split.
     start_s, end_s: the annotated interval, None if it starts or ends with the video. missing: the file does not exist.
-    listed: the path in the annotations, if the file spells it differently."""
+    listed: the path in the annotations, if the file spells it differently. splits: the splits of the table that the
+    video is in, if the annotations are of several splits (`all_splits`); None for annotations of one."""
 
     path: str
     class_name: str | None
@@ -35,6 +36,7 @@ class Entry:
     missing: bool = False
     group: str | None = None
     listed: str | None = None
+    splits: tuple[str, ...] | None = None
 
     @property
     def where(self) -> str:

@@ -16,6 +16,7 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import describe_classes, describe_splits
 from lgd.pipeline.dataset.tables import MANIFEST_SCHEMA
 from lgd.pipeline.storage.checked_json import read_json
+from lgd.preprocessing.annotations.all_splits import members
 from lgd.preprocessing.annotations.entries import UNLABELLED_SPLIT, Annotations, Entry, safe_key, short_hash
 from lgd.preprocessing.annotations.text_files import and_more
 from lgd.preprocessing.annotations.validation_split import choose_validation_groups, choose_validation_keys
@@ -45,11 +46,15 @@ class Video:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All listed videos, ordered by split and key, and the names of the classes in the order of their labels."""
+    """All listed videos, ordered by split and key, and the names of the classes in the order of their labels.
+
+    members: name and sorted keys of each split of the table, if the annotations are of several splits."""
 
     videos: tuple[Video, ...]
     classes: tuple[str, ...]
-    annotations_format: str = field(default="", compare=False)  # as printed; not part of the stored table
+    # The rest is not part of the stored table.
+    annotations_format: str = field(default="", compare=False)  # as printed
+    members: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), compare=False)
 
     def table(self) -> pa.Table:
         """Return the rows as an Arrow table, with the classes in its metadata."""
@@ -68,6 +73,7 @@ class Manifest:
         splits = Counter(video.split for video in self.videos)
         unlabelled = Counter(video.split for video in self.videos if video.label is None)
         by_split = describe_splits(splits, unlabelled)
+        by_split += "".join(f", {name} {len(keys)}" for name, keys in self.members)
         return f"{len(self.videos)} listed videos in {describe_classes(self.classes)}; videos by split: {by_split}"
 
     def fingerprint(self) -> str:
@@ -106,7 +112,7 @@ def create_manifest(annotations: Annotations, group: str | None, val_fraction: f
         for e, key, name, split in zip(entries, keys, names, splits, strict=True)
     ]
     videos.sort(key=lambda video: (video.split, video.key))
-    return Manifest(tuple(videos), classes)
+    return Manifest(tuple(videos), classes, members=members(entries, keys))
 
 
 def sort_classes(names: Iterable[str]) -> tuple[str, ...]:

@@ -41,11 +41,11 @@ def read_ucf101(files: VideoFiles, folder: Path, number: int) -> Annotations:
     return Annotations(entries, classes, class_file if classes else None)
 
 
-def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> Annotations:
+def read_hmdb51(files: VideoFiles, folder: Path, number: int, *, unused: bool = False) -> Annotations:
     """Read the videos that the files `<class>_test_splitN.txt` use in split N, the split `number`.
 
     Lines are `<video>.avi <0, 1 or 2>`: 1 for train, 2 for test, 0 for videos that the split does not use. The videos
-    are in class folders or in one folder, with any extension.
+    are in class folders or in one folder, with any extension. unused: read those of 0 as well, without a split.
     Raises UserError for a split that does not exist and lines of a different form."""
     entries = []
     for file in sorted(folder.iterdir()):
@@ -56,15 +56,15 @@ def read_hmdb51(files: VideoFiles, folder: Path, number: int) -> Annotations:
             parts = text.rsplit(maxsplit=1)
             if len(parts) != 2 or parts[1] not in ("0", "1", "2"):
                 raise UserError(f"{file} line {line}: expected the name of a video and 0, 1 or 2, not {text!r}")
-            if parts[1] != "0":
-                path, split = f"{match[1]}/{parts[0]}", HMDB51_SPLITS[parts[1]]
+            if parts[1] != "0" or unused:
+                path, split = f"{match[1]}/{parts[0]}", HMDB51_SPLITS.get(parts[1])
                 entries.append(_find_video(files, path, match[1], split=split, file=file, line=line))
     if not entries:
         raise UserError(f"{folder} has no split {number}: it contains no videos in *_test_split{number}.txt")
     return Annotations(entries)
 
 
-def _find_video(files: VideoFiles, path: str, class_name: str, *, split: str, file: Path, line: int) -> Entry:
+def _find_video(files: VideoFiles, path: str, class_name: str, *, split: str | None, file: Path, line: int) -> Entry:
     """Return the entry of a listed video, with the path of its file if it exists."""
     stem = stem_of(path)
     found = files.find(stem, class_name, split)

@@ -19,7 +19,8 @@ class AnnotationOptions:
     """Text file: one class per line, in the order of the labels; names numbered labels. Default: the file beside the
     annotations (classInd.txt, label_map*.txt, moments_categories.txt, Diving48_vocab.json), or sorted by name."""
     split_number: int | None = None
-    """Number of the split of UCF101 or HMDB51, if there are several. Default: 1."""
+    """Number of the split of UCF101 or HMDB51: only its videos, in the splits train and test. Default: the videos of
+    all lists in the folder, once, in the split all; train1, test1, ... are rows of the table splits.parquet."""
     group: Annotated[str | None, arg(metavar="REGEX")] = None
     """Regular expression: videos whose file names match it with the same text stay in the same split."""
     unlabelled: bool = False

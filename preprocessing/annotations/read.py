@@ -5,12 +5,14 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.activitynet import read_activitynet
+from lgd.preprocessing.annotations.all_splits import read_all_splits
 from lgd.preprocessing.annotations.ava_kinetics import read_ava
 from lgd.preprocessing.annotations.class_folders import read_class_folders
 from lgd.preprocessing.annotations.class_list import read_classes
@@ -64,8 +66,11 @@ def read_manifest(
       use;
     - a list of one of the formats in READERS, or a folder of such lists, one per split.
 
+    A folder with the lists of several splits of UCF101 or HMDB51 (or of mmaction2's for them) is read completely,
+    unless split_number is given: each video is listed once, in the split `all`, and `Manifest.members` has the splits.
+
     classes: a text file with one class per line, to set the labels if a list does not contain every class.
-    split_number: number of the split of UCF101 or HMDB51, by default that of the given file, or 1.
+    split_number: number of the split of UCF101 or HMDB51, by default that of the given file, or all of the folder.
     group, val_fraction: how validation videos are chosen if the annotations give no splits, see
     `choose_validation_keys`. unlabelled: take videos without a label, see `read_csv` and `read_class_folders`.
 
@@ -158,11 +163,17 @@ def _read_annotations(
     if not annotations.exists():
         raise UserError(f"the annotations {annotations} do not exist")
     kind, lists = detect_format(annotations)
+    all_numbers = _all_numbers(annotations, split_number, lists=lists)
     if kind in ("ucf101", "hmdb51"):
-        read = read_ucf101 if kind == "ucf101" else read_hmdb51
         folder = annotations if annotations.is_dir() else annotations.parent
-        return kind, read(files, folder, _choose_split(annotations, split_number, lists=lists))
+        read_official = read_ucf101 if kind == "ucf101" else partial(read_hmdb51, unused=bool(all_numbers))
+        if all_numbers:
+            return kind, read_all_splits(partial(read_official, files, folder), all_numbers)
+        return kind, read_official(files, folder, _choose_split(annotations, split_number, lists=lists))
     if kind in READERS and annotations.is_dir() and any(NUMBERED_SPLIT.search(file.name) for file in lists):
+        if all_numbers and all(split_in_name(file.stem) for file in lists if _split_number(file) is not None):
+            read = partial(_read_split, files, annotations, kind=kind, lists=lists, classes=classes)
+            return kind, read_all_splits(read, all_numbers)
         lists = _lists_of_split(annotations, lists, _choose_split(annotations, split_number, lists=lists))
     elif split_number is not None:
         raise UsageError(f"--split-number applies only to the lists of UCF101 and HMDB51, not to {annotations}")
@@ -170,6 +181,19 @@ def _read_annotations(
         return kind, _read_lists(files, lists, kind, classes=classes)
     read_lists = read_csv if lists == (annotations,) else read_csv_folder
     return kind, read_lists(files, annotations, unlabelled)
+
+
+def _read_split(
+    files: VideoFiles, folder: Path, number: int, *, kind: Format, lists: Sequence[Path], classes: Path | None
+) -> Annotations:
+    """Read the lists of one split."""
+    return _read_lists(files, _lists_of_split(folder, lists, number), kind, classes=classes)
+
+
+def _all_numbers(annotations: Path, split_number: int | None, *, lists: Sequence[Path]) -> list[int]:
+    """Return the numbers of the splits that a folder lists; none if the user chose one, or if there is only one."""
+    numbers = {number for number in map(_split_number, lists) if number is not None}
+    return sorted(numbers) if annotations.is_dir() and split_number is None and len(numbers) > 1 else []
 
 
 def _lists_of_split(folder: Path, lists: Sequence[Path], number: int) -> tuple[Path, ...]:
