@@ -203,6 +203,7 @@ def results() -> dict[str, type]:
     from lgd.benchmarks.loader import LoaderBenchmark
     from lgd.benchmarks.preprocess import PreprocessBenchmark
     from lgd.benchmarks.train import TrainBenchmark
+    from lgd.clusters.doctor.result import DoctorResult
     from lgd.clusters.submit import StoppedJob
     from lgd.pipeline.inspection.describe import DatasetDescription
     from lgd.prediction.predict_files import PredictResult
@@ -228,6 +229,7 @@ def results() -> dict[str, type]:
         "lgd recipes NAME": RecipeDetails,
         "lgd reproduce, lgd demo": ReproduceResult,
         "lgd submit --stop": StoppedJob,
+        "lgd doctor": DoctorResult,
         "lgd bench flow": FlowBenchmark,
         "lgd bench preprocess": PreprocessBenchmark,
         "lgd bench loader": LoaderBenchmark,
