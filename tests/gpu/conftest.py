@@ -19,11 +19,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("gpu")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test, or let it fail, before its fixtures are created: some take seconds."""
+    if not torch.cuda.is_available():
+        if os.environ.get("GPU") == "true":
+            pytest.fail(f"{REASON}, and GPU=true", pytrace=False)
+        pytest.skip(REASON)
+
+
 @pytest.fixture(autouse=True)
 def gpu() -> torch.device:
     """The GPU."""
-    if not torch.cuda.is_available():
-        if os.environ.get("GPU") == "true":
-            pytest.fail(f"{REASON}, and GPU=true")
-        pytest.skip(REASON)
     return torch.device("cuda", torch.cuda.current_device())
