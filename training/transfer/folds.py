@@ -47,9 +47,9 @@ def named_folds(dataset: Dataset, names: Sequence[str]) -> list[Fold]:
     if len(names) < 2:
         raise UsageError("cross-validation needs two or more folds: --folds NAME NAME ...")
     folds = [_named_fold(dataset, name) for name in names]
-    repeated = [name for number, name in enumerate(names) if folds[number] in folds[:number] or name in names[:number]]
-    if repeated:
-        raise UsageError(f"--folds has {repeated[0]} twice: give each fold once")
+    for number, fold in enumerate(folds):
+        if (fold.train, fold.test) in [(each.train, each.test) for each in folds[:number]]:
+            raise UsageError(f"--folds has {names[number]} twice: give each fold once")
     return folds
 
 
