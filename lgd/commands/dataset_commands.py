@@ -8,7 +8,7 @@ from lgd.commands.shared_options import Address, Data
 from lgd.pipeline.console.command_line import CommandResult, Json
 from lgd.pipeline.inspection.options import InspectOptions
 from lgd.pipeline.storage.storage import Storage
-from lgd.preprocessing.annotations.options import AnnotationOptions
+from lgd.preprocessing.annotations.options import AnnotationOptions, SplitOptions
 from lgd.preprocessing.settings import PreprocessResources, Settings
 
 
@@ -48,6 +48,17 @@ def preprocess(
         start_cluster=lambda: ensure_cluster(cpus, address),
         retry_rejected=retry_rejected,
     )
+
+
+def splits(
+    dataset: Annotated[Positional[str], arg(help="Folder of the dataset, local or s3://...")],
+    options: Annotated[SplitOptions, arg(name="")] = SplitOptions(),
+    json: Json = False,
+) -> CommandResult:
+    """List the splits of a dataset, or add splits to it: official ones, your own, folds. No shard changes."""
+    from lgd.preprocessing.dataset_splits import splits_of_dataset
+
+    return splits_of_dataset(dataset, options)
 
 
 def inspect(

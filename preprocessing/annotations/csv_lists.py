@@ -50,7 +50,7 @@ def read_csv(files: VideoFiles, file: Path, unlabelled: bool = False) -> Annotat
     unlabelled: take rows without a label; the column may then be missing. In a Kinetics list such rows are always taken
     in the split test, whose labels are not public.
     Raises UserError, with line numbers, for anything that is wrong in the file."""
-    rows = _read_rows(file)
+    rows = read_csv_rows(file)
     columns = list(next(rows)[1])
     kinetics = "youtube_id" in columns
     without_labels = unlabelled or (kinetics and ("split" in columns or split_in_name(file.stem) == "test"))
@@ -172,7 +172,7 @@ def _remove_repeated(file: Path, entries: list[Entry]) -> list[Entry]:
     return list(first.values())
 
 
-def _read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield (line number, text by column): first the header (its values are its names), then the rows that are not
     empty."""
     with open_text(file) as text:

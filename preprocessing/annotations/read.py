@@ -86,7 +86,7 @@ def read_manifest(
     if annotations is None:
         kind, listed = "class folders", read_class_folders(files, unlabelled)
     else:
-        kind, listed = _read_annotations(files, annotations, split_number, classes=classes, unlabelled=unlabelled)
+        kind, listed = read_annotations(files, annotations, split_number, classes=classes, unlabelled=unlabelled)
         _check_some_exist(files, annotations, listed.entries)
     if classes is not None and listed.classes_file != classes:
         listed = listed._replace(classes=read_classes(classes), classes_file=classes)
@@ -156,8 +156,13 @@ def _check_ignored(refused: Mapping[Path, UserError], read: Sequence[Path]) -> N
         log.warning("ignored%s: %s", and_more(len(ignored)), ignored[0])
 
 
-def _read_annotations(
-    files: VideoFiles, annotations: Path, split_number: int | None, *, classes: Path | None, unlabelled: bool
+def read_annotations(
+    files: VideoFiles,
+    annotations: Path,
+    split_number: int | None,
+    *,
+    classes: Path | None = None,
+    unlabelled: bool = False,
 ) -> tuple[Format, Annotations]:
     """Read annotations of any format. Return the format too."""
     if not annotations.exists():

@@ -48,22 +48,32 @@ def compile_group(group: str) -> re.Pattern[str]:
 
 def _group_keys(videos_by_class: Mapping[str, Sequence[tuple[str, str]]], group: str) -> dict[str, list[str]]:
     """Return the keys of the videos by the text that the expression gives for their names."""
-    expression = compile_group(group)
+    names = {key: name for videos in videos_by_class.values() for key, name in videos}
     keys_by_text: defaultdict[str, list[str]] = defaultdict(list)
-    unmatched = []
-    for videos in videos_by_class.values():
-        for key, name in videos:
-            match = expression.search(name)
-            text = match and match[1 if expression.groups else 0]
-            if text:
-                keys_by_text[text].append(key)
-            else:
-                unmatched.append(name)
-    if unmatched:
-        names = "any file name" if not keys_by_text else min(unmatched)
-        more = and_more(len(unmatched)) if keys_by_text else ""
-        raise UserError(f"--group {group!r} does not match {names}{more}: it must match the name of every video")
+    for key, text in group_texts(names, group).items():
+        keys_by_text[text].append(key)
     return keys_by_text
+
+
+def group_texts(names: Mapping[str, str], group: str) -> dict[str, str]:
+    """Return the text that the expression of --group gives for the file name of each key.
+
+    Raises UsageError for an invalid expression, and UserError unless it matches all names."""
+    expression = compile_group(group)
+    texts: dict[str, str] = {}
+    unmatched = []
+    for key, name in names.items():
+        match = expression.search(name)
+        text = match and match[1 if expression.groups else 0]
+        if text:
+            texts[key] = text
+        else:
+            unmatched.append(name)
+    if unmatched:
+        shown = "any file name" if not texts else min(unmatched)
+        more = and_more(len(unmatched)) if texts else ""
+        raise UserError(f"--group {group!r} does not match {shown}{more}: it must match the name of every video")
+    return texts
 
 
 def choose_validation_groups(keys_by_text: Mapping[str, Sequence[str]], fraction: float, *, source: str) -> set[str]:
