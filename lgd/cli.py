@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from lgd.benchmarks.commands import BENCHES
 from lgd.clusters.options import SubmitOptions
-from lgd.commands.dataset_commands import inspect, preprocess
+from lgd.commands.dataset_commands import inspect, preprocess, splits
 from lgd.commands.machine_commands import doctor
 from lgd.commands.run_commands import average, evaluate, fuse, models, predict, recipes, report, train
 from lgd.commands.shared_options import Data, Epochs
@@ -147,7 +147,7 @@ DEMO_SHORT_SIDE, DEMO_VIDEOS_PER_CLASS = 64, 16
 COMMANDS: Commands = {
     **{
         each.__name__: each
-        for each in (preprocess, inspect, train, evaluate, fuse, average, predict, report, models, recipes)
+        for each in (preprocess, splits, inspect, train, evaluate, fuse, average, predict, report, models, recipes)
     },
     "reproduce": reproduce,
     "cross-validate": cross_validate,
