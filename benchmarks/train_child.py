@@ -12,15 +12,19 @@ from typing import Any
 import torch
 
 from lgd.pipeline.console.command_line import stdout_for_result
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
-from lgd.training.compile import compile_network
 from lgd.training.config_file import from_flat_dict, to_flat_dict
-from lgd.training.loop import create_network, train_step
+from lgd.training.cuda_graph import CudaRecorder, GraphedBackward
+from lgd.training.device_settings import prepare_step
 from lgd.training.recipes import TrainConfig
+from lgd.training.step import create_network, train_step
 from lgd.training.step_groups import StepGroups
 
 WARM_UP_STEPS = 2
+GPU_WINDOW = 10  # steps between two times when the CPU waits for the GPU
+GRAPH_STEPS = 4  # until a CUDA graph is recorded
 # Batches that are ready before the first step, so that the first steps do not wait for data.
 QUEUED_BATCHES = LoaderOptions().read_ahead + LoaderOptions().prefetch
 
@@ -44,38 +48,66 @@ class StepJob:
 def measure(job: StepJob) -> dict[str, Any]:
     """Measure the steps of a job.
 
-    Returns step_s (seconds of each step, waiting for data included), data_wait (fraction of the time spent waiting for
-    data), memory_mb (peak of the GPU's memory, or of the process's on a CPU) and device (its name)."""
+    Returns step_s (seconds of each step, waiting for data included; on a GPU the mean of GPU_WINDOW steps), data_wait
+    (fraction of the time spent waiting for data), memory_mb (peak of the GPU's memory, or of the process's on a CPU)
+    and device (its name)."""
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = job.config
     if job.plain:
-        config = replace(config, precision="float32", micro_batch_size=None, normalization_group=0, compile=False)
+        model = replace(config.model, checkpoint_activations=False, convolutions="3d")
+        config = replace(config, model=model, precision="float32", micro_batch_size=None, normalization_group=0)
+        config = replace(config, compile=False, cuda_graph=False)
     torch.manual_seed(config.seed)
     network, optimizer = create_network(config, job.classes, device)
     if job.plain:
         network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         # The network converts its input to channels-last.
         network.stem.register_forward_pre_hook(lambda _, inputs: tuple(clip.contiguous() for clip in inputs))
-    model: Any = compile_network(network, device) if config.compile else network
     groups = StepGroups(config, 0, 1, device=device)
-    warm_up = WARM_UP_STEPS + (QUEUED_BATCHES if job.data else 0)
-    batches = _dataset_batches(job, device, warm_up) if job.data else _random_batches(job, device)
-    step_s, waits = [], []
-    for _ in range(warm_up + job.steps):
-        start = time.perf_counter()
-        batch = next(batches)
-        waits.append(time.perf_counter() - start)
-        train_step(
-            model, network, optimizer, batch=batch, config=config, groups=groups, lr=config.optimizer.lr, workers=1
-        )
+    settings = prepare_step(config, network, groups, classes=job.classes, device=device, workers=1, local_workers=1)
+    say(str(settings))
+    graphs = GraphedBackward(network, config, CudaRecorder(device), report=say) if settings.graph else None
+    lr = config.optimizer.lr
+
+    def run(steps: int) -> tuple[float, float]:
+        """Return the time of these steps, and that of waiting for data, seconds."""
+        start, waited = time.perf_counter(), 0.0
+        for _ in range(steps):
+            before = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - before
+            train_step(
+                network,
+                network,
+                optimizer,
+                batch=batch,
+                config=config,
+                groups=groups,
+                lr=lr,
+                workers=1,
+                graphs=graphs,
+            )
         if device.type == "cuda":
             torch.cuda.synchronize()
-        step_s.append(time.perf_counter() - start)
+        return time.perf_counter() - start, waited
+
+    warm_up = WARM_UP_STEPS + (QUEUED_BATCHES if job.data else 0) + (GRAPH_STEPS if graphs else 0)
+    batches = _dataset_batches(job, device, warm_up) if job.data else _random_batches(job, device)
+    run(warm_up)
+    # Training waits for the GPU only now and then, so that the CPU queues the next steps meanwhile.
+    window = GPU_WINDOW if device.type == "cuda" else 1
+    step_s: list[float] = []
+    data_wait_s = 0.0
+    for first in range(0, job.steps, window):
+        steps = min(window, job.steps - first)
+        seconds, waited = run(steps)
+        step_s += [seconds / steps] * steps
+        data_wait_s += waited
     cuda = device.type == "cuda"
     return {
-        "step_s": step_s[warm_up:],
-        "data_wait": sum(waits[warm_up:]) / sum(step_s[warm_up:]),
+        "step_s": step_s,
+        "data_wait": data_wait_s / sum(step_s),
         "memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mb(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
     }

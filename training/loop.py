@@ -1,11 +1,8 @@
 """The training loop of one worker.
 
-Clips, learning rate and global batch of a step depend only on the step, not on the number of workers. Each clip has the
-weight 1 / (global batch size), so that the sum of the workers' gradients is the gradient of the global batch, even if
-the workers' shares of it have different sizes.
+Clips, learning rate and global batch of a step depend only on the step, not on the number of workers.
 """
 
-import contextlib
 import inspect
 import json
 import resource
@@ -20,21 +17,20 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader, uniform_loader
+from lgd.pipeline.loading.loader import LoaderOptions, train_loader, uniform_loader
 from lgd.training import checkpoint
-from lgd.training.compile import compile_network
+from lgd.training.cuda_graph import CudaRecorder, GraphedBackward, share_start_weights
+from lgd.training.device_settings import fastest_convolutions, prepare_step
 from lgd.training.metrics_log import LogWindow, MetricsLog
-from lgd.training.models.dropout import set_dropout
-from lgd.training.models.frozen import describe_trained, freeze, set_frozen_modes
+from lgd.training.models.frozen import describe_trained
 from lgd.training.models.lgd import Network
-from lgd.training.models.normalization import set_groups, share_running_statistics, update_running_statistics
-from lgd.training.models.zoo import build
-from lgd.training.optimizer import create_optimizer, set_learning_rate
-from lgd.training.recipes import TrainConfig
+from lgd.training.models.normalization import share_running_statistics
 from lgd.training.run import RESULT, Run
-from lgd.training.scoring.inference import CLIPS_PER_BATCH, autocast, score_batches
+from lgd.training.scoring.inference import CLIPS_PER_BATCH, score_batches
 from lgd.training.start import share_start, start_weights
+from lgd.training.step import create_network, train_step
 from lgd.training.step_groups import StepGroups
 from lgd.training.stop import StopRequest
 
@@ -60,9 +56,23 @@ def train(run: Run, dataset: Dataset) -> None:
     torch.manual_seed(config.seed)
     network, optimizer = create_network(config, len(dataset.classes), device)
     first_step, weights_source = _resume(run, network, optimizer, rank=rank, workers=workers)
-    model = compile_network(network, device) if config.compile else network
     groups = StepGroups(config, rank, workers, device=device)
-    if workers > 1:
+    settings = prepare_step(
+        config,
+        network,
+        groups,
+        classes=len(dataset.classes),
+        device=device,
+        workers=workers,
+        local_workers=context.get_local_world_size(),
+    )
+    model: Any = network
+    graphs: GraphedBackward | None = None
+    if settings.graph:
+        graphs = GraphedBackward(network, config, CudaRecorder(device), report=say)
+        if workers > 1:
+            share_start_weights(network)
+    elif workers > 1:
         # Training does not read the running statistics; `_validate` gives all workers those of rank 0.
         model = DistributedDataParallel(model, **UNSYNCED_BUFFERS)
 
@@ -90,6 +100,8 @@ def train(run: Run, dataset: Dataset) -> None:
     log = MetricsLog(run, first_step) if rank == 0 else None
     if log and weights_source:
         log.say(weights_source)
+    if log:
+        log.say(str(settings))
     if log and workers > 1 and device.type == "cuda" and dist.get_backend() == "gloo":
         log.say("the workers run on parts of GPUs (MIG), which NCCL cannot use: gloo adds their gradients, more slowly")
     if log and config.freeze_until != "none":
@@ -104,7 +116,8 @@ def train(run: Run, dataset: Dataset) -> None:
     accuracy: dict[str, float] = {}
 
     def validate(done: int) -> dict[str, float]:
-        result = _validate(run, dataset, network, device=device, rank=rank, workers=workers)
+        with fastest_convolutions(False):  # the frames have many sizes
+            result = _validate(run, dataset, network, device=device, rank=rank, workers=workers)
         if log and result:
             log.write({"step": done, **result})
             if writer.is_best(result["val_top1"]):
@@ -115,7 +128,7 @@ def train(run: Run, dataset: Dataset) -> None:
     for step, batch in enumerate(loader, first_step):
         lr = config.learning_rate(step, videos)
         losses, correct, grad_norm = train_step(
-            model, network, optimizer, batch=batch, config=config, groups=groups, lr=lr, workers=workers
+            model, network, optimizer, batch=batch, config=config, groups=groups, lr=lr, workers=workers, graphs=graphs
         )
         window.add(losses, correct, batch.key, positions=batch.position, grad_norm=grad_norm)
 
@@ -179,85 +192,6 @@ def decoding_threads() -> int:
     resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
     cpus = resources.get("CPU", 1.0)
     return min(max(int(cpus) - 1, 1), MAX_THREADS)
-
-
-def create_network(config: TrainConfig, classes: int, device: torch.device) -> tuple[Network, torch.optim.Optimizer]:
-    """Return the network of a configuration with new weights, and its optimizer."""
-    network = build(config.model, classes, channels=3 if config.stream == "rgb" else 2)
-    network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing in torch
-    freeze(network, config.freeze_until)
-    return network, create_optimizer(network, config.optimizer)
-
-
-def train_step(
-    model: Any,
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    *,
-    batch: Batch,
-    config: TrainConfig,
-    groups: StepGroups,
-    lr: float,
-    workers: int,
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Train one step on this worker's share of a global batch.
-
-    model: what is called: the network, its compiled form or its DistributedDataParallel. groups: parts of the share
-    and their normalization groups. lr: learning rate.
-    Returns the losses by path, the fraction of correct clips: this worker's part of the mean over the global batch; and
-    the norm of the gradient of the global batch, before it is limited, the same on every worker.
-    """
-    network.train()
-    if config.freeze_normalization:
-        freeze_normalization(network)
-    set_frozen_modes(network, config.freeze_until)
-    set_learning_rate(optimizer, lr, config.optimizer)
-    optimizer.zero_grad(set_to_none=True)
-    losses, correct = _backward(model, network, batch, config=config, groups=groups, workers=workers)
-    if config.statistics_group:
-        update_running_statistics(network)
-    # The workers have the same gradients: DistributedDataParallel has added those of their shares.
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-    grad_norm = torch.nn.utils.get_total_norm(gradients)
-    if config.optimizer.max_grad_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(network.parameters(), config.optimizer.max_grad_norm, grad_norm)
-    optimizer.step()
-    return losses, correct, grad_norm.detach()
-
-
-def _backward(
-    model: Any, network: Network, batch: Batch, *, config: TrainConfig, groups: StepGroups, workers: int
-) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Compute the gradients of this worker's share, one micro-batch at a time, summed over the workers.
-
-    Returns the losses and the fraction of correct clips, as `train_step`."""
-    weight = torch.full((len(batch.key),), 1 / config.batch_size, device=batch.video.device)
-    parts = list(groups.parts(batch.position))
-    losses: dict[str, torch.Tensor] = {}
-    correct = weight.new_zeros(())
-    for number, (part, clip_groups) in enumerate(parts, 1):
-        set_groups(network, clip_groups)
-        if config.model.dropout:
-            positions = batch.position[part] if isinstance(part, slice) else [batch.position[i] for i in part]
-            set_dropout(network, config.seed, positions, device=batch.video.device)
-        with contextlib.nullcontext() if number == len(parts) or workers == 1 else model.no_sync():
-            with autocast(config.precision, batch.video.device):
-                output = model(batch.video[part])
-            part_losses = network.loss(output, batch.label[part], weight[part])
-            # DistributedDataParallel takes the mean over the workers; the sum is needed.
-            torch.autograd.backward(part_losses.total * workers)
-        for path, loss in part_losses.paths.items():
-            losses[path] = losses.get(path, 0) + loss.detach()
-        is_correct = network.probabilities(output).argmax(1) == batch.label[part]
-        correct += (is_correct * weight[part]).sum().detach()
-    return losses, correct
-
-
-def freeze_normalization(network: torch.nn.Module) -> None:
-    """Let batch normalization use its running statistics without updating them."""
-    for module in network.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.eval()
 
 
 def _resume(

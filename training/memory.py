@@ -46,11 +46,13 @@ def memory_advice(config: TrainConfig, workers: int, *, on_gpu: bool) -> str:
             f"{start}: train in a new --run folder with {option} {shown}; batch normalization then uses so many clips "
             "at a time"
         )
+    if config.model.checkpoint_activations is False:
+        activations = option_name("model.checkpoint_activations")
+        return f"{start}: rerun with {activations} true to resume; the result does not depend on it"
     more = "use more workers, or " if workers < config.batch_size else ""
     group = f"a smaller {option_name('normalization_group')}, " if config.statistics_group > 1 else ""
-    activations = "" if config.model.checkpoint_activations else f"{option_name('model.checkpoint_activations')}, "
     return (
-        f"{start}, and a smaller {option} is not possible: {more}train in a new --run folder with {group}{activations}"
+        f"{start}, and a smaller {option} is not possible: {more}train in a new --run folder with {group}"
         f"a smaller {option_name('transform.crop')} or fewer {option_name('model.frames')}"
     )
 

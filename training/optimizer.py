@@ -23,7 +23,11 @@ def create_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.O
         of_heads = {id(parameter) for head in heads for parameter in head}
         body = [parameter for parameter in parameters if id(parameter) not in of_heads]
         parameters = [{"params": body}, *({"params": head, NEW_HEAD: True} for head in heads)]
-    return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    # A GPU updates all parameters in one kernel. The state, and so a checkpoint, is the same.
+    fused = True if next(network.parameters()).device.type == "cuda" else None
+    return torch.optim.SGD(
+        parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, config: OptimizerConfig) -> None:

@@ -15,7 +15,7 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import Sampling
 from lgd.pipeline.loading.transform import Transform
 from lgd.training.config_file import option_name
-from lgd.training.models.config import FreezeUntil, ModelConfig, Variant
+from lgd.training.models.config import FreezeUntil, ModelConfig, Switch, Variant
 
 StreamName = Literal["rgb", "flow"]
 
@@ -108,8 +108,12 @@ class TrainConfig:
     normalization_group: int = 0
     """Clips whose statistics batch normalization uses together: consecutive clips of the global batch, on any number of
     workers. 0: all clips that a worker computes at the same time, so the result depends on the number of workers."""
-    compile: bool = False
-    """Compile the network with torch.compile. Each worker needs minutes to start; its steps are faster."""
+    compile: Switch = "auto"
+    """Compile the blocks of the network with torch.compile. Each worker needs minutes to start; its steps are faster.
+    auto: on a GPU, if Triton and a C compiler are installed."""
+    cuda_graph: Switch = "auto"
+    """Launch the kernels of a step as one CUDA graph, which is faster for few clips. auto: for at most 16 clips a
+    worker, where it is possible."""
     epochs: float = 50.0
     """Epochs of training: how often each video is used."""
     test_clips: int = 15
@@ -193,7 +197,7 @@ def _long(stage1: TrainConfig) -> TrainConfig:
     """Long clips: 128 frames, 16 clips per batch, 12.5 epochs, a drop every 5 epochs, from a run with 16 frames."""
     return replace(
         stage1,
-        model=replace(stage1.model, frames=128, checkpoint_activations=True),
+        model=replace(stage1.model, frames=128),
         optimizer=OptimizerConfig(drop_every=5.0),
         batch_size=16,
         epochs=12.5,

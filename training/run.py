@@ -37,6 +37,8 @@ VERSION = 2
 CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
 CHECKPOINTS = "checkpoints"  # folder
 MAX_STEP = 10**8 - 1  # names of checkpoints have 8 digits
+# Fields on which the result does not depend, apart from rounding.
+FREE_FIELDS = frozenset({"compile", "cuda_graph", "model.checkpoint_activations", "model.convolutions"})
 # Files with which workers report to the driver and to the workers that replace them.
 ERROR, FAILURE, STARTS = "error.json", "failure.json", "starts.json"
 
@@ -134,8 +136,8 @@ def begin_run(
     """Create a run folder, or open an existing one to resume it.
 
     dataset: with the classes that --classes selects.
-    The micro-batches of an existing run may change if the result does not depend on them, and with --resume-from the
-    options of the optimizer: the returned run has the new values, which `save_changes` writes.
+    FREE_FIELDS of an existing run may change, its micro-batches if the result does not depend on them, and with
+    --resume-from the options of the optimizer: the returned run has the new values, which `save_changes` writes.
 
     Raises UserError, with the differences, if an existing run has a different configuration or dataset, and if another
     command is creating it; UsageError for a new run with micro-batches that do not fit."""
@@ -188,7 +190,7 @@ def _without_newer_fields(config: TrainConfig, existing: Run) -> TrainConfig:
     """Return the configuration with the existing run's values of the fields that are newer than that run, so that the
     command that started it resumes it. Prints a line for each of them that differs."""
     old, new = to_flat_dict(existing.config), to_flat_dict(config)
-    for name in sorted(existing.newer_fields):
+    for name in sorted(existing.newer_fields - FREE_FIELDS):
         if old[name] != new[name]:
             say(
                 f"{existing.storage.display()} was started by a version of lgd without {option_name(name)}: it stays "
@@ -200,7 +202,7 @@ def _without_newer_fields(config: TrainConfig, existing: Run) -> TrainConfig:
 
 def _check_same(existing: Run, run: Run, *, resume_from: int | None) -> None:
     old, new = to_flat_dict(existing.config), to_flat_dict(run.config)
-    different = [name for name in new if old[name] != new[name]]
+    different = [name for name in new if old[name] != new[name] and name not in FREE_FIELDS]
     if existing.config.micro_batch_is_free:
         different = [name for name in different if name != "micro_batch_size"]
     if resume_from is not None:

@@ -28,7 +28,9 @@ class StepGroups:
         self._shared: dict[int, dist.ProcessGroup] = {}  # of this worker: group of the batch -> its workers
         self._order: dict[int, int] = {}  # of these: number among all groups that are spread over workers
         created: dict[tuple[int, ...], dist.ProcessGroup] = {}
-        for number, (group, ranks) in enumerate(self._spread_groups(workers)):
+        spread_groups = self._spread_groups(workers)
+        self.spread = bool(spread_groups)  # whether workers share a group, the same on every worker
+        for number, (group, ranks) in enumerate(spread_groups):
             if ranks not in created:
                 created[ranks] = dist.new_group(list(ranks))
             if rank in ranks:

@@ -24,7 +24,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.option_errors import error_line
-from lgd.pipeline.console.option_values import value_rules
+from lgd.pipeline.console.option_values import is_switch, value_rules
 
 Result = TypeVar("Result")
 HelpText = str | Callable[[], str | None] | None  # tyro's own type: a function reads the docstring only when needed
@@ -161,6 +161,8 @@ def _metavar(name: str, kind: Any) -> str | None:
     if get_origin(kind) is Annotated:
         return _metavar(name, get_args(kind)[0])
     parts = get_args(kind)
+    if is_switch(kind):
+        return "{auto,true,false}"
     if get_origin(kind) in (Union, types.UnionType):
         names = [_metavar(name, part) or "" for part in parts if part is not type(None)]
         return " or ".join(dict.fromkeys(names))

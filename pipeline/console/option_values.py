@@ -20,6 +20,7 @@ def value_rules() -> ConstructorRegistry:
     rules.primitive_rule(_choice_rule)
     rules.primitive_rule(_tuple_rule)
     rules.primitive_rule(_union_rule)
+    rules.primitive_rule(_switch_rule)  # before that for other unions
     return rules
 
 
@@ -144,6 +145,33 @@ def _union_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None
         instance_from_str=parse,
         is_instance=lambda value: (optional and value is None) or any(bool(spec.is_instance(value)) for spec in specs),
         str_from_instance=words,
+    )
+
+
+def is_switch(kind: Any) -> bool:
+    """Return whether a type is `bool | Literal["auto"]`."""
+    return get_origin(kind) in (Union, types.UnionType) and set(get_args(kind)) == {bool, Literal["auto"]}
+
+
+def _switch_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """`bool | Literal["auto"]`: auto, true or false; the option alone means true."""
+    if not is_switch(info.type):
+        return None
+    choices = {"auto": "auto", "true": True, "false": False}
+
+    def parse(texts: list[str]) -> Any:
+        if not texts:
+            return True
+        if texts[0].lower() not in choices:
+            raise ValueError(f"must be auto or true or false, not {_short(texts[0])}")
+        return choices[texts[0].lower()]
+
+    return PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="{auto,true,false}",
+        instance_from_str=parse,
+        is_instance=lambda value: value in choices.values(),
+        str_from_instance=lambda value: [str(value).lower()],
     )
 
 

@@ -9,6 +9,9 @@ Variant = Literal["lgd", "v1", "v2", "none"]
 FreezeUntil = Literal["none", "res2", "res3", "res4", "res5", "heads"]
 FREEZE_POINTS: tuple[FreezeUntil, ...] = ("none", "res2", "res3", "res4", "res5", "heads")
 """The first part of a network that is trained, from the input to the output."""
+Convolutions = Literal["3d", "2d"]
+Switch = bool | Literal["auto"]
+"""Whether something is done that does not change the result; auto: decided where the training runs."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,12 @@ class ModelConfig:
     """Signed square root and L2 normalization of each path's sketch before the linear layer (not in eq. 5)."""
     zero_last_bn: bool = False
     """From scratch: initialize the last batch normalization of every unit with zero: units start as their shortcut."""
-    checkpoint_activations: bool = False
-    """Recompute the activations of each block in the backward pass instead of storing them; for long clips."""
+    checkpoint_activations: Switch = "auto"
+    """Recompute the activations of each block in the backward pass instead of storing them: less memory, slower steps,
+    the same result. auto: if the memory is too small to store them."""
+    convolutions: Convolutions = "3d"
+    """How convolutions are computed: 3d, or as the equal 2d convolutions of frames and of positions over time. On a GPU
+    with a cuDNN older than 9.15, bfloat16 always uses 2d."""
     dropout: float = 0.0
     """Fraction of the numbers of a representation that are dropped before every head in training."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from lgd.training.models.config import ModelConfig, Variant
+from lgd.training.models.convolutions import set_convolutions
 from lgd.training.models.dropout import ClipDropout
 from lgd.training.models.normalization import frozen_statistics
-from lgd.training.models.resnet import EXPANSION, ResidualUnit, Stem
+from lgd.training.models.resnet import EXPANSION, FramePool, ResidualUnit, Stem
 from lgd.training.models.sketch import CombinationClassifier
 
 
@@ -99,11 +101,16 @@ class Network(nn.Module):
 
     It computes in channels-last 3D, which is about twice as fast on a CPU; a video in a different memory format is
     converted. Weights may have either format: for a GPU, convert them to channels-last 3D once instead of in every
-    step."""
+    step.
+
+    checkpointing: whether training recomputes the activations of each block in the backward pass. run_part: how the
+    parts are computed, see `run_part` below."""
 
     def __init__(self, config: ModelConfig, classes: int, channels: int) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = config.checkpoint_activations is True
+        self.run_part: Callable[..., Any] = run_part
         family, variant = config.family, config.block_variant
         self.stem = Stem(channels, family.width, family.temporal, pool_frames=config.pool1_frames)
         c_in = family.width
@@ -119,7 +126,7 @@ class Network(nn.Module):
                 c_in = c_out
             stages.append(blocks)
         self.res2, self.res3, self.res4, self.res5 = stages
-        self.pool2 = nn.MaxPool3d((2, 1, 1)) if family.temporal else nn.Identity()
+        self.pool2 = FramePool(2) if family.temporal else nn.Identity()
 
         self.local_head = self.global_head = self.combination = None
         if config.stage == 2:
@@ -137,19 +144,17 @@ class Network(nn.Module):
             self.global_head = nn.Linear(c_in, classes) if variant != "none" else None
             self.local_dropout = ClipDropout(config.dropout, c_in, "local")
             self.global_dropout = ClipDropout(config.dropout, c_in, "global")
+        set_convolutions(self, config.convolutions)
 
     def forward(self, video: Tensor) -> Output:
         """Return logits and representations of a video, N x channels x T x H x W, with any height and width."""
-        x = self.stem(video.contiguous(memory_format=torch.channels_last_3d))
+        x = self.run_part(self.stem, video.contiguous(memory_format=torch.channels_last_3d))
         g = None if self.config.block_variant == "none" else pool(x)
         for blocks in (self.res2, self.res3, self.res4, self.res5):
             for block in blocks:
-                if self.config.checkpoint_activations and self.training:
-                    x, g = checkpointed(cast(Block, block), x, g)
-                else:
-                    x, g = block(x, g)
+                x, g = self.run_part(block, x, g, checkpointing=self.checkpointing and self.training)
             if blocks is self.res2:
-                x = self.pool2(x)  # after g, which is computed from all frames
+                x = self.run_part(self.pool2, x)  # after g, which is computed from all frames
 
         local = self.local_head(self.local_dropout(pool(x))) if self.local_head is not None else None
         glob = self.global_head(self.global_dropout(g)) if self.global_head is not None else None
@@ -177,13 +182,25 @@ class Network(nn.Module):
         return torch.stack(heads).mean(0)
 
 
+def run_part(part: nn.Module, *inputs: Tensor | None, checkpointing: bool = False) -> Any:
+    """Return the output of a part of a network: the stem, a block or pool2. `lgd.training.compile` compiles it.
+
+    checkpointing: recompute the activations of a block in the backward pass."""
+    if checkpointing:
+        x, g = inputs
+        return checkpointed(cast(Block, part), cast(Tensor, x), g)
+    return part(*inputs)
+
+
 def checkpointed(block: Block, x: Tensor, g: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Run a block without storing its activations; the backward pass recomputes them."""
     output: tuple[Tensor, Tensor | None]
     if torch.compiler.is_compiling():  # compiled code updates the statistics only in the forward pass
         output = checkpoint(block, x, g, use_reentrant=False)
-    else:
-        output = checkpoint(block, x, g, use_reentrant=False, context_fn=lambda: _contexts(block))
+    else:  # a block uses no random numbers, whose state would be read from the GPU
+        output = checkpoint(
+            block, x, g, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: _contexts(block)
+        )
     return output
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lgd.training.models.convolutions import FlatConv3d
 from lgd.training.models.normalization import GroupedBatchNorm3d
 
 EXPANSION = 4
@@ -24,12 +25,39 @@ class ConvBN(nn.Module):
     def __init__(self, c_in: int, c_out: int, kernel: Triple, *, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
         padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.conv = nn.Conv3d(c_in, c_out, kernel, stride, padding, bias=False)
+        self.conv = FlatConv3d(c_in, c_out, kernel, stride, padding, bias=False)
         self.bn = GroupedBatchNorm3d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         normalized: Tensor = self.bn(self.conv(x))
         return normalized
+
+
+class FramePool(nn.MaxPool3d):
+    """Maximum of every k consecutive frames: N x C x T x H x W -> N x C x T / k x H x W.
+
+    Compiled code computes it without the indices that `nn.MaxPool3d` stores, so that it is part of the kernels before
+    and after it. Results and gradients are equal, also where frames are: the first of them gets the gradient."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__((frames, 1, 1))
+        self.frames = frames
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maxima."""
+        if not torch.compiler.is_compiling():
+            pooled: Tensor = super().forward(x)
+            return pooled
+        return first_maximum(x, self.frames)
+
+
+def first_maximum(x: Tensor, frames: int) -> Tensor:
+    """Return the maximum of every `frames` consecutive frames; the first of equal ones gets the gradient, and not a
+    number is the maximum, as in `functional.max_pool3d`."""
+    best, *others = x.unflatten(2, (x.shape[2] // frames, frames)).unbind(3)
+    for other in others:
+        best = torch.where((other > best) | other.isnan(), other, best)
+    return best
 
 
 class Stem(nn.Module):
@@ -42,7 +70,7 @@ class Stem(nn.Module):
         super().__init__()
         self.spatial = ConvBN(channels, width, (1, 7, 7), stride=(1, 2, 2))
         self.temporal = ConvBN(width, width, (3, 1, 1)) if temporal else None
-        self.pool1 = nn.MaxPool3d((pool_frames, 1, 1)) if temporal else nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
+        self.pool1 = FramePool(pool_frames) if temporal else nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
 
     def forward(self, video: Tensor) -> Tensor:
         x = functional.relu(self.spatial(video), inplace=True)

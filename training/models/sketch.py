@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lgd.training.models.dropout import ClipDropout
+
+CHUNK_BYTES = 1 << 26
+"""Maximum memory of the count sketches of the clips that are computed at the same time."""
 
 
 def count_sketch(vectors: Tensor, bucket: Tensor, sign: Tensor, *, dimension: int) -> Tensor:
@@ -35,8 +39,21 @@ class TensorSketch(nn.Module):
         self.register_buffer("signs", signs)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Return the mean sketch over positions: N x P x C -> N x D; float32 (float64 for float64) even in autocast."""
+        """Return the mean sketch over positions: N x P x C -> N x D; float32 (float64 for float64) even in autocast.
+
+        Several chunks of clips are computed one after the other, and their count sketches again in the backward pass:
+        those of all clips would need hundreds of megabytes."""
         vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        clip_bytes = vectors.shape[1] * self.dimension * vectors.element_size()
+        chunks = vectors.split(max(CHUNK_BYTES // clip_bytes, 1))
+        if len(chunks) == 1:
+            return self._mean_sketch(vectors)
+        sketches: list[Tensor] = [
+            checkpoint(self._mean_sketch, chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
+        ]
+        return torch.cat(sketches)
+
+    def _mean_sketch(self, vectors: Tensor) -> Tensor:
         first = torch.fft.rfft(count_sketch(vectors, self.buckets[0], self.signs[0], dimension=self.dimension))
         second = torch.fft.rfft(count_sketch(vectors, self.buckets[1], self.signs[1], dimension=self.dimension))
         # The inverse transform is linear: one for the mean is enough.

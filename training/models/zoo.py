@@ -52,6 +52,8 @@ def check_model_config(config: ModelConfig, classes: int, channels: int) -> None
         raise UsageError(f"--model.variant must be lgd, v1, v2 or none, not {config.variant!r}")
     if config.spatial_stride not in ("3x3", "1x1"):
         raise UsageError(f"--model.spatial-stride must be 3x3 or 1x1, not {config.spatial_stride!r}")
+    if config.convolutions not in ("3d", "2d"):
+        raise UsageError(f"--model.convolutions must be 3d or 2d, not {config.convolutions!r}")
     pooled = 2 * config.pool1_frames if family.temporal else 1
     if config.clip_frames < 1 or config.clip_frames % pooled:
         raise UsageError(f"{config.name} needs a multiple of {pooled} frames per clip, not {config.clip_frames}")
@@ -70,7 +72,7 @@ def count(config: ModelConfig, classes: int, channels: int, *, size: int | None 
     size: height and width of the clip, pixels; None: those of the family. Raises UsageError as `build` does."""
     check_model_config(config, classes, channels)
     with torch.device("meta"):
-        network = Network(dataclasses.replace(config, checkpoint_activations=False), classes, channels)
+        network = Network(dataclasses.replace(config, convolutions="3d"), classes, channels)
     network.to("meta").eval()
     size = size or config.family.size
     shape = (channels, config.clip_frames, size, size)

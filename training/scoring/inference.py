@@ -25,8 +25,10 @@ from lgd.pipeline.loading.transform import MAX_ASPECT
 from lgd.pipeline.storage.checked_json import DamagedFile
 from lgd.training import checkpoint
 from lgd.training.memory import is_memory_error
+from lgd.training.models.convolutions import set_convolutions, usable_convolutions
 from lgd.training.models.lgd import Network, Output, pool
 from lgd.training.models.zoo import build, check_model_config
+from lgd.training.precision import autocast
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import CONFIG, Run
 from lgd.training.scoring.protocol import CheckpointChoice, ExtraColumn, Precision, TestProtocol
@@ -61,11 +63,6 @@ def scoring_precision(precision: Precision, device: torch.device) -> Iterator[No
         torch.backends.cudnn.allow_tf32 = allow_tf32
 
 
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """Return PyTorch's autocast for the precision of a configuration."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
 @torch.inference_mode()
 def score_batches(
     network: Network, loader: ClipLoader, precision: Precision, *, keep: tuple[ExtraColumn, ...] = ()
@@ -74,6 +71,7 @@ def score_batches(
 
     The loader's order must be a UniformOrder, and the loader must not skip clips."""
     network.eval()
+    set_convolutions(network, usable_convolutions(network.config.convolutions, precision, loader.device))
     order = loader.order
     assert isinstance(order, UniformOrder)
     pending: list[list[np.ndarray | None]] = []  # columns of each view of the current video
