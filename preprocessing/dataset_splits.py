@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +14,7 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset, describe_classes, open_dataset
 from lgd.pipeline.dataset.split_table import check_split_name
-from lgd.pipeline.dataset.splits import change_splits, listed_videos, members_of, missing_split
+from lgd.pipeline.dataset.splits import change_splits, listed_videos, members_of, missing_split, rows_in_split
 from lgd.pipeline.storage.lock import locked
 from lgd.preprocessing.annotations.all_splits import warn_of_missing_classes
 from lgd.preprocessing.annotations.folds import fold_splits, hold_out_splits
@@ -122,19 +122,11 @@ def describe_all(dataset: Dataset) -> dict[str, SplitDescription]:
     videos, rejected = dataset.videos(["key", "split", "class"]), dataset.rejected().select(["key", "split"])
     described = {}
     for name, counts in dataset.splits.items():
-        in_table = name in dataset.table_splits
-        members = members_of(dataset, name) if in_table else None
-
-        def inside(table: pa.Table, members: Any = members, name: str = name) -> pa.Table:
-            if members is None:
-                return table.filter(pc.equal(table.column("split"), name))
-            return table.filter(pc.is_in(table.column("key"), members))
-
-        by_class = Counter(inside(videos).column("class").to_pylist())
+        by_class = Counter(rows_in_split(dataset, videos, name).column("class").to_pylist())
         described[name] = SplitDescription(
-            table=in_table,
+            table=name in dataset.table_splits,
             videos=counts.videos,
-            listed=counts.videos + inside(rejected).num_rows,
+            listed=counts.videos + rows_in_split(dataset, rejected, name).num_rows,
             unlabelled=counts.unlabelled,
             classes={each: by_class[each] for each in dataset.classes},
             hash=counts.hash,

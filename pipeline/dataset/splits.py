@@ -40,14 +40,7 @@ def split_keys(dataset: Dataset, split: str) -> list[str]:
     With selected classes (`Dataset.selection`) only those of these classes. Raises UserError if the dataset does not
     have the split."""
     check_has_split(dataset, split)
-    table = dataset.videos(["key", "split", "class"])
-    if split in dataset.table_splits:
-        table = table.filter(pc.is_in(table.column("key"), members_of(dataset, split)))
-    else:
-        table = table.filter(pc.equal(table.column("split"), split))
-    if dataset.selection:
-        table = table.filter(pc.is_in(table.column("class"), pa.array(dataset.classes)))
-    return sorted(table.column("key").to_pylist())
+    return _keys_of(dataset, dataset.videos(["key", "split", "class"]), split)
 
 
 def rejected_keys(dataset: Dataset, split: str) -> list[str]:
@@ -55,14 +48,23 @@ def rejected_keys(dataset: Dataset, split: str) -> list[str]:
 
     With selected classes only those of these classes. Raises UserError if the dataset does not have the split."""
     check_has_split(dataset, split)
-    table = dataset.rejected()
+    return _keys_of(dataset, dataset.rejected(), split)
+
+
+def rows_in_split(dataset: Dataset, table: pa.Table, split: str) -> pa.Table:
+    """Return the rows of a table with the columns key and split (that of the shards) whose videos are in a split."""
     if split in dataset.table_splits:
-        table = table.filter(pc.is_in(table.column("key"), members_of(dataset, split)))
-    else:
-        table = table.filter(pc.equal(table.column("split"), split))
+        return table.filter(pc.is_in(table.column("key"), members_of(dataset, split)))
+    return table.filter(pc.equal(table.column("split"), split))
+
+
+def _keys_of(dataset: Dataset, table: pa.Table, split: str) -> list[str]:
+    """Return the sorted keys of the rows of a split, of the selected classes. table: with the columns key, split and
+    class."""
+    rows = rows_in_split(dataset, table, split)
     if dataset.selection:
-        table = table.filter(pc.is_in(table.column("class"), pa.array(dataset.classes)))
-    return sorted(table.column("key").to_pylist())
+        rows = rows.filter(pc.is_in(rows.column("class"), pa.array(dataset.classes, pa.string())))
+    return sorted(rows.column("key").to_pylist())
 
 
 def common_keys(dataset: Dataset, first: str, second: str) -> list[str]:

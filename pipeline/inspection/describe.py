@@ -53,7 +53,7 @@ class DatasetDescription(CommandResult):
     videos: int
     """Number of videos."""
     splits: Mapping[str, int]
-    """Number of videos by split."""
+    """Number of videos by split: those of the shards, then those of splits.parquet."""
     unlabelled: Mapping[str, int]
     """Number of videos without a label by split; only splits that have such videos."""
     rejected: Mapping[str, int]
@@ -163,12 +163,16 @@ def describe(dataset: Dataset) -> DatasetDescription:
             saturated=pc.mean(videos.column("flow_saturated")).as_py() if name == "flow" else None,
         )
     unlabelled = videos.column("split").filter(videos.column("label").is_null())
+    table = dataset.table_splits
     return DatasetDescription(
         dataset=dataset.storage.display(),
         classes=list(dataset.classes),
         videos=videos.num_rows,
-        splits=_count(videos.column("split")),
-        unlabelled=_count(unlabelled),
+        splits={**_count(videos.column("split")), **{name: each.videos for name, each in table.items()}},
+        unlabelled={
+            **_count(unlabelled),
+            **{name: each.unlabelled for name, each in table.items() if each.unlabelled},
+        },
         rejected=_count(rejected.column("reason")),
         streams=streams,
     )

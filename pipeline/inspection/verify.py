@@ -12,7 +12,8 @@ from lgd.pipeline.dataset.fingerprint import Fingerprint
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.index_format import UNLABELLED
 from lgd.pipeline.dataset.shard_file import scan_shard
-from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, VIDEOS, read_table
+from lgd.pipeline.dataset.split_table import read_split_table
+from lgd.pipeline.dataset.tables import MANIFEST, MANIFEST_SCHEMA, SPLITS, VIDEOS, read_table
 
 
 def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
@@ -28,6 +29,9 @@ def verify(dataset: Dataset, streams: Sequence[str]) -> list[str]:
         )
     elif not _has_fingerprint(dataset, dataset.videos(["key", "label", "split", "frames"]).to_pylist()):
         problems.append(f"the labels, splits or frames of {VIDEOS} are not those of {DESCRIPTION}'s fingerprint")
+    for name, keys in read_split_table(dataset.storage).members.items():
+        if unlisted := sorted(set(keys.to_pylist()) - set(manifest)):
+            problems.append(f"{SPLITS}: {unlisted[0]} is in the split {name}, but not in {MANIFEST}")
     for name in streams:
         index = Index(dataset, name)
         indexed = set(index.keys(range(len(index))))

@@ -13,8 +13,8 @@ from lgd.pipeline.inspection.describe import DatasetDescription, describe
 class DatasetSummary:
     """Contents of a dataset.
 
-    description: the result of `describe`. by_class: split -> number of videos of each class, int64, without videos that
-    have no label. smallest, largest: a class name and its number of videos. lengths: seconds of each video. saturated:
+    description: the result of `describe`. by_class: split of the shards -> number of labeled videos of each class, int64.
+    smallest, largest: a class name and its number of videos. lengths: seconds of each video. saturated:
     for each video the fraction of flow vectors beyond the bound; None without flow."""
 
     description: DatasetDescription
@@ -35,7 +35,7 @@ def dataset_summary(dataset: Dataset) -> DatasetSummary:
     labels = labeled["label"].to_numpy()
     by_class = {
         split: np.bincount(labels[pc.equal(labeled["split"], split).to_numpy()], minlength=len(dataset.classes))
-        for split in description.splits
+        for split in dataset.own_splits
     }
     videos = np.sum(list(by_class.values()), axis=0, dtype=np.int64) * np.ones(len(dataset.classes), np.int64)
     fps = float(next(iter(description.streams.values())).spec["fps"])
