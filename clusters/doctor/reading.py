@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lgd.clusters.doctor import advice
-from lgd.clusters.doctor.rows import NODE, OK, SLOW, WRONG, Row, attempt, number, speed
+from lgd.clusters.doctor.rows import ABSENT, NODE, OK, SLOW, WRONG, Row, attempt, number, speed
 
 NAME = "data"
 LIMIT_S = 3.0  # of each measurement
@@ -157,17 +157,19 @@ def local_speed(paths: Sequence[str], *, cold: bool) -> Row:
 
 
 def read_row(name: str, done: int, seconds: float, *, how: str = "") -> Row:
-    """Return the row of `done` bytes read in some seconds. A few megabytes say nothing about the speed: no verdict."""
-    figure = f"{number(done / seconds / 1e6)} MB/s ({done / 1e6:.0f} MB{how})"
-    if done < LEAST_BYTES:
-        return Row(NODE, name, f"{figure}: too small a dataset for a verdict")
+    """Return the row of `done` bytes read in some seconds."""
+    if done < LEAST_BYTES and seconds < LIMIT_S:
+        return Row(NODE, name, f"the {done / 1e6:.0f} MB of the shards are too little for a measurement", ABSENT)
     row = speed(NODE, name, done / seconds / 1e6, unit="MB/s", least=LEAST_MBS, advice=advice.DATA_SLOW)
-    return row._replace(figure=row.figure + figure[figure.index(" (") :])
+    return row._replace(figure=f"{row.figure} ({done / 1e6:.0f} MB{how})")
 
 
 def random_reads(path: str) -> Row:
     """Median time of reads at random places, as the loader reads clips, without this node's copy in memory."""
+    name = f"{NAME}, random 64 KiB"
     size, times = os.path.getsize(path), []
+    if size < PIECES * PIECE_BYTES:  # most places would be read before
+        return Row(NODE, name, "the shards are too small for a measurement", ABSENT)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -182,7 +184,6 @@ def random_reads(path: str) -> Row:
         os.close(handle)
     median = statistics.median(times)
     slow = median > SLOW_LOCAL_S
-    name = f"{NAME}, random 64 KiB"
     todo = advice.DATA_SLOW if slow else ""
     return Row(NODE, name, f"{_ms(median)} (median)", SLOW if slow else OK, todo, median * 1e3, "ms")
 

@@ -1,14 +1,16 @@
 """Reading a dataset: which one it is, and how fast."""
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from lgd.clusters.doctor import reading
 from lgd.clusters.doctor.examine import open_data
-from lgd.clusters.doctor.rows import OK, SLOW, WRONG, Row
+from lgd.clusters.doctor.rows import ABSENT, OK, SLOW, WRONG, Row
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.storage.storage import Storage
 
@@ -22,13 +24,16 @@ def rows_of(address: str | Path, digest: str = "", first: int = 0) -> dict[str, 
 def test_a_local_dataset_is_read_and_not_changed(dataset_folder: Path):
     before = {path: path.stat().st_mtime_ns for path in dataset_folder.rglob("*")}
     rows = rows_of(dataset_folder, first=1000)
-    assert {name: row.verdict for name, row in rows.items()} == dict.fromkeys(
-        ["data", "data, latency", "data, read", "data, read cached", "data, random 64 KiB"], OK
-    )
+    assert {name: row.verdict for name, row in rows.items()} == {
+        "data": OK,
+        "data, latency": OK,
+        "data, read": ABSENT,
+        "data, read cached": ABSENT,
+        "data, random 64 KiB": ABSENT,
+    }
     assert rows["data"].figure.startswith("the same dataset.json (")
     assert "put is not tested" in rows["data, latency"].figure
-    assert rows["data, read"].figure.endswith("too small a dataset for a verdict")
-    assert rows["data, read"].value is None
+    assert rows["data, read"].figure.endswith("of the shards are too little for a measurement")
     assert {path: path.stat().st_mtime_ns for path in dataset_folder.rglob("*")} == before
 
 
@@ -39,7 +44,6 @@ def test_a_dataset_in_an_object_store_is_read(dataset_folder: Path, s3: str):
     rows = rows_of(s3)
     assert list(rows) == ["data", "data, latency", "data, read"]
     assert rows["data"].figure == "the same dataset.json (s3)"
-    assert "4 reads at a time" in rows["data, read"].figure
     assert rows_of(s3, digest="other")["data"].verdict == WRONG
     storage.delete("dataset.json")
     (row,) = reading.reading_rows(storage.address, "digest", (), first=0)
@@ -76,11 +80,30 @@ def test_an_incomplete_dataset_without_shards(dataset_folder: Path, tmp_path: Pa
     assert rows_of(tmp_path)["data, read"].figure == "no shards"
 
 
-@pytest.mark.parametrize(("megabytes", "verdict", "value"), [(100, SLOW, 10.0), (1000, OK, 100.0), (5, OK, None)])
-def test_the_speed_is_judged_if_enough_was_read(megabytes: int, verdict: str, value: float | None):
-    row = reading.read_row("data, read", megabytes * 10**6, 10.0)
+@pytest.mark.parametrize(
+    ("megabytes", "seconds", "verdict", "value"),
+    [(100, 10.0, SLOW, 10.0), (1000, 10.0, OK, 100.0), (5, 0.1, ABSENT, None), (5, 4.0, SLOW, 1.25)],
+)
+def test_the_speed_is_judged_if_enough_was_read(megabytes: int, seconds: float, verdict: str, value: float | None):
+    """A slow store delivers little in the time limit."""
+    row = reading.read_row("data, read", megabytes * 10**6, seconds, how=", 4 reads at a time")
     assert (row.verdict, row.value) == (verdict, value)
-    assert f"({megabytes} MB)" in row.figure
+    assert value is None or row.figure.endswith(f"({megabytes} MB, 4 reads at a time)")
+
+
+def test_shards_of_the_usual_size_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One file of 4 MB, of which the limits say that it is enough."""
+    monkeypatch.setattr(reading, "LEAST_BYTES", 1 << 20)
+    shard = tmp_path / "train-000000.tar"
+    shard.write_bytes(os.urandom(4 << 20))
+    for cold in (True, False):
+        row = reading.local_speed([str(shard)], cold=cold)
+        assert (row.verdict, row.unit) == (OK, "MB/s"), row
+        assert row.figure.endswith("(4 MB)")
+    row = reading.random_reads(str(shard))
+    assert (row.verdict, row.unit) == (OK, "ms"), row
+    row = reading.remote_speed(pafs.LocalFileSystem(), str(tmp_path), [(shard.name, 4 << 20)])
+    assert (row.verdict, row.unit) == (OK, "MB/s"), row
 
 
 def test_a_slow_store_is_slow():
