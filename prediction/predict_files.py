@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, final
 
 import numpy as np
-import torch
 
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.storage import Storage
 from lgd.prediction.options import PredictOptions
 from lgd.prediction.overlay import draw_video, drawn_predictions, output_names
@@ -17,6 +17,7 @@ from lgd.prediction.predict import Prediction, frames_of_clips, open_trained_run
 from lgd.prediction.temporary import SPLIT, GivenFile, TemporaryDatasets, given_files, temporary_datasets
 from lgd.preprocessing.isolation import rejection_of
 from lgd.preprocessing.video.rejections import Rejected
+from lgd.training.gpu import best_device
 from lgd.training.scoring.class_table import ClassName
 from lgd.training.scoring.protocol import TestProtocol
 
@@ -94,8 +95,8 @@ def predict_files(
     if options.top < 1:
         raise UsageError(f"--top must be 1 or more, not {options.top}")
     TestProtocol(options.clips, options.crops)  # raises UsageError before any work
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     runs = {stream: run for stream, run in (("rgb", rgb), ("flow", flow)) if run is not None}
+    device, device_name = best_device()
     trained = open_trained_runs(runs, options.weights, options.checkpoint, device=device)
     classes = next(iter(trained.values())).run.classes
     drawn = None
@@ -103,6 +104,7 @@ def predict_files(
         folder, names = output_names(options.render, paths)
         drawn = _Drawn(folder, names, classes, options.top)
     files = given_files(paths)
+    say(f"predicting on {device_name}")
     videos: list[PredictedVideo | RejectedVideo] = []
     specs = {stream: each.run.stream_spec for stream, each in trained.items()}
     clip_frames = frames_of_clips(trained, clips=options.clips, crops=options.crops)

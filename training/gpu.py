@@ -1,10 +1,15 @@
 """The GPU of this process."""
 
+import os
 import platform
 import re
+from typing import TYPE_CHECKING
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.nvidia import driver_version, is_older, minimum_driver
+
+if TYPE_CHECKING:
+    import torch
 
 CPU_ONLY = "or use CPUs only (CUDA_VISIBLE_DEVICES= here; ray start --num-gpus=0 on a node)"
 
@@ -39,6 +44,21 @@ def check_gpu() -> None:
     raise UserError(
         f"PyTorch {torch.__version__} cannot use the GPU of {platform.node()} ({reason}): {advice}, {CPU_ONLY}"
     )
+
+
+def best_device() -> "tuple[torch.device, str]":
+    """Return the GPU if PyTorch can use it, otherwise the CPU; and its name, with the reason if a GPU is not used."""
+    import torch
+
+    cpu = torch.device("cpu")
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return cpu, "the CPU"
+    try:
+        check_gpu()
+    except UserError as error:
+        reason = str(error).removesuffix(f", {CPU_ONLY}")
+        return cpu, "the CPU" if driver_version() is None else f"the CPU: {reason}"
+    return torch.device("cuda"), torch.cuda.get_device_name()
 
 
 def _reason_of_torch() -> str:

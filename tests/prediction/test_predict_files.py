@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UsageError, UserError
@@ -19,6 +20,8 @@ from lgd.preprocessing.demo_videos import write_video
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.video.decode import decode
 from lgd.preprocessing.video.rejections import Rejected
+from lgd.training import gpu
+from lgd.training.gpu import best_device
 from lgd.training.recipes import recipe_named
 from lgd.training.run import CONFIG, begin_run, open_run
 from tests.prediction.random_runs import CLIPS, make_run, predict
@@ -79,6 +82,7 @@ def test_every_file_with_any_name_has_a_prediction_or_one_line_with_a_reason(
                 assert either["class"] == first["class"]  # the file is a copy
                 assert either["probability"] == pytest.approx(first["probability"], abs=1e-5)
     assert done.stderr.splitlines()[-1] == "lgd: 6 of 14 videos were rejected"
+    assert f"predicting on {best_device()[1]}\n" in done.stderr
     assert "Traceback" not in done.stderr
     lines = [video_line(row) for row in rows]
     assert all(line.isprintable() for line in lines)
@@ -124,6 +128,20 @@ def test_a_file_that_cannot_be_drawn_has_one_line_and_the_other_files_are_drawn(
     assert str(first).startswith(f"{paths[0]}: rejected: {expected}")
     assert "render" in result.videos[1]
     assert result.failed == "1 of 2 videos were rejected"
+
+
+def test_with_a_driver_that_is_too_old_videos_are_predicted_on_the_cpu_and_one_line_says_why(
+    videos: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "driver_version", lambda: "550.54")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    result = predict([next(videos.rglob("spin_000.mp4"))], rgb=runs["rgb"])
+    assert not result.failed
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("predicting on"))
+    assert line.startswith("predicting on the CPU: PyTorch ")
+    assert "driver 550.54 is too old; CUDA 13.0 needs driver 580 or later" in line
 
 
 def test_unsuitable_runs_and_options_are_refused_before_any_work(

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import platform
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ray.train.v2.api.exceptions import ControllerError
 from lgd.pipeline.console.errors import UserError
 from lgd.training import gpu, trainer
 from lgd.training.elastic import _user_error
-from lgd.training.gpu import check_gpu
+from lgd.training.gpu import best_device, check_gpu
 
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 12020). Please update your GPU driver.\nMore"
 UPDATE = "update the driver to 580 or later, or use CPUs only"
@@ -89,6 +90,61 @@ def test_a_gpu_that_is_older_than_the_build_is_named(
         UserError, match=r"CUDA 13.0, driver 580.65\) cannot use the Tesla V100 .* is 7.0, and 7.5 is req"
     ):
         check_gpu()
+
+
+@pytest.mark.parametrize(
+    ("usable", "visible", "build", "driver", "name"),
+    [
+        (True, None, "13.0", "580.65", "NVIDIA H100"),
+        (True, "1", "13.0", "580.65", "NVIDIA H100"),
+        (False, "", "13.0", "550.54", "the CPU"),  # the user hides it
+        (False, "-1", "13.0", "550.54", "the CPU"),
+        (False, None, None, None, "the CPU"),  # there is none
+        (False, None, "13.0", None, "the CPU"),
+        (
+            False,
+            None,
+            "13.0",
+            "550.54",
+            f"the CPU: PyTorch {torch.__version__} cannot use the GPU of {platform.node()} (the NVIDIA driver 550.54 "
+            "is too old; CUDA 13.0 needs driver 580 or later): update the driver to 580 or later",
+        ),
+        (
+            False,
+            None,
+            None,
+            "580.65",
+            f"the CPU: PyTorch {torch.__version__} cannot use the GPU of {platform.node()} (it was built without CUDA; "
+            "the NVIDIA driver is 580.65): install a PyTorch with CUDA",
+        ),
+    ],
+)
+def test_a_command_of_one_process_uses_the_gpu_or_says_why_not(
+    monkeypatch: pytest.MonkeyPatch, usable: bool, visible: str | None, build: str | None, driver: str | None, name: str
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100")
+    monkeypatch.setattr(torch.version, "cuda", build)
+    monkeypatch.setattr(gpu, "driver_version", lambda: driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert best_device() == (torch.device("cuda" if usable else "cpu"), name)
+
+
+def test_a_gpu_that_is_too_old_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    monkeypatch.setattr(gpu, "driver_version", lambda: "580.65")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    device, name = best_device()
+    assert device.type == "cpu"
+    assert "7.5 is required: use a newer GPU" in name
+    assert "or use CPUs only" not in name
 
 
 def test_an_error_of_the_user_that_stopped_the_controller_is_printed_as_it_is():

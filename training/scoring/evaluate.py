@@ -165,6 +165,8 @@ def evaluate(
                 if missing:
                     start_cluster()
                     needs = task_needs(resources)
+                    on_gpus = "GPU" in needs
+                    say(f"score chunks to compute: {len(missing)}, on {'GPUs' if on_gpus else 'CPUs'}")
                     job = ScoreJob(
                         run,
                         _shared(content["model"]),
@@ -176,7 +178,7 @@ def evaluate(
                         chunks,
                         resources.batch_size,
                         threads=max(int(needs.get("CPU", 1)), 1),
-                        device="cuda" if "GPU" in needs else "cpu",
+                        device="cuda" if on_gpus else "cpu",
                         cache_config=cache_config,
                     )
                     _score(job, missing, videos, needs=needs, num_workers=resources.num_workers)

@@ -124,6 +124,7 @@ def test_a_killed_evaluation_resumes_with_the_missing_chunks_and_writes_the_same
     log = (tmp_path / "log").read_text()
     assert second.process.returncode == 0, log
     assert f"{len(kept)} of 12 score chunks already exist" in log
+    assert f"score chunks to compute: {12 - len(kept)}, on CPUs" in log
     assert "1 score chunks of a different evaluation" in log
     assert f'"parts_made": {12 - len(kept)}' in log
     np.testing.assert_allclose(read_scores(str(out)).probabilities, expected, atol=1e-5)
