@@ -2,12 +2,16 @@
 
 The actual job creates a dataset in a temporary folder (in TMPDIR), with one and with two workers in alternating order,
 on one embedded cluster that is already warm. Stages, speeds and costs are measured in worker time; a worker uses one
-core. The job measures decoding and resizing together, because one ffmpeg process does both: their shares come from a
-sample of the videos, on which the same ffmpeg command is timed with and without resizing. On that sample OpenCV's TV-L1
-also computes a few pairs, so that the projection can compare both solvers on this machine.
+core. The job measures decoding as one stage, because one ffmpeg process starts, decodes, resizes and writes to a pipe:
+the shares of these parts are those of the processor time of a sample of the videos (`decoding`). On that sample
+OpenCV's TV-L1 also computes a few pairs, so that the projection can compare both solvers on this machine.
+
+A single worker keeps more than one core busy: ffmpeg decodes while Python reads, and Ray works. So two workers on two
+cores cannot be twice as fast as one; the cores that are busy with one worker are printed, and the limit that follows.
 """
 
 import dataclasses
+import os
 import statistics
 import tempfile
 import time
@@ -19,6 +23,7 @@ import cv2
 import numpy as np
 from rich.table import Column, Table
 
+from lgd.benchmarks.decoding import PARTS, DecodeCost, decode_cost
 from lgd.clusters.embedded import ensure_cluster
 from lgd.pipeline.console.command_line import CommandResult, Line
 from lgd.pipeline.console.errors import UserError
@@ -31,7 +36,6 @@ from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
 from lgd.preprocessing.job import preprocess
 from lgd.preprocessing.settings import PreprocessResources, Settings
-from lgd.preprocessing.video.decode import decode, resize_seconds
 from lgd.preprocessing.video.rejections import Rejected
 
 WARM_UP_VIDEOS = 5  # two shards: one for each worker
@@ -62,11 +66,13 @@ KINETICS: Mapping[str, Collection] = {
 
 @dataclass(frozen=True)
 class JobRun:
-    """One run of the job. wall_s: of all tasks. seconds: stage of the job -> worker time."""
+    """One run of the job. wall_s: of all tasks. seconds: stage of the job -> worker time. busy_s: processor time of the
+    whole machine in these tasks and around them."""
 
     workers: int
     wall_s: float
     seconds: Mapping[str, float]
+    busy_s: float
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,11 @@ class Output:
 class Sample:
     """Measurements on a few videos, alone on one core.
 
-    resize_of_decode: fraction of the job's decode stage that is resizing. opencv_s, ours_s: seconds of TV-L1 per
+    decode_parts: part of `DecodeCost` -> its fraction of the job's decode stage. opencv_s, ours_s: seconds of TV-L1 per
     pair."""
 
     videos: int
-    resize_of_decode: float
+    decode_parts: Mapping[str, float]
     opencv_s: float
     ours_s: float
 
@@ -133,13 +139,17 @@ class PreprocessBenchmark(CommandResult):
     short_side: int
     """Short side of the frames, pixels."""
     stages: dict[str, float]
-    """Fraction of the worker time by stage."""
+    """Fraction of the worker time by stage; start, decode, resize and pipe are the parts of decoding."""
     decode_and_flow: float
-    """Fraction of the worker time of decoding, resizing and flow together."""
+    """Fraction of the worker time of start, decode, resize, pipe and flow together."""
     outside_stages: float
     """Fraction of a single worker's wall time that is outside the stages."""
     two_workers_over_one: float
     """How many times as fast two workers are as one."""
+    busy_cores: float
+    """Number of cores that are busy while one worker works, with everything else on the machine."""
+    max_two_over_one: float
+    """Maximum of two_workers_over_one that the cores of the machine allow."""
     wall_s: dict[str, list[float]]
     """Time of each run by number of workers, seconds."""
     videos_per_s: float
@@ -160,7 +170,7 @@ class PreprocessBenchmark(CommandResult):
         for stage, share in self.stages.items():
             stages.add_row(stage, f"{share:.1%}")
         stages.add_section()
-        stages.add_row("decode + resize + flow", f"{self.decode_and_flow:.1%}")
+        stages.add_row("decoding and flow", f"{self.decode_and_flow:.1%}")
         columns = (Column(title, justify="right") for title in ("clips", "ours", "with OpenCV's TV-L1"))
         hours = Table("core-hours", *columns)
         for name, row in self.core_hours.items():
@@ -171,7 +181,8 @@ class PreprocessBenchmark(CommandResult):
             stages,
             f"outside the stages (planning, starting tasks): {self.outside_stages:.1%} of the time of a single worker",
             f"two workers: {self.two_workers_over_one:.2f} times as fast as one, on {self.shards} shards (a small "
-            "number of shards cannot be divided evenly)",
+            f"number of shards cannot be divided evenly); with one worker {self.busy_cores:.2f} cores are busy, so it "
+            f"cannot be more than {self.max_two_over_one:.2f}",
             f"with two workers: {self.videos_per_s:.2f} videos/s, {self.flow_pairs_per_s:.0f} flow pairs/s",
             f"TV-L1 per pair, one core: ours {self.tvl1_ms.ours:.1f} ms, OpenCV's {self.tvl1_ms.opencv:.1f} ms",
             hours,
@@ -210,6 +221,7 @@ def select_videos(manifest: Manifest, count: int) -> Manifest:
 def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: int) -> tuple[JobRun, Output]:
     """Run the job on the existing cluster; its dataset is deleted."""
     with tempfile.TemporaryDirectory(prefix="lgd-bench-") as folder:
+        busy_before = machine_busy_s()
         out = str(Path(folder) / "data")
         result = preprocess(
             Storage(videos),
@@ -220,28 +232,34 @@ def run_job(videos: Path, manifest: Manifest, settings: Settings, *, workers: in
             resources=PreprocessResources(num_workers=workers),
             start_cluster=ensure_cluster,
         )
+        busy_s = machine_busy_s() - busy_before
         frames = open_dataset(out).summary["frames"]
     output = Output(result.shards_made, result.videos, frames, result.rejected)
-    return JobRun(workers, result.work_s, result.seconds), output
+    return JobRun(workers, result.work_s, result.seconds, busy_s), output
+
+
+def machine_busy_s() -> float:
+    """Return the processor time that all processes of this machine have used since it started, seconds."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _waiting, irq, softirq = map(int, fields[:7])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
     """Measure a few videos on one core, without those that cannot be decoded. Raises UserError if none can."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    decode_s = resize_s = 0.0
+    costs: list[DecodeCost] = []
     flow_s = {"opencv": 0.0, settings.flow.backend: 0.0}
-    pairs = videos = 0
+    pairs = 0
     warm_up(settings.flow.backend)
     try:
         for path in paths:
             try:
-                rgb, decoding, resizing = _time_decoding(path, settings)
+                rgb, cost = decode_cost(path, settings)
             except Rejected:
                 continue  # the job counts it as rejected
-            videos += 1
-            decode_s += decoding
-            resize_s += resizing
+            costs.append(cost)
             middle = max(len(rgb) // 2 - SAMPLE_PAIRS, 0)
             sample = rgb[middle : middle + SAMPLE_PAIRS + 1]
             gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in sample])
@@ -252,23 +270,11 @@ def measure_sample(paths: Sequence[Path], settings: Settings) -> Sample:
             pairs += len(gray) - 1
     finally:
         cv2.setNumThreads(threads)
-    if not videos:
+    if not costs:
         raise UserError(f"none of the {len(paths)} sampled videos can be decoded: choose more videos with --limit")
-    share = min(max(resize_s / decode_s, 0.0), 1.0)
-    return Sample(videos, share, flow_s["opencv"] / pairs, flow_s[settings.flow.backend] / pairs)
-
-
-def _time_decoding(path: Path, settings: Settings) -> tuple[np.ndarray, float, float]:
-    """Return the frames, the median seconds of decoding (with resizing), and those of resizing alone."""
-    decoding, resizing = [], []
-    for _ in range(SAMPLE_TIMES):
-        start = time.perf_counter()
-        frames = decode(path, settings.fps, settings.short_side, untagged_matrix=settings.decoded_untagged_matrix)
-        decoding.append(time.perf_counter() - start)
-        resizing.append(
-            resize_seconds(path, settings.fps, settings.short_side, untagged_matrix=settings.decoded_untagged_matrix)
-        )
-    return frames.rgb, statistics.median(decoding), statistics.median(resizing)
+    seconds = {part: sum(getattr(cost, part) for cost in costs) for part in PARTS}
+    shares = {part: value / sum(seconds.values()) for part, value in seconds.items()}
+    return Sample(len(costs), shares, flow_s["opencv"] / pairs, flow_s[settings.flow.backend] / pairs)
 
 
 def summarize(runs: Sequence[JobRun], output: Output, sample: Sample, *, settings: Settings) -> PreprocessBenchmark:
@@ -276,11 +282,12 @@ def summarize(runs: Sequence[JobRun], output: Output, sample: Sample, *, setting
     single = [run for run in runs if run.workers == 1]
     walls = {workers: [run.wall_s for run in runs if run.workers == workers] for workers in (1, 2)}
     seconds = {stage: sum(run.seconds[stage] for run in single) for stage in ("decode", "flow", "jpeg", "write")}
-    seconds["resize"] = seconds["decode"] * sample.resize_of_decode
-    seconds["decode"] -= seconds["resize"]
     total = sum(seconds.values())
-    stages = {stage: seconds[stage] / total for stage in ("decode", "resize", "flow", "jpeg", "write")}
+    decode_s = seconds.pop("decode")
+    seconds = {part: decode_s * share for part, share in sample.decode_parts.items()} | seconds
+    stages = {stage: value / total for stage, value in seconds.items()}
     two_over_one = statistics.median(one / two for one, two in zip(walls[1], walls[2], strict=True))
+    busy_cores = statistics.median(run.busy_s / run.wall_s for run in single)
     source_s = output.frames / settings.fps
     cost = total / len(single) / source_s
     # With OpenCV's solver everything except the flow costs the same.
@@ -293,9 +300,11 @@ def summarize(runs: Sequence[JobRun], output: Output, sample: Sample, *, setting
         source_s=source_s,
         short_side=settings.short_side,
         stages=stages,
-        decode_and_flow=stages["decode"] + stages["resize"] + stages["flow"],
+        decode_and_flow=sum(stages[part] for part in (*PARTS, "flow")),
         outside_stages=1 - total / sum(walls[1]),
         two_workers_over_one=two_over_one,
+        busy_cores=busy_cores,
+        max_two_over_one=min((os.cpu_count() or 1) / busy_cores, 2.0),
         wall_s={"1": walls[1], "2": walls[2]},
         videos_per_s=output.videos / statistics.median(walls[2]),
         flow_pairs_per_s=output.flow_pairs / statistics.median(walls[2]),

@@ -4,7 +4,6 @@ A broken or hostile file can only be rejected: ffmpeg_child sets the limits, and
 """
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -178,35 +177,6 @@ def _command(video: int, source: SourceInfo, filters: FilterSettings, *, limits:
     stream = filtered(video, source, filters, limits=limits)
     output = stream.output("pipe:1", format="image2pipe", vcodec="ppm", threads=1, filter_complex_threads=1)
     return command_line("verbose", output)
-
-
-def resize_seconds(
-    path: Path,
-    fps: float,
-    short_side: int,
-    *,
-    limits: Limits = Limits(),
-    untagged_matrix: UntaggedMatrix = "bt709-hd",
-) -> float:
-    """Measure the seconds that `decode` spends on resizing a complete video and converting it to RGB (one step).
-
-    The result is the difference between two ffmpeg runs, with and without this step, whose frames are discarded. Each
-    runs once, so the difference can be negative. Raises Rejected for a video that cannot be decoded.
-    """
-    rate = Fraction(fps).limit_denominator(1001)
-    seconds = []
-    with open_video(path) as video:
-        source = probe(video, read_container(video, limits.seconds), limits)
-        filters = FilterSettings(rate, short_side, untagged_matrix)
-        for resize in (False, True):
-            log = FfmpegLog()
-            stream = filtered(video, source, filters, limits=limits, resize=resize)
-            output = stream.output("-", format="null", threads=1, filter_complex_threads=1)
-            start = time.perf_counter()
-            if run(command_line("error", output), video, limits, log=log, output=lambda data: None):
-                raise Rejected("decoder-error", log.first_error())
-            seconds.append(time.perf_counter() - start)
-    return seconds[1] - seconds[0]
 
 
 def _check_sizes(source: SourceInfo, short_side: int, limits: Limits) -> None:

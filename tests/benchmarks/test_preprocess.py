@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,27 @@ from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.console.errors import UserError
 from lgd.preprocessing.annotations.read import read_manifest
 from lgd.preprocessing.settings import Settings
-from lgd.preprocessing.video.decode import resize_seconds
-from lgd.preprocessing.video.rejections import Rejected
 
 RUNS = [
-    JobRun(1, 10, {"decode": 2, "flow": 6, "jpeg": 1, "write": 0}),
-    JobRun(2, 5, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
-    JobRun(2, 8, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}),
-    JobRun(1, 12, {"decode": 2, "flow": 6, "jpeg": 1, "write": 2}),
+    JobRun(1, 10, {"decode": 2, "flow": 6, "jpeg": 1, "write": 0}, 12),
+    JobRun(2, 5, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}, 10),
+    JobRun(2, 8, {"decode": 9, "flow": 9, "jpeg": 9, "write": 9}, 16),
+    JobRun(1, 12, {"decode": 2, "flow": 6, "jpeg": 1, "write": 2}, 15),
 ]
 OUTPUT = Output(shards=2, videos=4, frames=104, rejected=1)
-SAMPLE = Sample(videos=2, resize_of_decode=0.25, opencv_s=0.5, ours_s=0.1)
+PARTS = {"start": 0.125, "decode": 0.5, "resize": 0.25, "pipe": 0.125}
+SAMPLE = Sample(videos=2, decode_parts=PARTS, opencv_s=0.5, ours_s=0.1)
 
 
 def test_numbers_follow_from_the_runs():
     result = summarize(RUNS, OUTPUT, SAMPLE, settings=Settings(fps=26)).document()
-    assert result["stages"] == {"decode": 3 / 20, "resize": 1 / 20, "flow": 12 / 20, "jpeg": 2 / 20, "write": 2 / 20}
+    decoding = {part: share * 4 / 20 for part, share in PARTS.items()}
+    assert result["stages"] == decoding | {"flow": 12 / 20, "jpeg": 2 / 20, "write": 2 / 20}
     assert result["decode_and_flow"] == pytest.approx(16 / 20)
     assert result["outside_stages"] == pytest.approx(2 / 22)
     assert result["two_workers_over_one"] == pytest.approx((10 / 5 + 12 / 8) / 2)
+    assert result["busy_cores"] == pytest.approx((12 / 10 + 15 / 12) / 2)
+    assert result["max_two_over_one"] == pytest.approx(min(os.cpu_count() / result["busy_cores"], 2))
     assert result["videos_per_s"] == pytest.approx(4 / 6.5)
     assert result["flow_pairs_per_s"] == pytest.approx(100 / 6.5)
     assert result["source_s"] == 4
@@ -64,11 +67,11 @@ def test_a_sample_skips_videos_that_cannot_be_decoded(videos: Path, tmp_path: Pa
     broken.write_bytes(b"text, not video" * 50)
     sample = measure_sample([broken, videos / "up" / "up_000.mp4"], Settings(short_side=32))
     assert sample.videos == 1
-    assert 0 <= sample.resize_of_decode <= 1
+    assert sample.decode_parts.keys() == PARTS.keys()
+    assert all(share >= 0 for share in sample.decode_parts.values())
+    assert sum(sample.decode_parts.values()) == pytest.approx(1)
     with pytest.raises(UserError, match="none of the 1 sampled videos can be decoded"):
         measure_sample([broken], Settings(short_side=32))
-    with pytest.raises(Rejected):
-        resize_seconds(broken, 25, 32)
 
 
 @pytest.mark.cluster
@@ -78,7 +81,7 @@ def test_the_command_runs_the_job_and_prints_one_document(videos: Path):
     result = json.loads(done.stdout)
     assert (result["videos"], result["rejected"], result["source_s"]) == (6, 0, 6 * 40 / 25)
     assert result["shards"] == 2
-    assert result["stages"].keys() == {"decode", "resize", "flow", "jpeg", "write"}
+    assert result["stages"].keys() == {*PARTS, "flow", "jpeg", "write"}
     assert sum(result["stages"].values()) == pytest.approx(1)
     assert {workers: len(walls) for workers, walls in result["wall_s"].items()} == {"1": 1, "2": 1}
     assert result["flow_pairs_per_s"] == pytest.approx(result["videos_per_s"] * 39)
