@@ -23,8 +23,8 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.dataset.dataset import STREAMS
 from lgd.pipeline.loading.loader import Batch
-from lgd.training.loop import create_network, train_step
 from lgd.training.recipes import TrainConfig, recipe_defaults
+from lgd.training.step import create_network, train_step
 from lgd.training.step_groups import StepGroups
 
 MAX_RATIO = 1.05

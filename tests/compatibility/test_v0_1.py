@@ -13,9 +13,9 @@ from lgd.clusters.testbed.processes import run_lgd
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.training import checkpoint
 from lgd.training.config_file import to_flat_dict
-from lgd.training.loop import create_network
 from lgd.training.run import open_run
 from lgd.training.scoring.scores import read_scores
+from lgd.training.step import create_network
 from tests.training.runs import losses, metrics
 
 ARCHIVE = Path(__file__).parent / "v0.1" / "files.tar.xz"
