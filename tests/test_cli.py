@@ -33,8 +33,11 @@ def test_every_command_explains_its_options(call):
     code, out, _ = call("--help")
     assert code == 0
     assert all(command in out for command in cli.COMMANDS)
+    with_recipe = ("train", "cross-validate")
     words = [
-        ("train", "nano-rgb") if command == "train" else (command,) for command in cli.COMMANDS if command != "bench"
+        (command, "nano-rgb") if command in with_recipe else (command,)
+        for command in cli.COMMANDS
+        if command != "bench"
     ]
     words += [("bench", command) for command in BENCHES]
     for command in words:
@@ -71,6 +74,16 @@ def test_the_values_of_a_recipe_are_the_defaults_in_its_help(call):
             ("fuse", "a.parquet", "b.parquet", "--out", "c.parquet", "--per-class", "./c.parquet"),
             "would overwrite the file of --out",
         ),
+        (("average", "a.parquet"), "needs two or more score files, one of each split"),
+        (("cross-validate", "--data", "d", "--folds", "a", "b"), "the recipe must come first"),
+        (("reproduce", "ucf", "--data", "d", "--out", "o"), "unknown chain 'ucf': choose from nano, nano-com, "),
+        (("reproduce", "ucf101-r50", "--data", "d", "--out", "o"), "give them with --rgb RUN and --flow RUN"),
+        (
+            ("reproduce", "hmdb51-r50", "--data", "d", "--out", "o", "--split", "test1"),
+            "hmdb51-r50 scores the official test splits: choose them by number with --splits",
+        ),
+        (("reproduce", "nano", "--data", "d", "--out", "o", "--splits", "1"), "--fit-fusion are for ucf101-r50, "),
+        (("reproduce", "nano", "--data", "d", "--out", "o", "--fit-fusion"), "not for nano"),
         (("models", "--classes", "0"), "--classes must be 1 or more"),
         (("bench", "flaw"), "choose from flow, loader, preprocess"),
         (("bench", "flow", "d", "--pairs", "0"), "--pairs must be 1 or more"),

@@ -215,6 +215,9 @@ def results() -> dict[str, type]:
     from lgd.training.report.page import ReportResult
     from lgd.training.reproduce import ReproduceResult
     from lgd.training.scoring.evaluate import EvaluateResult
+    from lgd.training.transfer.average import AverageResult
+    from lgd.training.transfer.cross_validate import CrossValidation
+    from lgd.training.transfer.official import TransferResult
 
     return {
         "lgd preprocess": PreprocessResult,
@@ -222,12 +225,15 @@ def results() -> dict[str, type]:
         "lgd train": TrainResult,
         "lgd evaluate": EvaluateResult,
         "lgd fuse": FuseResult,
+        "lgd average": AverageResult,
         "lgd predict": PredictResult,
         "lgd report": ReportResult,
         "lgd models": ModelList,
         "lgd recipes": RecipeList,
         "lgd recipes NAME": RecipeDetails,
         "lgd reproduce, lgd demo": ReproduceResult,
+        "lgd reproduce of UCF101 and HMDB51": TransferResult,
+        "lgd cross-validate": CrossValidation,
         "lgd submit --stop": StoppedJob,
         "lgd doctor": DoctorResult,
         "lgd bench flow": FlowBenchmark,

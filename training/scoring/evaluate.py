@@ -131,6 +131,11 @@ def evaluate(
     check_has_split(dataset, split)
     videos = dataset.splits[split].videos
     warn_if_trained_on(run, dataset, split)
+    if which == "best" and split == run.config.validation.split:
+        say(
+            f"the best checkpoint of {run.storage.display()} was chosen by its accuracy on the split {split}: this "
+            "accuracy is too high; report the last checkpoint, or another split"
+        )
     out_folder, out_name = folder_and_name(out)
     if out_folder.exists(out_name) and out_folder.size(out_name) is None:
         raise UsageError(f"--out {out} is a folder: give the name of a file in it")

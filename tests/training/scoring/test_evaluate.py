@@ -31,7 +31,7 @@ from lgd.training.scoring.chunk_plan import standard_chunks
 from lgd.training.scoring.evaluate import EvaluateResult
 from lgd.training.scoring.inference import load_checkpoint
 from lgd.training.scoring.metrics import summary
-from lgd.training.scoring.protocol import TestProtocol
+from lgd.training.scoring.protocol import CheckpointChoice, ScoringResources, TestProtocol
 from lgd.training.scoring.scores import identity_of, read_scores, score_table
 from tests.training.scoring.random_run import CONFIG, network_of, score_in_process
 
@@ -323,3 +323,32 @@ def test_an_output_that_another_evaluation_writes_is_refused_with_its_name(run: 
     assert done.returncode == 1
     assert done.stderr.startswith(f"lgd: {out}.parts is in use by `lgd evaluate` of ")
     assert not out.exists()
+
+
+def test_a_checkpoint_that_was_chosen_on_the_scored_split_is_named(
+    run: Run, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    class Stop(BaseException):
+        """Ends the command where it would start a cluster."""
+
+    def stop() -> None:
+        raise Stop
+
+    def printed(which: CheckpointChoice, split: str) -> str:
+        with pytest.raises(Stop):
+            evaluate.evaluate(
+                str(run.storage.base),
+                str(dataset.storage.base),
+                split,
+                out=str(tmp_path / f"{which}-{split}.parquet"),
+                protocol=TestProtocol(1),
+                which=which,
+                resources=ScoringResources(),
+                start_cluster=stop,
+            )
+        return " ".join(capsys.readouterr().err.split())
+
+    line = "was chosen by its accuracy on the split val: this accuracy is too high"
+    assert line in printed("best", "val")
+    assert line not in printed("last", "val")
+    assert line not in printed("best", "train")
