@@ -65,10 +65,11 @@ docs: setup
 wheel: setup
 	$(BIN)/python -m build --wheel
 
-# Without the local version of a CPU build of torch: pip then takes the build for the machine.
+# Without the local version of a CPU build of torch, and without Triton, of which a CUDA build of torch requires a version
+# of its own: pip then takes the build for the machine.
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/python $(PIP) install -e '.[dev]'
 	(echo '# Versions that were tested together. Written by `make constraints`.'; \
-	 build/constraints/bin/python $(PIP) freeze --exclude-editable | sed 's/+cpu$$//') > constraints.txt
+	 build/constraints/bin/python $(PIP) freeze --exclude-editable | sed 's/+cpu$$//; /^triton==/d') > constraints.txt

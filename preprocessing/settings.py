@@ -20,7 +20,7 @@ from lgd.preprocessing.video.ffmpeg_child import ffmpeg_version
 from lgd.preprocessing.video.rejections import Limits
 
 UNTAGGED_MATRIX: UntaggedMatrix = "bt709-hd"  # of a new dataset
-GPUS_PER_TASK = 0.25  # with --flow.device cuda: decoding and JPEG keep a task's core busy most of the time
+GPUS_PER_TASK = 1 / 16  # with --flow.device cuda: decoding and JPEG keep a task's core busy nearly all of the time
 
 
 @dataclass(frozen=True)
@@ -193,9 +193,10 @@ class PreprocessResources:
     num_workers: Annotated[int | None, arg(aliases=("--workers",))] = None
     """Maximum number of shards created at the same time. Default: as many as fit on the cluster."""
     cpus_per_task: float = 1.0
-    """CPUs per task."""
+    """CPUs per task. With 2 or more, a task decodes the next video and encodes JPEGs while it computes the flow: for
+    tasks that share a GPU. On CPUs, tasks of 1 CPU are faster."""
     gpus_per_task: float | None = None
-    """GPUs, or the fraction of one GPU, per task. Default: 0.25 with --flow.device cuda, else 0."""
+    """GPUs, or the fraction of one GPU, per task. Default: 0.0625 with --flow.device cuda, else 0."""
     limits: Annotated[LimitOptions, arg(name="")] = LimitOptions()
     """Limits on one video."""
 
@@ -210,7 +211,10 @@ class PreprocessResources:
 
     def limits_on_this_node(self, fps: float) -> Limits:
         """Return the limits on a video at a frame rate; those on memory depend on the node that calls this method."""
-        return self.limits.limits(fps, memory_per_task(self.cpus_per_task, self.num_workers))
+        memory = memory_per_task(self.cpus_per_task, self.num_workers)
+        if self.cpus_per_task >= 2:  # the next video is in memory as well, see `overlap`
+            memory = memory * 2 // 3
+        return self.limits.limits(fps, memory)
 
     def per_task(self, device: str) -> dict[str, float]:
         """Return the resources of one task by Ray's names. device: where the flow is computed, cpu or cuda.

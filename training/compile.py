@@ -5,14 +5,13 @@ kernels. Blocks of the same shape share one compiled form, so compiling takes a 
 network takes, and the gradients of a block can be sent while those of the block before it are computed."""
 
 import importlib.util
-import os
-import shutil
 import socket
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lgd.pipeline.compiler import missing_compiler
 from lgd.pipeline.console.errors import UserError
 from lgd.training.models.config import Switch
 from lgd.training.models.lgd import Network, run_part
@@ -76,8 +75,7 @@ def missing_for_compiling(device: torch.device) -> str:
     node = socket.gethostname()
     if device.type == "cuda" and importlib.util.find_spec("triton") is None:
         return f"Triton, but {node} does not have it: install triton, which PyTorch's CUDA builds require"
-    variable, programs = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
-    compilers = (os.environ[variable],) if os.environ.get(variable) else programs
-    if any(shutil.which(compiler) for compiler in compilers):
-        return ""
-    return f"{' or '.join(compilers)}, but {node} has none: install one, set {variable} to a different compiler"
+    variable: Literal["CC", "CXX"] = "CC" if device.type == "cuda" else "CXX"
+    if compilers := missing_compiler(variable):
+        return f"{compilers}, but {node} has none: install one, set {variable} to a different compiler"
+    return ""

@@ -1,108 +1,49 @@
-"""TV-L1 optical flow of many pairs at once with PyTorch, on a GPU or (slowly) on the CPU.
+"""TV-L1 optical flow of many pairs at once with PyTorch: on the CPU (slowly), and on a GPU that cannot use Triton.
 
-The scheme is that of `TVL1Params`, as in numba_solver. All pairs of a clip are solved together, scale by scale and warp
-by warp; a pair that has converged does not change any more, so that its flow does not depend on the other pairs. On a
-GPU the iterations and the median filter are compiled into a few kernels each: launching their dozens of operations
-separately would take longer than computing them.
+The scheme is that of `TVL1Params`, as in numba_solver. All pairs of a batch are solved together, scale by scale and
+warp by warp; a pair that has converged does not change any more, so that its flow does not depend on the other pairs.
 """
 
-import functools
-import importlib.util
-from collections.abc import Callable
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lgd.pipeline.console.errors import UsageError
 from lgd.preprocessing.flow.params import TVL1Params
+from lgd.preprocessing.flow.torch_pyramid import differentiate, finer_flow, pyramid_of
 
-MIN_SIDE = 16  # pixels: minimum side of a reduced scale
-PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**23}  # in all pairs that are solved together; about 200 bytes each
 ITERATIONS_AT_ONCE = 5  # between two checks of which pairs have converged
 CHANGE_UNIT = 2.0**-30  # pixels squared; sums of integer multiples are exact in any order of addition
 
 
-def flow_of_clip(frames: np.ndarray, params: TVL1Params, device: str | None) -> np.ndarray:
-    """Return the flow of a clip: uint8 T x H x W -> float32 (T - 1) x H x W x 2; see `tvl1.compute_flow`.
+def solve(frames: Tensor, firsts: Tensor, params: TVL1Params) -> Tensor:
+    """Compute the flow of pairs of frames, float32 N x 2 x H x W in pixels.
 
-    Raises UsageError for a device that does not exist.
-    """
-    torch_device = _torch_device(device)
-    iterate, median = _compiled_for(torch_device.type)
-    at_once = max(1, PIXELS_AT_ONCE[torch_device.type] // (frames.shape[1] * frames.shape[2]))
-    flow = np.empty((len(frames) - 1, *frames.shape[1:], 2), np.float32)
-    with torch.no_grad():
-        for start in range(0, len(flow), at_once):
-            batch = torch.tensor(frames[start : start + at_once + 1], device=torch_device).float()
-            pairs = _solve(batch, params, iterate, median=median)
-            flow[start : start + at_once] = pairs.movedim(1, -1).cpu().numpy()
-    return flow
-
-
-def _torch_device(name: str | None) -> torch.device:
-    """Return the device of that name; without a name, the GPU if there is one. Raises UsageError."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}: choose cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"the torch flow backend runs on cpu or cuda, not on {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"this machine has no device {name!r}: {torch.cuda.device_count()} GPUs are visible")
-    return device
-
-
-# (u, px, py, keywords) -> (u, px, py, active), see `_iterate`; (u, size) -> u, see `_median`.
-Iterate = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
-Median = Callable[[Tensor, int], Tensor]
-
-
-@functools.cache
-def _compiled_for(device_type: str) -> tuple[Iterate, Median]:
-    """Return `_iterate` and `_median`, compiled for a GPU if Triton is installed."""
-    if device_type == "cpu" or not importlib.util.find_spec("triton"):
-        return _iterate, _median
-    # One set of kernels for the different shapes of scales and clips.
-    return torch.compile(_iterate, dynamic=True), torch.compile(_median, dynamic=True)
-
-
-def _solve(frames: Tensor, params: TVL1Params, iterate: Iterate, *, median: Median) -> Tensor:
-    """Compute the flow of frames: T x H x W -> (T - 1) x 2 x H x W."""
-    pyramid = [frames[:, None]]
-    for _ in range(params.scales - 1):
-        height, width = (round(side * params.scale_step) for side in pyramid[-1].shape[-2:])
-        if min(height, width) < MIN_SIDE:
-            break
-        pyramid.append(_resize(pyramid[-1], height, width, step_y=1 / params.scale_step, step_x=1 / params.scale_step))
-
-    flow = torch.zeros(len(frames) - 1, 2, *pyramid[-1].shape[-2:], device=frames.device)
+    frames: float32 T x H x W; firsts: the position of the first frame of each pair; its second frame follows it in
+    `frames`. The flow of a pair depends only on its two frames."""
+    pyramid = pyramid_of(frames, params)
+    firsts = firsts.long()
+    flow = torch.zeros(len(firsts), 2, *pyramid[-1].shape[-2:], device=frames.device)
     for images in reversed(pyramid):
-        height, width = images.shape[-2:]
-        rows, columns = flow.shape[-2:]
-        if (rows, columns) != (height, width):
-            flow = _resize(flow, height, width, step_y=rows / height, step_x=columns / width) * (1 / params.scale_step)
-        flow = _solve_scale(images, flow, params, iterate=iterate, median=median)
+        flow = finer_flow(flow, *images.shape[-2:], params=params)
+        flow = _solve_scale(images[firsts], differentiate(images)[firsts + 1], flow, params=params)
     return flow
 
 
-def _solve_scale(images: Tensor, u: Tensor, params: TVL1Params, *, iterate: Iterate, median: Median) -> Tensor:
-    """Improve the flow u (N x 2 x H x W) between images (N + 1 x 1 x H x W) by warps."""
-    seconds = _differentiate(images)[1:]
+def _solve_scale(images: Tensor, seconds: Tensor, u: Tensor, *, params: TVL1Params) -> Tensor:
+    """Improve the flow u (N x 2 x H x W) by warps.
+
+    images: the first frames, N x 1 x H x W; seconds: the second frames with their gradients, N x 3 x H x W."""
     px, py = torch.zeros_like(u), torch.zeros_like(u)
     limit = torch.tensor(round(params.epsilon**2 * u.shape[-2] * u.shape[-1] / CHANGE_UNIT), device=u.device)
     for _ in range(params.warps):
-        gradient, inverse, residual = _linearize(images[:-1], seconds, u)
+        gradient, inverse, residual = _linearize(images, seconds, u)
         active = torch.ones(len(u), 1, 1, 1, dtype=torch.bool, device=u.device)
         for _ in range(params.outer_iterations):
             if params.median_filtering > 1:
-                u = torch.where(active, median(u, params.median_filtering), u)
+                u = torch.where(active, _median(u, params.median_filtering), u)
             for done in range(0, params.inner_iterations, ITERATIONS_AT_ONCE):
                 count = min(ITERATIONS_AT_ONCE, params.inner_iterations - done)
-                u, px, py, active = iterate(
+                u, px, py, active = _iterate(
                     u, px, py,
                     active=active, gradient=gradient, inverse=inverse, residual=residual, count=count, limit=limit,
                     lambda_=params.lambda_, theta=params.theta, tau=params.tau,
@@ -156,29 +97,6 @@ def _linearize(images: Tensor, seconds: Tensor, u: Tensor) -> tuple[Tensor, Tens
     inverse = torch.where(squared > 1e-7, 1 / squared, 0)
     residual = warped[:, :1] - (gradient * u).sum(1, keepdim=True) - images
     return gradient, inverse, residual
-
-
-def _differentiate(images: Tensor) -> Tensor:
-    """N x 1 x H x W -> N x 3 x H x W: gray value, central differences in x and y; borders are repeated."""
-    wide = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    in_x = (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2
-    in_y = (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
-    return torch.cat([images, in_x, in_y], dim=1)
-
-
-def _resize(images: Tensor, height: int, width: int, *, step_y: float, step_x: float) -> Tensor:
-    """Bilinear resampling, pixel centers at half-integers: target pixel t lies at (t + 1/2) step - 1/2."""
-
-    def positions(count: int, step: float, old: int) -> tuple[Tensor, Tensor, Tensor]:
-        at = ((torch.arange(count, dtype=torch.float64) + 0.5) * step - 0.5).clamp(0, old - 1)
-        before = at.long()
-        after = (before + 1).clamp(max=old - 1)
-        return before.to(images.device), after.to(images.device), (at - before).float().to(images.device)
-
-    upper, lower, fraction_y = positions(height, step_y, images.shape[-2])
-    left, right, fraction_x = positions(width, step_x, images.shape[-1])
-    rows = images[..., upper, :] + fraction_y[:, None] * (images[..., lower, :] - images[..., upper, :])
-    return rows[..., left] + fraction_x * (rows[..., right] - rows[..., left])
 
 
 def _median(u: Tensor, size: int) -> Tensor:

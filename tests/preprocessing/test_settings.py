@@ -108,5 +108,5 @@ def test_a_value_outside_its_range_is_wrong_usage_that_names_the_option(create, 
 
 def test_a_task_uses_a_gpu_only_for_flow_on_a_gpu():
     assert PreprocessResources(cpus_per_task=2).per_task("cpu") == {"CPU": 2}
-    assert PreprocessResources().per_task("cuda") == {"CPU": 1, "GPU": 0.25}
+    assert PreprocessResources().per_task("cuda") == {"CPU": 1, "GPU": 1 / 16}
     assert PreprocessResources(gpus_per_task=1).per_task("cuda") == {"CPU": 1, "GPU": 1}
