@@ -92,7 +92,8 @@ class PreprocessResult(CommandResult):
             f"streams: {', '.join(self.streams)}",
             f"{self.manifest} listed videos = {self.videos} in the dataset + {self.rejected} rejected",
         ]
-        lines.append(f"videos by split: {describe_splits(self.splits, {})}")
+        if sum(self.splits.values()) > self.videos:  # some are of splits.parquet
+            lines.append(f"videos by split: {describe_splits(self.splits, {})}")
         if self.rejected:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
             lines.append(f"rejected videos by reason: {reasons}; each video is listed in {self.rejected_file}")

@@ -1,6 +1,7 @@
 """Use of some classes of a dataset, such as those of mini-Kinetics: videos of other classes are left out, and the label
 of a video is the number of its class in the list of selected classes."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,8 +20,10 @@ def select_classes(dataset: Dataset, classes: Sequence[str]) -> Dataset:
     """Return the dataset with only these classes, whose order decides the labels.
 
     Without change of the classes, the dataset itself. Otherwise videos without a label are left out as well: nobody
-    knows whether they are of these classes. Raises UserError for a class that the dataset does not have."""
-    names = tuple(classes)
+    knows whether they are of these classes.
+    The letters of a name may be composed or not. Raises UserError for a class that the dataset does not have."""
+    spelled = {unicodedata.normalize("NFC", name): name for name in dataset.stored_classes}
+    names = tuple(spelled.get(unicodedata.normalize("NFC", name), name) for name in classes)
     if names == dataset.stored_classes:
         return replace(dataset, classes=names, selection=None)
     if unknown := [name for name in names if name not in set(dataset.stored_classes)]:

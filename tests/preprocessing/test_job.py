@@ -164,6 +164,7 @@ RESULT = PreprocessResult(
     streams=["rgb", "flow"],
     manifest=75,
     videos=72,
+    splits={"train": 60, "val": 12},
     unlabelled=0,
     rejected=3,
     reasons={"missing": 2, "unreadable": 1},
@@ -191,6 +192,8 @@ def test_the_summary_accounts_for_every_video_and_names_the_classes_and_the_file
         "rejected videos by reason: missing 2, unreadable 1; each video is listed in data/rejected.parquet",
         "72 videos in 20.0 s (3.6 videos/s, 180 flow pairs/s); worker time in seconds: decode 4.0, flow 30.0",
     ]
+    table = replace(RESULT, splits={"all": 72, "train1": 48, "test1": 24}).lines()
+    assert table[2] == "videos by split: all 72, train1 48, test1 24"
     first = replace(RESULT, unlabelled=5).lines()[0]
     assert first == "data: 72 videos (5 without a label) in 4 classes (bend, jack, wave1, wave2); streams: rgb, flow"
 

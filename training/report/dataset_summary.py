@@ -13,7 +13,7 @@ from lgd.pipeline.inspection.describe import DatasetDescription, describe
 class DatasetSummary:
     """Contents of a dataset.
 
-    description: the result of `describe`. by_class: split of the shards -> number of labeled videos of each class, int64.
+    description: the result of `describe`. by_class: split of the shards -> labeled videos of each class, int64.
     smallest, largest: a class name and its number of videos. lengths: seconds of each video. saturated:
     for each video the fraction of flow vectors beyond the bound; None without flow."""
 

@@ -35,8 +35,9 @@ def test_hmdb51_lists_give_train_and_test_without_the_videos_that_the_split_does
     write_file(tmp_path, "a.avi 1 \nb.avi 0 \nc.avi 2 \n", "wave_test_split1.txt")
     write_file(tmp_path, "d.avi 1 \n", "run_test_split1.txt")
     write_file(tmp_path, "d.avi 2 \n", "run_test_split2.txt")
-    manifest = read_manifest(tmp_path / "v", tmp_path)
+    manifest = read_manifest(tmp_path / "v", tmp_path, split_number=1)
     assert manifest == read_manifest(tmp_path / "v", tmp_path / "run_test_split1.txt")
+    assert manifest.members == ()
     assert [(v.key, v.class_name, v.split) for v in manifest.videos] == [
         ("c", "wave", "test"),
         ("a", "wave", "train"),

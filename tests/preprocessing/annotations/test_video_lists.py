@@ -68,9 +68,7 @@ def test_a_video_of_another_folder_with_the_same_name_is_not_used(tmp_path: Path
     assert {video.path: video.missing for video in manifest.videos} == {"a/1.mp4": False, "a/2.mp4": True}
 
 
-def test_lists_of_several_splits_are_chosen_by_the_split_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_of_several_splits_are_chosen_by_the_split_number(tmp_path: Path) -> None:
     create_files(tmp_path / "v", "a/1.avi", "a/2.avi")
     lists = write_lists(
         tmp_path / "lists",
@@ -82,13 +80,19 @@ def test_lists_of_several_splits_are_chosen_by_the_split_number(
     )
     splits = [
         {video.split: video.path for video in read_manifest(tmp_path / "v", lists, split_number=number).videos}
-        for number in (None, 1, 2)
+        for number in (1, 2)
     ]
-    assert splits == [{"train": "a/2.avi", "val": "a/1.avi"}] * 2 + [{"train": "a/1.avi", "val": "a/2.avi"}]
+    assert splits == [{"train": "a/2.avi", "val": "a/1.avi"}, {"train": "a/1.avi", "val": "a/2.avi"}]
+    everything = read_manifest(tmp_path / "v", lists)
+    assert [(video.path, video.split) for video in everything.videos] == [("a/1.avi", "all"), ("a/2.avi", "all")]
+    assert everything.members == (
+        ("train1", ("a-2",)),
+        ("val1", ("a-1",)),
+        ("train2", ("a-1",)),
+        ("val2", ("a-2",)),
+    )
     with pytest.raises(UserError, match="has no split 3"):
         read_manifest(tmp_path / "v", lists, split_number=3)
-    printed = capsys.readouterr().err
-    assert printed.count("split 1 of 2 (--split-number chooses another one)") == 1  # only where none was chosen
 
 
 @pytest.mark.parametrize(
