@@ -4,7 +4,6 @@ import ipaddress
 import os
 import re
 import resource
-import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from lgd.clusters.doctor import advice
 from lgd.clusters.doctor.rows import NODE, OK, WARNING, WRONG, Row, attempt
+from lgd.pipeline.compiler import missing_compiler
 from lgd.pipeline.node import node_memory
 
 GIB = 1 << 30
@@ -57,16 +57,14 @@ def load(running: float, cpus: int) -> Row:
 
 def compiler() -> Row:
     """Compile a program that includes the headers of C and Python, as torch.compile and Triton do."""
-    given = os.environ.get("CC")
-    programs = [given] if given else ["gcc", "clang"]
-    found = next((name for name in programs if shutil.which(shlex.split(name)[0])), None)
-    if found is None:
-        return Row(NODE, "C compiler", f"no {' or '.join(programs)}", WARNING, advice.COMPILER)
+    if missing := missing_compiler("CC"):
+        return Row(NODE, "C compiler", f"no {missing}", WARNING, advice.COMPILER)
+    found = os.environ.get("CC") or ("gcc" if shutil.which("gcc") else "clang")
     with tempfile.TemporaryDirectory(prefix="lgd-doctor-") as folder:
         source = Path(folder) / "check.c"
         source.write_text(SOURCE)
         command = [
-            *shlex.split(found),
+            found,
             "-I",
             sysconfig.get_path("include"),
             str(source),

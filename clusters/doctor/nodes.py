@@ -14,7 +14,7 @@ from lgd.pipeline.console.signals import check_interrupted
 
 WAIT_S = 0.5
 # Sent to the nodes, which may have another `lgd` or none.
-SENT = ("lgd.clusters.doctor", "lgd.pipeline.nvidia", "lgd.pipeline.node")
+SENT = ("lgd.clusters.doctor", "lgd.pipeline.compiler", "lgd.pipeline.node", "lgd.pipeline.nvidia")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Measurements of a device, on the CPU at small sizes."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def test_the_convolutions_of_this_cpu_are_right():
 def test_wrong_convolutions_are_found(monkeypatch: pytest.MonkeyPatch, wrong: float):
     right = torch.nn.functional.conv3d
 
-    def conv3d(clip: torch.Tensor, *arguments: torch.Tensor, **options: object) -> torch.Tensor:
+    def conv3d(clip: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         output = right(clip, *arguments, **options)
         return output * wrong if clip.dtype == torch.float32 else output
 

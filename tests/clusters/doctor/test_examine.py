@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lgd.clusters.doctor.gpu import USABLE
 from lgd.clusters.doctor.nodes import Failure, Member
 from lgd.clusters.doctor.options import DoctorOptions
 from lgd.clusters.doctor.rows import ABSENT, CLUSTER, GPU, NODE, OK, WARNING, WRONG, Row
+from lgd.clusters.doctor.versions import introduce
 from lgd.clusters.testbed.processes import run_lgd
 from lgd.clusters.testbed.ray_nodes import RayNodes, ray_nodes
 
@@ -97,9 +99,9 @@ def test_a_node_that_does_not_respond_is_a_row_and_the_others_are_checked(
 ):
     nodes = [member("good"), member("silent", "10.0.0.2"), member("crashed", "10.0.0.3")]
     monkeypatch.setattr(examine_module, "find_members", lambda: (nodes, 1))
-    introduction = examine_module.introduce() | {"lgd": lgd.__version__}
+    introduction = introduce() | {"lgd": lgd.__version__}
     calls["introduce"] = lambda node: Failure("no answer in 45 s") if node.name == "silent" else introduction
-    calls["clock"] = lambda node: examine_module.time.time() + 100 * (node.name == "crashed")
+    calls["clock"] = lambda node: time.time() + 100 * (node.name == "crashed")
     row = Row(NODE, "load", "idle")
     calls["run_groups"] = lambda node, groups: Failure("the worker died") if node.name == "crashed" else [tuple(row)]
     calls["free_port"] = lambda node, address: 1234
@@ -123,7 +125,7 @@ def test_the_offset_of_a_clock_is_that_of_the_quickest_call(monkeypatch: pytest.
     moments = iter([0.0, 4.0, 10.0, 10.2, 20.0, 22.0])
     times = iter([5.1, 15.1, 25.1])
     monkeypatch.setattr(examine_module, "CLOCK_CALLS", 3)
-    monkeypatch.setattr(examine_module.time, "time", lambda: next(moments))
+    monkeypatch.setattr(time, "time", lambda: next(moments))
     calls["clock"] = lambda node: next(times)
     ((offset, error),) = clock_offsets([member("a")]).values()
     assert (round(offset, 6), round(error, 6)) == (5.0, 0.1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lgd.clusters.doctor import compute, gpu
-from lgd.clusters.doctor.rows import ABSENT, GPU, OK, SLOW, WARNING, WRONG
+from lgd.clusters.doctor.rows import ABSENT, GPU, OK, SLOW, WARNING, WRONG, Row
 
 H100 = ["NVIDIA H100 80GB HBM3", "81559", "Disabled"]
 
@@ -23,14 +23,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (79 << 30, 80 << 30))
     monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91501)
-    monkeypatch.setattr(gpu, "convolutions", lambda section, name, device, dtypes: compute.Row(section, name, "right"))
+    monkeypatch.setattr(gpu, "convolutions", lambda section, name, device, dtypes: Row(section, name, "right"))
     for name, value in (("copy_bytes_per_s", 3e12), ("product_flops", 7e14)):
         monkeypatch.setattr(gpu, name, lambda device, size, value=value: value)
     monkeypatch.setattr(gpu, "convolution_flops", lambda device, dtype, clips: 3e14 if dtype == "bfloat16" else 1e14)
     return monkeypatch
 
 
-def rows_of(ray_gpus: int = 2) -> dict[str, compute.Row]:
+def rows_of(ray_gpus: int = 2) -> dict[str, Row]:
     return {row.name: row for row in gpu.gpu_rows(ray_gpus)}
 
 

@@ -4,7 +4,8 @@ import os
 import resource
 import shutil
 import socket
-import sys
+import sysconfig
+import tempfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -54,15 +55,15 @@ def test_the_compiler_must_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_compiler_of_cc_is_used(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("CC", "missing-compiler -m64")
-    assert machine.compiler().figure == "no missing-compiler -m64"
+    monkeypatch.setenv("CC", "missing-compiler")
+    assert machine.compiler().figure == "no missing-compiler"
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_a_real_compiler_compiles_the_program(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CC", "gcc")
     row = machine.compiler()
-    headers = Path(machine.sysconfig.get_path("include"), "Python.h").exists()
+    headers = Path(sysconfig.get_path("include"), "Python.h").exists()
     assert row.verdict == (OK if headers else WARNING), row.figure
 
 
@@ -98,7 +99,7 @@ def test_little_free_space_for_temporary_files(
 
 def test_a_full_temporary_folder_is_a_row(monkeypatch: pytest.MonkeyPatch, full_disk: Path):
     (full_disk / "big").write_bytes(bytes(900 << 10))
-    monkeypatch.setattr(machine.tempfile, "gettempdir", lambda: str(full_disk))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(full_disk))
     (row,) = [row for row in machine.machine_rows(1, several=False) if row.name == "temporary files, free"]
     assert row.verdict == WRONG
     assert "set TMPDIR" in row.advice
@@ -119,4 +120,3 @@ def test_a_name_that_cannot_be_resolved_is_a_row_of_its_own(monkeypatch: pytest.
     assert (row.name, row.verdict) == ("host name", WRONG)
     assert "Name or service not known" in row.figure
     assert "/etc/hosts" in row.advice
-    assert sys.platform == "linux"
