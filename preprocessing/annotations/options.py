@@ -83,9 +83,8 @@ class SplitOptions:
             ("split_number", mode == "annotations"),
         ):
             if getattr(self, name) is not None and not used:
-                raise UsageError(
-                    f"{_option(name)} does not apply {f'to {_option(mode)}' if mode else 'without --folds'}"
-                )
+                place = _option(mode) if mode else "the list of the splits"
+                raise UsageError(f"{_option(name)} does not apply to {place}: see `lgd splits --help`")
         if self.allow_missing and mode not in ("annotations", "csv"):
             raise UsageError("--allow-missing applies to --annotations and --csv")
         if grouping and (self.group is None) == (self.group_csv is None):
