@@ -1,21 +1,21 @@
 """One video -> its frames and its optical flow as JPEGs, one encoded video per stream."""
 
 from collections.abc import Container, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import cv2
 import numpy as np
 
 from lgd.pipeline.dataset.dataset import STREAMS
-from lgd.pipeline.dataset.flow_code import encode
 from lgd.pipeline.storage.storage import Storage
 from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
-from lgd.preprocessing.flow.tvl1 import compute_flow, warm_up
+from lgd.preprocessing.flow.tvl1 import compute_codes, warm_up
+from lgd.preprocessing.overlap import Jpegs, Overlap
 from lgd.preprocessing.settings import Settings
 from lgd.preprocessing.shard_tar import EncodedVideo
-from lgd.preprocessing.video.decode import decode
+from lgd.preprocessing.video.decode import Frames, decode
 from lgd.preprocessing.video.files import local_file
 from lgd.preprocessing.video.rejections import Limits, Rejected
 
@@ -41,28 +41,36 @@ def encode_video(
     streams: Iterable[str],
     counters: ShardCounters,
     limits: Limits = Limits(),
+    overlap: Overlap | None = None,
 ) -> dict[str, EncodedVideo]:
     """Decode a video of the folder `videos` and encode it for each stream; add the work to `counters`.
 
-    Raises Rejected if the file is missing or cannot be decoded within `limits`."""
-    with counters.timed("decode"):
-        if video.missing:
-            raise Rejected("missing", f"the file {video.path} does not exist")
-        with local_file(videos, video.path) as path:
-            frames = decode(
-                path,
-                settings.fps,
-                settings.short_side,
-                start_s=video.start_s,
-                end_s=video.end_s,
-                limits=limits,
-                untagged_matrix=settings.decoded_untagged_matrix,
-            )
-    encoded = encode_frames(frames.rgb, frames.fps, video, settings=settings, streams=streams, counters=counters)
+    overlap: threads, and the videos that follow. Raises Rejected if the file is missing or cannot be decoded within
+    `limits`."""
+    overlap = overlap or Overlap()
+    frames = overlap.frames(video, partial(_decode, videos, settings=settings, limits=limits), counters)
+    encoded = encode_frames(
+        frames.rgb, frames.fps, video, settings=settings, streams=streams, counters=counters, overlap=overlap
+    )
     counters.videos += 1
     counters.frames += len(frames.rgb)
     counters.flow_pairs += len(frames.rgb) - 1 if "flow" in encoded else 0
     return encoded
+
+
+def _decode(videos: Storage, video: Video, *, settings: Settings, limits: Limits) -> Frames:
+    if video.missing:
+        raise Rejected("missing", f"the file {video.path} does not exist")
+    with local_file(videos, video.path) as path:
+        return decode(
+            path,
+            settings.fps,
+            settings.short_side,
+            start_s=video.start_s,
+            end_s=video.end_s,
+            limits=limits,
+            untagged_matrix=settings.decoded_untagged_matrix,
+        )
 
 
 def encode_frames(
@@ -73,14 +81,17 @@ def encode_frames(
     settings: Settings,
     streams: Iterable[str],
     counters: ShardCounters,
+    overlap: Overlap | None = None,
 ) -> dict[str, EncodedVideo]:
     """Encode frames of a video for each stream; add the time to `counters`.
 
-    rgb: consecutive frames, uint8, T x H x W x 3, at `fps` frames per second."""
+    rgb: consecutive frames, uint8, T x H x W x 3, at `fps` frames per second. overlap: threads that encode."""
+    overlap = overlap or Overlap()
     encoded = {}
     height, width = rgb.shape[1:3]
-    for stream in streams:
-        jpegs, details = _ENCODERS[stream](rgb, settings, counters)
+    begun = {stream: _ENCODERS[stream](rgb, settings, counters, overlap=overlap) for stream in streams}
+    for stream, (parts, details) in begun.items():
+        jpegs = [jpeg for part in parts for jpeg in part(counters)]
         description = {
             "key": video.key,
             "label": video.label,
@@ -105,32 +116,37 @@ def source_frames(encoded: Mapping[str, EncodedVideo]) -> int:
     return len(video.frames) + STREAMS[stream].lost_frames
 
 
-def _encode_rgb(rgb: np.ndarray, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
-    with counters.timed("jpeg"):
-        return [_jpeg(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), settings.jpeg_quality) for frame in rgb], {}
+def _encode_rgb(
+    rgb: np.ndarray, settings: Settings, counters: ShardCounters, *, overlap: Overlap
+) -> tuple[list[Jpegs], dict[str, Any]]:
+    return [overlap.jpegs(rgb, settings.jpeg_quality)], {}
 
 
-def _encode_flow(rgb: np.ndarray, settings: Settings, counters: ShardCounters) -> tuple[list[bytes], dict[str, Any]]:
-    jpegs: list[bytes] = []
+def _encode_flow(
+    rgb: np.ndarray, settings: Settings, counters: ShardCounters, *, overlap: Overlap
+) -> tuple[list[Jpegs], dict[str, Any]]:
+    parts: list[Jpegs] = []
     saturated = 0.0
-    pairs = max(min(FLOW_CHUNK, FLOW_PIXELS // (rgb.shape[1] * rgb.shape[2])), 1)
-    for first in range(0, len(rgb) - 1, pairs):
+    at_once = max(min(FLOW_CHUNK, FLOW_PIXELS // (rgb.shape[1] * rgb.shape[2])), 1)
+    clips = (rgb[first : first + at_once + 1] for first in range(0, len(rgb) - 1, at_once))
+    flow = settings.flow
+    codes = compute_codes(
+        map(_gray, clips), flow.tvl1, flow.backend, device=flow.torch_device, bound=settings.flow_bound
+    )
+    while True:
         with counters.timed("flow"):
-            chunk = rgb[first : first + pairs + 1]
-            gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in chunk])
-            flow = compute_flow(gray, settings.flow.tvl1, settings.flow.backend, device=settings.flow.torch_device)
-            planes, fraction = encode(flow, settings.flow_bound)
-            saturated += fraction * len(planes)
-        with counters.timed("jpeg"):
-            jpegs += [_jpeg(plane, settings.flow.jpeg_quality) for plane in planes]
-    return jpegs, {"bound": settings.flow_bound, "saturated": round(saturated / max(len(jpegs), 1), 6)}
+            code = next(codes, None)
+        if code is None:
+            break
+        planes, fraction = code
+        saturated += fraction * len(planes)
+        parts.append(overlap.jpegs(planes, flow.jpeg_quality))
+    pairs = len(rgb) - 1
+    return parts, {"bound": settings.flow_bound, "saturated": round(saturated / max(pairs, 1), 6)}
 
 
-def _jpeg(image: np.ndarray[Any, np.dtype[Any]], quality: int) -> bytes:
-    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape}")
-    return encoded.tobytes()
+def _gray(clip: np.ndarray) -> np.ndarray:
+    return np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip])
 
 
 _ENCODERS = {"rgb": _encode_rgb, "flow": _encode_flow}

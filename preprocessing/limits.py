@@ -22,7 +22,8 @@ class LimitOptions:
     """Maximum duration of a video, or of its annotated interval, seconds. Default: that of --max-frames."""
     max_memory_gb: float | None = None
     """Maximum memory of the decoded frames of a video, and of its ffmpeg process, GiB each. Default: half of the node's
-    memory per task, at least 1 and at most 4 GiB (more in proportion with more than 10,000 frames)."""
+    memory per task (a third with --cpus-per-task 2 or more), at least 1 and at most 4 GiB (more in proportion with more
+    than 10,000 frames)."""
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 1:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import STREAMS, StreamSpec
@@ -14,6 +15,7 @@ from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.encode import encode_video, prepare_encoders, source_frames
 from lgd.preprocessing.isolation import Encode, encode_isolated
+from lgd.preprocessing.overlap import Overlap
 from lgd.preprocessing.plan import ShardPlan, rejected_keys
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.shard_tar import EncodedVideo, ShardTar, read_shard
@@ -47,6 +49,9 @@ def make_shard(
     limits = resources.limits_on_this_node(settings.fps)
     prepare_encoders(settings, specs, counters)
     with ExitStack() as stack:  # the tars appear under their names only if the block ends without an error
+        if resources.cpus_per_task >= 2:
+            decoded = [video for video in plan.videos if frame_counts is None or video.key in frame_counts]
+            encode = partial(encode, overlap=stack.enter_context(Overlap(resources.cpus_per_task, decoded)))
         tars = {stream: stack.enter_context(ShardTar.create(storage, stream, plan.name)) for stream in specs}
         for number, video in enumerate(plan.videos, 1):
             try:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lgd.preprocessing import encode
 from lgd.preprocessing.annotations.manifest import Video
 from lgd.preprocessing.counters import ShardCounters
 from lgd.preprocessing.encode import encode_video, source_frames
-from lgd.preprocessing.flow.tvl1 import compute_flow
+from lgd.preprocessing.flow.tvl1 import compute_codes
 from lgd.preprocessing.video.rejections import Rejected
 from tests.preprocessing.conftest import SETTINGS
 
@@ -46,11 +47,12 @@ def test_the_flow_does_not_depend_on_how_many_pairs_are_in_memory_at_the_same_ti
 ):
     chunks: list[int] = []
 
-    def counted(gray: np.ndarray, *arguments: Any, **options: Any) -> np.ndarray:
-        chunks.append(len(gray))
-        return compute_flow(gray, *arguments, **options)
+    def counted(clips: Iterable[np.ndarray], *arguments: Any, **options: Any) -> Iterator[tuple[np.ndarray, float]]:
+        for gray in clips:
+            chunks.append(len(gray))
+            yield from compute_codes([gray], *arguments, **options)
 
-    monkeypatch.setattr(encode, "compute_flow", counted)
+    monkeypatch.setattr(encode, "compute_codes", counted)
     flows = []
     for pixels in (1 << 20, 4 * 32 * 40, 1):
         monkeypatch.setattr(encode, "FLOW_PIXELS", pixels)

@@ -74,3 +74,5 @@ def test_the_limits_of_a_task_follow_the_tasks_of_its_node(monkeypatch: pytest.M
     assert PreprocessResources().limits_on_this_node(25.0).frame_bytes == 2 * GIB
     assert PreprocessResources(cpus_per_task=1.5).limits_on_this_node(25.0).frame_bytes == 32 * GIB // 5 // 2
     assert PreprocessResources(num_workers=1).limits_on_this_node(25.0).frame_bytes == 4 * GIB
+    # The next video is in memory as well.
+    assert PreprocessResources(cpus_per_task=2).limits_on_this_node(25.0).frame_bytes == 32 * GIB // 4 * 2 // 3 // 2

@@ -64,7 +64,7 @@ def test_a_failure_leaves_no_shard_behind(
     folder: Path, plan: ShardPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     storage = empty_dataset(tmp_path)
-    monkeypatch.setattr("lgd.preprocessing.encode.compute_flow", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("lgd.preprocessing.encode.compute_codes", lambda *_, **__: 1 / 0)
     with pytest.raises(NodeError, match="no video can be encoded on this node"):
         create(storage, folder, plan)
     assert [storage.names(name) for name in ("rgb", "flow", "rgb/.parts", "flow/.parts")] == [[]] * 4
@@ -198,3 +198,16 @@ def test_a_retry_with_larger_limits_writes_the_bytes_of_a_run_that_had_them_from
     create(complete, first.parent, plan, specs=specs)
     for name in (shard_name("rgb", plan.name), part_name("rgb", plan.name)):
         assert limited.read(name) == complete.read(name)
+
+
+def test_a_task_with_several_cpus_writes_the_same_bytes(folder: Path, plan: ShardPlan, tmp_path: Path):
+    alone, overlapped, added = (empty_dataset(tmp_path / name) for name in ("alone", "overlapped", "added"))
+    expected = create(alone, folder, plan)
+    resources = PreprocessResources(cpus_per_task=3)
+    counters = create(overlapped, folder, plan, resources=resources)
+    assert_same_bytes(alone, overlapped, plan)
+    assert (counters.videos, counters.rejected, counters.frames) == (expected.videos, expected.rejected, 120)
+    assert all(counters.seconds[stage] > 0 for stage in ("decode", "flow", "jpeg"))
+    create(added, folder, plan, specs={"rgb": SPECS["rgb"]}, resources=resources)
+    create(added, folder, plan, specs={"flow": SPECS["flow"]}, existing="rgb", resources=resources)
+    assert_same_bytes(alone, added, plan)
