@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgd.pipeline.console.errors import UsageError, UserError
+from lgd.training.fusion.fuse import fuse, make_rule
 from lgd.training.fusion.join import join
 from lgd.training.scoring.scores import Scores
 from tests.training.scoring.test_scores import random_scores
@@ -102,3 +103,17 @@ def test_intersect_keeps_the_common_videos_in_the_order_of_the_first(subsets: li
 def test_a_table_that_is_given_twice_is_refused():
     with pytest.raises(UsageError, match="s is given more than once"):
         join([random_scores(), random_scores()])
+
+
+def test_splits_of_one_name_from_two_tables_are_refused():
+    a, b = random_scores(), with_other_predictions(random_scores())
+    first, same, other = (
+        replace(scores, metadata={**scores.metadata, "split_hash": text})
+        for scores, text in ((a, "1" * 16), (b, "1" * 16), (b, "2" * 16))
+    )
+    for intersect in (False, True):
+        join([first, same], intersect)
+        join([first, b], intersect)  # of a version that did not write it, or of the shards' own split
+        with pytest.raises(UserError, match=r"are of two different splits with the name val: .* evaluate both on the"):
+            join([first, other], intersect)
+    assert fuse(join([first, same]), make_rule(2)).metadata["split_hash"] == "1" * 16
