@@ -8,6 +8,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +123,7 @@ def _solved(
 
     def solve_next() -> None:
         pieces, uploaded = uploads.popleft()
-        with torch.no_grad():
+        with torch.no_grad(), transfers.current_device():
             frames, firsts = uploaded()
             if len(firsts):
                 flow = solve(frames.float(), firsts, params)
@@ -186,6 +187,10 @@ class _Transfers:
 
     def _new_stream(self) -> torch.cuda.Stream | None:
         return torch.cuda.Stream(self.device) if self._on_gpu else None  # type: ignore[no-untyped-call]
+
+    def current_device(self) -> AbstractContextManager[object]:
+        """Make the device the current one, on which Triton launches kernels."""
+        return torch.cuda.device(self.device) if self._on_gpu else nullcontext()
 
     def upload(self, batch: list[_Piece]) -> Callable[[], tuple[Tensor, Tensor]]:
         """Begin to copy the frames of a batch. Returns a function that returns them, and each pair's first frame.

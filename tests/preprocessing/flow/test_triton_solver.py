@@ -132,3 +132,29 @@ def test_the_host_looks_at_most_once_per_20_iterations_and_stops_soon_after_the_
     assert launched["prepare"] == launched["iterate"] == launched["advance"]
     assert looks * LOOK_ITERATIONS <= launched["iterate"] * count
     assert launched["iterate"] <= steps + 2 * -(-LOOK_ITERATIONS // count)
+
+
+def test_the_kernels_compile_for_an_h100():
+    # The interpreter accepts more than the compiler, which needs no GPU. Small tiles and filters, to be quick.
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    pointers = {"sums": "*i64", "limit": "*i64", "plans": "*i32", "firsts": "*i32"}
+    pointers |= dict.fromkeys(("u", "p", "data", "images", "seconds"), "*fp32")
+    types = pointers | dict.fromkeys(("lambda_theta", "theta", "step"), "fp32")
+    for kernel, warps, constants in (
+        (triton_kernels.iterate, 4, {"MEDIAN": 3, "HEIGHT": 16, "WIDTH": 32}),
+        (triton_kernels.prepare, 4, {"MEDIAN": 3, "HEIGHT": 4, "WIDTH": 32}),
+        (triton_kernels.advance, 4, {"MEDIAN": 3, "PAIRS": 128}),
+    ):
+        names = kernel.arg_names
+        source = ASTSource(
+            kernel,
+            {name: "constexpr" if name in constants else types.get(name, "i32") for name in names},
+            {(names.index(name),): value for name, value in constants.items()},
+        )
+        compiled = triton.compile(
+            source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps, "enable_fp_fusion": True}
+        )
+        assert "sm_90" in compiled.asm["ptx"]
