@@ -207,6 +207,7 @@ def results() -> dict[str, type]:
     from lgd.clusters.submit import StoppedJob
     from lgd.pipeline.inspection.describe import DatasetDescription
     from lgd.prediction.predict_files import PredictResult
+    from lgd.preprocessing.dataset_splits import SplitsResult
     from lgd.preprocessing.job import PreprocessResult
     from lgd.training.elastic import TrainResult
     from lgd.training.fusion.comparison import FuseResult
@@ -221,6 +222,7 @@ def results() -> dict[str, type]:
 
     return {
         "lgd preprocess": PreprocessResult,
+        "lgd splits": SplitsResult,
         "lgd inspect": DatasetDescription,
         "lgd train": TrainResult,
         "lgd evaluate": EvaluateResult,
