@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lgd.clusters.doctor import advice
-from lgd.clusters.doctor.rows import CLUSTER, NODE, WRONG, Row, reason_of, speed
+from lgd.clusters.doctor.rows import CLUSTER, GPU, NODE, WRONG, Row, reason_of, speed
 
 CONNECT_S, COLLECTIVE_S = 15.0, 20.0
 SUM_BYTES, LATENCY_SUMS, REPEATS = 32 << 20, 20, 3
@@ -39,7 +39,7 @@ def sum_rows(
     except ImportError as error:
         yield Row(NODE, name, f"{error.name} is not installed", "not available")
         return
-    section = CLUSTER if "between" in name else NODE
+    section = CLUSTER if "between" in name else GPU if backend == "nccl" else NODE
     try:
         _join(backend, rank, processes, host=host, port=port, device=device)
         yield from _measure(name, section, backend, rank=rank, processes=processes, device=device)
@@ -88,7 +88,7 @@ def _measure(name: str, section: str, backend: str, *, rank: int, processes: int
         value = 2 * (processes - 1) / processes * SUM_BYTES / taken / 1e9
         least = LEAST_GBS if section == CLUSTER else 0.0
         row = speed(section, name, value, unit="GB/s", least=least, advice=advice.NETWORK_SLOW)
-        what = "GPUs" if backend == "nccl" and section == NODE else "nodes" if section == CLUSTER else "processes"
+        what = "GPUs" if section == GPU else "nodes" if section == CLUSTER else "processes"
         route = f" over {used}" if used else ""
         yield row._replace(
             figure=f"{row.figure}{route}, latency {latency_s * 1e3:.2g} ms ({backend}, {processes} {what})"
