@@ -29,11 +29,12 @@ ANSWER_S, CLOCK_S = 45.0, 10.0  # for a node to start a worker of Ray; for a cal
 CLOCK_CALLS = 5
 EXTRA_S = 15.0  # for a node, beyond the time limits of its groups
 SUM_S = CONNECT_S + COLLECTIVE_S + 10.0  # with the import of PyTorch
+MAX_SHARDS = 64  # of a dataset that are read
 STEPS = 4  # of the progress: per node, introduction, clock, checks and sums
 
 
 class Data(NamedTuple):
-    """The dataset to read. digest: SHA-256 of dataset.json. shards: path in the dataset and bytes of each."""
+    """The dataset to read. digest: SHA-256 of dataset.json. shards: path in the dataset and bytes, of at most MAX_SHARDS."""
 
     address: str
     digest: str
@@ -92,7 +93,8 @@ def open_data(path: str) -> Data:
     if not storage.exists(DESCRIPTION):
         raise UserError(f"{storage.display()} is not a dataset ({DESCRIPTION} is missing): check --data")
     names = [name for name in storage.list_all() if name.endswith(".tar") and name.count("/") == 1]
-    shards = tuple((name, size) for name in names if (size := storage.size(name)))
+    chosen = names[:: -(-len(names) // MAX_SHARDS) or 1]  # a request each in an object store
+    shards = tuple((name, size) for name in chosen if (size := storage.size(name)))
     return Data(storage.address, hashlib.sha256(storage.read(DESCRIPTION)).hexdigest(), shards)
 
 

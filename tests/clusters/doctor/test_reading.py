@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 import pytest
 
-from lgd.clusters.doctor import reading
+from lgd.clusters.doctor import examine, reading
 from lgd.clusters.doctor.examine import open_data
 from lgd.clusters.doctor.rows import ABSENT, OK, SLOW, WRONG, Row
 from lgd.pipeline.console.errors import UserError
@@ -73,6 +73,20 @@ def test_a_folder_that_is_not_a_dataset_is_an_error_of_one_line(tmp_path: Path, 
         (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match=r"data is not a dataset \(dataset.json is missing\): check --data"):
         open_data(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize(("maximum", "shards"), [(100, 4), (4, 4), (3, 2), (1, 1)])
+def test_shards_from_all_parts_of_a_large_dataset_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, maximum: int, shards: int
+):
+    monkeypatch.setattr(examine, "MAX_SHARDS", maximum)
+    (tmp_path / "rgb").mkdir()
+    (tmp_path / "dataset.json").write_text("{}")
+    for number in range(4):
+        (tmp_path / "rgb" / f"train-{number:06}.tar").write_bytes(b"shard")
+    found = open_data(str(tmp_path)).shards
+    assert len(found) == shards
+    assert found[0] == ("rgb/train-000000.tar", 5)
 
 
 def test_an_incomplete_dataset_without_shards(dataset_folder: Path, tmp_path: Path):
