@@ -19,7 +19,8 @@ from lgd.benchmarks.gpu_parts import PARTS, Part
 from lgd.benchmarks.gpu_rows import COPY, PRODUCT, Measured, Row, goals_of, measured_of, row_of
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.loading.transform import Transform
-from lgd.preprocessing.flow.tvl1 import compute_flow
+from lgd.preprocessing.flow import tvl1
+from lgd.preprocessing.flow.tvl1 import compute_codes, compute_flow
 from lgd.training import recipes
 from lgd.training.recipes import recipe_named
 
@@ -233,8 +234,14 @@ def test_the_measured_step_is_that_of_training(variant: str, monkeypatch: pytest
     assert notes == []
 
 
-def test_the_frames_of_the_flow_move():
+def test_the_frames_of_the_flow_move_and_their_pairs_are_counted(monkeypatch: pytest.MonkeyPatch):
+    def on_cpu(clips: Any, *, backend: str, device: str, bound: float) -> Any:
+        assert (backend, device) == ("torch", "cuda")
+        return compute_codes(clips, backend="opencv", bound=bound)
+
     frames = gpu_flow.moving_frames(3, 48, 64)
     assert frames.shape == (3, 48, 64)
     flow = compute_flow(frames, backend="opencv")
     assert 1 < np.abs(flow).mean() < 10
+    monkeypatch.setattr(tvl1, "compute_codes", on_cpu)
+    assert gpu_flow.pairs_of([frames, frames[:2]], "cuda") == 3
