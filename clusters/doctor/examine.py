@@ -34,7 +34,7 @@ STEPS = 4  # of the progress: per node, introduction, clock, checks and sums
 
 
 class Data(NamedTuple):
-    """The dataset to read. digest: SHA-256 of dataset.json. shards: path in the dataset and bytes, of at most MAX_SHARDS."""
+    """The dataset to read. digest: SHA-256 of dataset.json. shards: path and bytes of at most MAX_SHARDS."""
 
     address: str
     digest: str
