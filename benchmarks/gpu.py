@@ -4,9 +4,9 @@ card       speed of its memory and of bfloat16 matrix products
 train      clips per second of the training step of kinetics400-rgb-r50, 16 x 112 x 112, bfloat16, by variant, with 64
            and with 8 clips
 TV-L1      pairs of frames per second at 160 x 120 and 340 x 256
-decoding   difference of JPEGs that the GPU decodes from those that the CPU decodes
-loader     frames per second on the GPU, which must be twice what the training step takes; time of the copy into
-           PyTorch's memory, which must be less than 2 % of a step
+decoding   difference of JPEGs that the GPU decodes from those that the CPU decodes; frames per second, which must be
+           twice what the training step takes
+copy       time of the copy of a batch into PyTorch's memory, which must be at most 2 % of a step
 
 Prints every figure beside its bound and its goal, with a verdict, and writes all of it and the versions to --out, again
 after each part: a run that was killed keeps what it has, and a rerun measures what is missing. Each part runs in a

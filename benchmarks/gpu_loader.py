@@ -1,7 +1,10 @@
-"""The loader on a GPU: how its decoder differs from that of the CPU, frames per second, and the copy of a batch.
+"""What a GPU does for the loader: how its JPEG decoder differs from that of the CPU, frames per second, and the copy of
+a batch.
 
-The training step needs its clips per second times their frames; the loader must reach twice that. The copy of a batch
+The training step needs its clips per second times their frames; the decoder must reach twice that. The copy of a batch
 into PyTorch's memory runs on the GPU between two steps, so it must be short."""
+
+import time
 
 from lgd.benchmarks.gpu_card import seconds_each
 from lgd.benchmarks.gpu_rows import Measured, Row
@@ -10,6 +13,9 @@ MAX_DIFFERENCE = 1.0  # of 255: mean
 CLIPS, FRAMES, CROP = 64, 16, 112  # of a batch
 MAX_COPY = 0.02  # of a step
 PICTURES = 64  # that both decoders decode
+THREADS = (1, 4, 8)
+MARGIN = 2.0  # of the decoder over the training step
+LEAST_S = 3.0  # of a measurement of the decoder
 
 
 def decoding(measured: Measured) -> list[Row]:
@@ -26,9 +32,21 @@ def decoding(measured: Measured) -> list[Row]:
     )
     gaps = np.abs(found - expected)
     note = f"at most {gaps.max()}"
-    return [
+    rows = [
         Row("decoding, GPU - CPU", float(gaps.mean()), "of 255", None, MAX_DIFFERENCE, lower_is_better=True, note=note)
     ]
+    for threads in THREADS:
+        pipeline = build(pictures, threads, gpu=True, batch=CLIPS * FRAMES)
+        for _ in range(2):
+            pipeline.run()
+        batches, start = 0, time.perf_counter()
+        while time.perf_counter() - start < LEAST_S:
+            pipeline.run()
+            batches += 1
+        frames_per_s = batches * CLIPS * FRAMES / (time.perf_counter() - start)
+        goal = MARGIN * FRAMES * measured.clips_per_s if measured.clips_per_s and threads == THREADS[-1] else None
+        rows.append(Row(f"decoding, {threads} threads", frames_per_s, "frames/s", None, goal))
+    return rows
 
 
 def copy(measured: Measured) -> list[Row]:

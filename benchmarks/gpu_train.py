@@ -13,18 +13,22 @@ from lgd.benchmarks.gpu_rows import TRAIN, Measured, Row, goals_of
 from lgd.pipeline.console.errors import UserError
 
 RECIPE, CLASSES = "kinetics400-rgb-r50", 400
-FLOP = 134.4e9  # per clip and step: forward pass, and gradients of inputs and weights
-EAGER_BYTES, FUSED_BYTES = 3674e6, 2434e6  # per clip and step
 SHARE_OF_BOUND = 0.8  # the goal on a GPU without goals of its own
 GOAL_CLIPS = 64  # the share for which there is a goal
 WARM_UP, STEPS = 8, 20  # steps; compiling and recording a graph are part of the warm-up
 
 
 def bound(measured: Measured, *, fused: bool) -> float | None:
-    """Return clips per second at the bound; None if the speed of the GPU is unknown."""
+    """Return clips per second at the bound of `lgd.benchmarks.train_roofline`; None if the GPU's speed is unknown."""
+    from lgd.benchmarks.train_roofline import step_cost
+    from lgd.training.recipes import recipe_named
+
     if not measured.flops or not measured.bytes_per_s:
         return None
-    return 1 / (FLOP / measured.flops + (FUSED_BYTES if fused else EAGER_BYTES) / measured.bytes_per_s)
+    config = recipe_named(RECIPE)
+    cost = step_cost(config.model, CLASSES, 3, size=config.transform.crop)
+    moved = sum((cost.fused_bytes if fused else cost.eager_bytes).values())
+    return 1 / (cost.step_flop / measured.flops + moved / measured.bytes_per_s)
 
 
 def speed(measured: Measured, *, variant: str, clips: int) -> list[Row]:
