@@ -12,8 +12,9 @@ PLANE_OFFSET = 176  # floats modulo PAGE
 MIN_ROW_OFFSET, MAX_ROW_OFFSET = 128, 864  # floats modulo PAGE
 
 CACHE_BYTES = 768 * 1024  # a part of the second-level cache: for the rows that iterations in flight work on
+PART_BYTES = 512 * 1024  # of a frame: each such part is worth one iteration in flight
 MAX_IN_FLIGHT = 8
-STEP_VECTORS = 48  # minimum length of a step of an iteration, so that its begin and end hardly count
+STEP_VECTORS = 40  # minimum length of a step of an iteration, so that its begin and end hardly count
 
 
 class Layout(NamedTuple):
@@ -48,5 +49,5 @@ def layout_of(height: int, width: int) -> Layout:
     plane = (height + 1) * pitch
     rows = -(-STEP_VECTORS * LANES // width)
     plane += (PLANE_OFFSET - plane) % PAGE
-    useful, possible = 1 + 4 * PLANES * plane // CACHE_BYTES, CACHE_BYTES // (4 * PLANES * pitch * (rows + 1))
+    useful, possible = 1 + 4 * PLANES * plane // PART_BYTES, CACHE_BYTES // (4 * PLANES * pitch * (rows + 1))
     return Layout(height, width, pitch, plane, max(1, min(useful, possible, MAX_IN_FLIGHT)), rows)
