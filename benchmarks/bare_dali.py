@@ -9,13 +9,12 @@ The fastest settings that DALI offers, each measured on one core: frames padded 
 import itertools
 from collections.abc import Iterator
 
-import numpy as np
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.tensors import TensorListCPU
 
 from lgd.benchmarks.loader_baselines import ShardClips
 from lgd.pipeline.dataset.dataset import STREAMS
-from lgd.pipeline.loading.dali import decode_window, normalize
+from lgd.pipeline.loading.dali import decode, normalize
 from lgd.pipeline.loading.frame_inputs import FrameInputs, frame_inputs, input_nodes
 
 PREPARED = 4  # batches, used in turn
@@ -29,7 +28,7 @@ def decoded(clips: ShardClips, batch: int) -> Iterator[int]:
     pipeline = Pipeline(batch_size=frames, num_threads=1, device_id=None, prefetch_queue_depth=3)
     with pipeline:
         inputs = input_nodes(itertools.cycle(prepared).__next__, stream, no_copy=True)
-        pictures = decode_window(inputs, stream, use_fast_idct=True)
+        pictures = decode(inputs, stream, use_fast_idct=True)
         pipeline.set_outputs(normalize(pictures, inputs, stream, transform=clips.transform))
     pipeline.build()
     while True:
@@ -38,11 +37,8 @@ def decoded(clips: ShardClips, batch: int) -> Iterator[int]:
 
 
 def _prepare(clips: ShardClips, positions: range) -> FrameInputs[TensorListCPU]:
-    """Return the inputs of one batch; the JPEGs are padded to one length (decoders stop at the end of the picture)."""
+    """Return the inputs of one batch."""
     batch = clips.order.clips_at(positions)
     jpegs = [clips.jpegs(clip) for clip in batch]
     inputs = frame_inputs(clips.index, batch, jpegs, transform=clips.transform, crop_mode="random")
-    padded = np.zeros((len(inputs.jpeg), max(map(len, inputs.jpeg))), np.uint8)
-    for row, jpeg in zip(padded, inputs.jpeg, strict=True):
-        row[: len(jpeg)] = jpeg
-    return FrameInputs(*map(TensorListCPU, inputs._replace(jpeg=padded)))
+    return FrameInputs(*map(TensorListCPU, inputs))

@@ -33,23 +33,42 @@ def inputs(
 @pytest.mark.parametrize("stream", ["rgb", "flow"])
 def test_each_frame_has_the_window_mirroring_and_factors_of_its_clip(dataset: Dataset, stream: str):
     clips, jpegs, batch = inputs(dataset, stream)
-    assert all(map(np.array_equal, batch.jpeg, itertools.chain(*jpegs)))
+    planes = STREAMS[stream].planes
     count = len(clips) * FRAMES
-    shapes = {"anchor": (count, 2), "shape": (count, 2), "mirror": (count,), "plane_width": (count,)}
-    for name, shape in shapes.items():
+    for row, frame in zip(batch.jpeg, itertools.chain(*jpegs), strict=True):
+        assert np.array_equal(row[: len(frame)], frame)
+        assert not row[len(frame) :].any()
+    types = {"anchor": (count, 2), "shape": (count, 2), "mirror": (count,)}
+    for name, shape in types.items():
         values = getattr(batch, name)
         assert (values.shape, values.dtype) == (shape, np.int32)
-    assert (batch.color_factors.shape, batch.color_factors.dtype) == ((count, 3), np.float32)
-    assert batch.plane_width.tolist() == [80] * count  # of one of the two planes of flow
+    shapes = {"window_x": (count,), "window_width": (count,), "plane_std": (count, planes), "color_factors": (count, 3)}
+    for name, shape in shapes.items():
+        values = getattr(batch, name)
+        assert (values.shape, values.dtype) == (shape, np.float32)
     for number, clip in enumerate(clips):
         frames = slice(number * FRAMES, (number + 1) * FRAMES)
         window = crop_window(TRANSFORM, clip, 64, width=80, crop_mode="random")
-        assert batch.anchor[frames].tolist() == [[window.top, window.left]] * FRAMES
-        assert batch.shape[frames].tolist() == [[48, 48]] * FRAMES
+        assert batch.anchor[frames].tolist() == [[window.top, 0]] * FRAMES
+        assert batch.shape[frames].tolist() == [[48, 80 * max(planes, 1)]] * FRAMES  # whole rows, over all planes
+        assert (batch.window_x[frames] * (80 - 48)).round().tolist() == [window.left] * FRAMES
+        assert batch.window_width[frames].tolist() == [48] * FRAMES
         assert batch.mirror[frames].tolist() == [int(clip.flip)] * FRAMES
+        signs = [-1 if clip.flip else 1, 1][:planes]
+        assert batch.plane_std[frames].tolist() == [[sign * TRANSFORM.flow_std for sign in signs]] * FRAMES
         expected = np.tile(np.array(color_factors(TRANSFORM, clip), np.float32), (FRAMES, 1))
         np.testing.assert_array_equal(batch.color_factors[frames], expected)
     assert 0 < batch.mirror.sum() < count
+
+
+def test_of_frames_much_wider_than_the_window_only_the_window_is_decoded(dataset: Dataset):
+    narrow = replace(TRANSFORM, crop=39)  # frames of 80 pixels
+    clips, _, batch = inputs(dataset, "rgb", narrow)
+    windows = [crop_window(narrow, clip, 64, width=80, crop_mode="random") for clip in clips]
+    assert batch.anchor[::FRAMES].tolist() == [[window.top, window.left] for window in windows]
+    assert batch.shape.tolist() == [[39, 39]] * len(batch.jpeg)
+    assert not batch.window_x.any()
+    assert inputs(dataset, "flow", narrow)[-1].shape.tolist() == [[39, 160]] * len(batch.jpeg)
 
 
 def test_clips_are_mirrored_only_in_random_crops_and_if_the_transform_says_so(dataset: Dataset):
@@ -70,9 +89,9 @@ def test_nodes_receive_the_inputs_that_the_graph_uses_by_name(dataset: Dataset, 
         used = {name: fn.cast_like(node, node) for name, node in nodes._asdict().items() if node is not None}
         pipeline.set_outputs(*used.values())
         pipeline.build()
-    assert ("plane_width" in used) == (stream == "flow")
+    assert ("plane_std" in used) == (stream == "flow")
     assert ("color_factors" in used) == jitter
-    assert len(used) == 4 + (stream == "flow") + jitter
+    assert len(used) == 6 + (stream == "flow") + jitter
     for name, output in zip(used, pipeline.run(), strict=True):
         for number, value in enumerate(getattr(batch, name)):
             np.testing.assert_array_equal(np.array(output.at(number)), value)

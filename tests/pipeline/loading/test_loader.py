@@ -288,7 +288,10 @@ def test_damaged_clips_are_skipped_and_counted_with_skip_damaged(dataset: Datase
     assert loader.skipped == skipped > 0
 
 
-@pytest.mark.parametrize("invalid", [{"dtype": torch.int32}, {"threads": 0}, {"read_ahead": 0}])
+@pytest.mark.parametrize(
+    "invalid",
+    [{"dtype": torch.int32}, {"threads": 0}, {"read_ahead": 0}, {"hw_decoder_load": 1.1}, {"hw_decoder_load": -0.1}],
+)
 def test_invalid_loader_options_are_refused(invalid: dict):
     with pytest.raises(UsageError):
         LoaderOptions(**invalid)
