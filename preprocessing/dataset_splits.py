@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +27,7 @@ from lgd.preprocessing.annotations.memberships import (
 from lgd.preprocessing.annotations.options import SplitOptions
 from lgd.preprocessing.annotations.validation_split import group_texts
 
-MAX_CLASSES_SHOWN = 20  # in the table; the JSON document has all
+MAX_CLASSES_SHOWN, MAX_SPLITS_SHOWN = 20, 6  # in the table of the classes; the JSON document has all
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,6 @@ class SplitsResult(CommandResult):
     splits: Mapping[str, SplitDescription]
     """The splits by name: those of the shards, then those of splits.parquet."""
 
-    CLASSES: ClassVar[int] = MAX_CLASSES_SHOWN
-
     def lines(self) -> list[Line]:
         """Return a table of the splits, and one of their classes if these are few."""
         classes = list(next(iter(self.splits.values())).classes) if self.splits else []
@@ -80,7 +77,7 @@ class SplitsResult(CommandResult):
             where = "table" if split.table else "shards"
             table.add_row(name, where, str(split.videos), str(split.listed - split.videos), str(len(counts)), span)
         lines.append(table)
-        if len(classes) <= self.CLASSES:
+        if len(classes) <= MAX_CLASSES_SHOWN and len(self.splits) <= MAX_SPLITS_SHOWN:
             by_class = Table("class", *self.splits)
             for each in classes:
                 by_class.add_row(each, *(str(split.classes[each]) for split in self.splits.values()))

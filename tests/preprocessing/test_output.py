@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from lgd.pipeline.console.errors import UserError
+from lgd.pipeline.dataset.dataset import open_dataset
+from lgd.pipeline.dataset.split_table import SplitTable, sorted_keys, write_split_table
+from lgd.pipeline.dataset.splits import split_keys
+from lgd.pipeline.dataset.tables import SPLITS
 from lgd.pipeline.storage.lock import LOCK, locked
 from lgd.pipeline.storage.lock_owner import LockOwner
 from lgd.pipeline.storage.storage import TEMPORARY, Storage
@@ -56,3 +60,44 @@ def test_the_work_is_the_same_for_the_same_videos_specs_and_limits_only():
         work,
     }
     assert len(different) == 4
+
+
+def test_the_splits_of_official_lists_are_a_table_and_a_second_run_writes_nothing(videos: Path, tmp_path: Path):
+    paths = sorted(path.relative_to(videos) for path in videos.rglob("*.mp4"))[:2]
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for number, sides in ((1, "12"), (2, "10")):
+        for path, side in zip(paths, sides, strict=True):
+            with (lists / f"{path.parent}_test_split{number}.txt").open("a") as file:
+                file.write(f"{path.stem}.avi {side} \n")
+
+    def preprocess(out: Path, split_number: int | None = None) -> None:
+        preprocess_in_process(videos, out, short_side=32, streams=["rgb"], annotations=lists, split_number=split_number)
+
+    preprocess(tmp_path / "data")
+    dataset = open_dataset(tmp_path / "data")
+    assert {name: counts.videos for name, counts in dataset.splits.items()} == {
+        "all": 2,
+        "train1": 1,
+        "test1": 1,
+        "train2": 1,
+    }
+    assert split_keys(dataset, "train1") == split_keys(dataset, "train2") == [paths[0].stem]
+    assert [path.name for path in sorted((tmp_path / "data" / "rgb").glob("*.tar"))] == ["all-000000.tar"]
+    before = files(tmp_path / "data")
+    preprocess(tmp_path / "data")
+    assert files(tmp_path / "data") == before
+    (tmp_path / "data" / SPLITS).unlink()  # a command that was killed before it wrote the table
+    preprocess(tmp_path / "data")
+    assert open_dataset(tmp_path / "data").table_splits == dataset.table_splits
+    Storage(tmp_path / "data").delete(SPLITS)
+    key = split_keys(open_dataset(tmp_path / "data"), "all")
+    write_split_table(Storage(tmp_path / "data"), SplitTable({"train1": sorted_keys(key)}))
+    with pytest.raises(UserError, match=r"has a split train1 with other videos: .* --remove train1"):
+        preprocess(tmp_path / "data")
+
+    preprocess(tmp_path / "one", split_number=1)
+    assert open_dataset(tmp_path / "one").splits.keys() == {"test", "train"}
+    with pytest.raises(UserError, match=r"was created from one split of the lists .*: add --split-number"):
+        preprocess(tmp_path / "one")
+    preprocess(tmp_path / "one", split_number=1)
