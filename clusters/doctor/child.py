@@ -29,6 +29,7 @@ for row in check(**arguments):
 os._exit(0)
 """
 ALARM_AFTER_S = 5  # after the time limit
+MAX_LOAD_FACTOR = 4.0  # of the time limits
 # Ray sets these for a task that requests no CPU or GPU: one thread, and on some clusters no GPU.
 OF_THE_NODE = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
@@ -46,15 +47,26 @@ class Group(NamedTuple):
 def run_groups(groups: Sequence[Group]) -> list[tuple[object, ...]]:
     """Return the rows of the groups as plain tuples. This is a task of Ray, which runs on the node."""
     environment = node_environment(os.environ, Path(f"/proc/{os.getppid()}/environ"))
-    return [tuple(row) for group in groups for row in run_group(group, environment)]
+    return [tuple(row) for group in with_time(groups, _load()) for row in run_group(group, environment)]
 
 
 def run_together(groups: Sequence[Group]) -> list[list[tuple[object, ...]]]:
     """Return the rows of each of the groups, which run at the same time."""
     environment = node_environment(os.environ, Path(f"/proc/{os.getppid()}/environ"))
     with ThreadPoolExecutor(len(groups)) as threads:
-        results = threads.map(run_group, groups, [environment] * len(groups))
+        results = threads.map(run_group, with_time(groups, _load()), [environment] * len(groups))
     return [[tuple(row) for row in rows] for rows in results]
+
+
+def with_time(groups: Sequence[Group], load: float) -> list[Group]:
+    """Return the groups with time limits for a busy node, on which everything takes longer. load: running programs per
+    CPU."""
+    factor = min(max(load, 1.0), MAX_LOAD_FACTOR)
+    return [group._replace(limit_s=round(group.limit_s * factor, 1)) for group in groups]
+
+
+def _load() -> float:
+    return os.getloadavg()[0] / len(os.sched_getaffinity(0))
 
 
 def node_environment(own: Mapping[str, str], parent: Path) -> dict[str, str]:

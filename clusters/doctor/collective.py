@@ -13,7 +13,7 @@ from typing import Any
 from lgd.clusters.doctor import advice
 from lgd.clusters.doctor.rows import CLUSTER, GPU, NODE, WRONG, Row, reason_of, speed
 
-CONNECT_S, COLLECTIVE_S = 15.0, 20.0
+CONNECT_S, COLLECTIVE_S = 30.0, 20.0
 SUM_BYTES, LATENCY_SUMS, REPEATS = 32 << 20, 20, 3
 LEAST_GBS = 0.1  # 1 gigabit per second
 NETWORK_CARDS, INFINIBAND = Path("/proc/net/dev"), Path("/sys/class/infiniband")

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lgd import __version__
 from lgd.clusters.doctor import advice
-from lgd.clusters.doctor.child import Group, run_groups, run_together
+from lgd.clusters.doctor.child import MAX_LOAD_FACTOR, Group, run_groups, run_together
 from lgd.clusters.doctor.collective import COLLECTIVE_S, CONNECT_S, free_port, sum_rows
 from lgd.clusters.doctor.compute import cpu_rows
 from lgd.clusters.doctor.decoding import decoding_rows
@@ -125,7 +125,8 @@ def check_nodes(
     """Add the rows of each node: one task per node, all at the same time."""
     several = len({member.address for member in members}) > 1
     arguments = {member: (groups_of(member, number, data, several=several),) for number, member in enumerate(members)}
-    limit_s = max((sum(group.limit_s for group in groups) for (groups,) in arguments.values()), default=0) + EXTRA_S
+    limits = [sum(group.limit_s for group in groups) for (groups,) in arguments.values()]
+    limit_s = max(limits, default=0) * MAX_LOAD_FACTOR + EXTRA_S
     for member, found in call_on(arguments, run_groups, limit_s=limit_s, update=update).items():
         if isinstance(found, Failure):
             rows[member].append(Row(NODE, "checks", found.reason, WRONG, advice.CRASHED))
@@ -177,7 +178,7 @@ def sums_within(rows: dict[Member, list[Row]], members: Sequence[Member]) -> Non
                 for rank in range(processes)
             ],
         )
-    for member, found in call_on(arguments, run_together, limit_s=SUM_S + EXTRA_S).items():
+    for member, found in call_on(arguments, run_together, limit_s=SUM_S * MAX_LOAD_FACTOR + EXTRA_S).items():
         if isinstance(found, Failure):
             rows[member].append(Row(NODE, "sums within the node", found.reason, WRONG, advice.CRASHED))
         else:
@@ -203,7 +204,7 @@ def sums_between(rows: dict[Member, list[Row]], members: Sequence[Member]) -> li
             member: ([_sum_group(name, backend, rank=rank, processes=len(group), host=first.address, port=port)],)
             for rank, member in enumerate(group)
         }
-        for member, found in call_on(arguments, run_together, limit_s=SUM_S + EXTRA_S).items():
+        for member, found in call_on(arguments, run_together, limit_s=SUM_S * MAX_LOAD_FACTOR + EXTRA_S).items():
             if isinstance(found, Failure):
                 rows[member].append(Row(NODE, name, found.reason, WRONG, advice.NETWORK))
                 continue

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lgd.clusters.doctor import child
-from lgd.clusters.doctor.child import Group, node_environment, run_group, run_groups, run_together
+from lgd.clusters.doctor.child import Group, node_environment, run_group, run_groups, run_together, with_time
 from lgd.clusters.doctor.machine import machine_rows
 from lgd.clusters.doctor.nodes import packed
 from lgd.clusters.doctor.rows import NODE, OK, WRONG, Row
@@ -78,11 +78,17 @@ def test_groups_that_run_together_each_have_their_rows():
 
 def test_a_check_that_takes_too_long_is_a_row_and_its_process_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(child, "PROGRAM", "import time; time.sleep(600)")
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     rows = run_groups([Group(NODE, "network", b"", 0.2), Group(NODE, "disk", b"", 0.1)])
     assert [row[:4] for row in rows] == [
         (NODE, "network", "no result in 0.2 s", WRONG),
         (NODE, "disk", "no result in 0.1 s", WRONG),
     ]
+
+
+@pytest.mark.parametrize(("load", "limit_s"), [(0.1, 20), (2.5, 50), (50, 80)])
+def test_a_busy_node_has_more_time(load: float, limit_s: float):
+    assert with_time([Group(NODE, "CPU", b"", 20)], load) == [Group(NODE, "CPU", b"", limit_s)]
 
 
 def test_children_see_the_gpus_and_threads_of_the_node_and_not_those_of_the_task(tmp_path: Path):
