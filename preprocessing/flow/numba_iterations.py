@@ -1,10 +1,10 @@
 """Primal-dual iterations of TV-L1, compiled: several of them move over the frame at once.
 
-An iteration needs two divisions' and square roots' time per pixel and almost nothing else while its data is in the
-cache. A frame's data is larger than the cache, so the next iteration starts at the first row as soon as that row is
-done, and up to `Layout.in_flight` of them follow each other over the frame, a few rows apart. Whether an iteration
-is the last is known only when it has seen all rows: the next one starts only when the changes of the rows so far
-already exceed the limit. So the result is exactly that of one iteration after the other.
+While the data is in the cache, an iteration takes little longer than the division and the two square roots per pixel,
+which one unit of the core computes. Larger frames do not fit the cache, so the next iteration starts at the first row
+as soon as that row is done, and up to `Layout.in_flight` of them follow each other over the frame, a few rows apart.
+Whether an iteration is the last is known only when it has seen all rows: the next one starts only when the changes of
+the rows so far already exceed the limit. So the result is exactly that of one iteration after the other.
 
 The ten variables of a pixel are planes of one array, see numba_layout.
 
