@@ -49,8 +49,8 @@ def measure(job: StepJob) -> dict[str, Any]:
     """Measure the steps of a job.
 
     Returns step_s (seconds of each step, waiting for data included; on a GPU the mean of GPU_WINDOW steps), data_wait
-    (fraction of the time spent waiting for data), memory_mb (peak of the GPU's memory, or of the process's on a CPU)
-    and device (its name)."""
+    (fraction of the time spent waiting for data), memory_mb (peak of the GPU's memory, or of the process's on a CPU),
+    device (its name) and compiled (whether the blocks are)."""
     torch.set_num_threads(job.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     config = job.config
@@ -110,6 +110,7 @@ def measure(job: StepJob) -> dict[str, Any]:
         "data_wait": data_wait_s / sum(step_s),
         "memory_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mb(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "compiled": settings.compiled,
     }
 
 

@@ -46,7 +46,7 @@ def memory_advice(config: TrainConfig, workers: int, *, on_gpu: bool) -> str:
             f"{start}: train in a new --run folder with {option} {shown}; batch normalization then uses so many clips "
             "at a time"
         )
-    if config.model.checkpoint_activations is False:
+    if config.model.checkpoint_activations is not True:  # false, or an estimate that was too low
         activations = option_name("model.checkpoint_activations")
         return f"{start}: rerun with {activations} true to resume; the result does not depend on it"
     more = "use more workers, or " if workers < config.batch_size else ""

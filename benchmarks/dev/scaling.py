@@ -42,6 +42,7 @@ from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.storage.storage import absolute_path
+from lgd.training.compile import compiles
 from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig, recipe_defaults
 from lgd.training.run import METRICS, STARTS, begin_run
@@ -184,7 +185,7 @@ def run(
         recipe=recipe,
         batch=config.batch_size,
         precision=config.precision,
-        compile=config.compile,
+        compile=compiles(config.compile, torch.device("cuda" if gpus else "cpu"))[0],
         gradient_bytes=gradient_bytes,
         device=torch.cuda.get_device_name() if gpus else "cpu, one core per worker",
         latency_us=latency_us,

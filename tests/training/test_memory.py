@@ -17,7 +17,7 @@ from lgd.pipeline.storage.lock import locked
 from lgd.training import loop, worker
 from lgd.training.memory import is_memory_error, memory_advice, smaller_sizes
 from lgd.training.recipes import TrainConfig
-from lgd.training.run import ERROR, begin_run
+from lgd.training.run import ERROR, begin_run, open_run, save_changes
 from lgd.training.worker import TrainJob, train_worker
 from tests.training.test_run import NANO
 
@@ -94,10 +94,14 @@ def test_the_advice_names_sizes_or_what_else_helps():
     assert "in a new --run folder with --micro-batch-size 32, 16 or 8; batch normalization" in without_groups
     frozen = replace(BATCH, normalization_group=0, freeze_normalization=True)
     assert "rerun with --micro-batch-size 32, 16 or 8 to resume" in memory_advice(frozen, 1, on_gpu=False)
-    one_group = memory_advice(BATCH, 4, on_gpu=True)
+    for choice in ("auto", False):  # auto: the estimate was too low
+        stored = replace(BATCH, model=replace(BATCH.model, checkpoint_activations=choice))
+        assert "rerun with --model.checkpoint-activations true to resume" in memory_advice(stored, 4, on_gpu=True)
+    recomputed = replace(BATCH, model=replace(BATCH.model, checkpoint_activations=True))
+    one_group = memory_advice(recomputed, 4, on_gpu=True)
     assert "is not possible: use more workers, or train in a new --run folder with a smaller" in one_group
     assert "--normalization-group" in one_group
-    assert "more workers" not in memory_advice(replace(BATCH, batch_size=4), 4, on_gpu=True)
+    assert "more workers" not in memory_advice(replace(recomputed, batch_size=4), 4, on_gpu=True)
 
 
 def test_a_worker_without_memory_ends_the_training_at_once(
@@ -136,3 +140,22 @@ def test_a_run_may_continue_with_smaller_micro_batches_if_the_result_does_not_de
     begin_run(str(tmp_path / "alone"), "nano-rgb", alone, dataset=empty_dataset)
     with pytest.raises(UserError, match="--micro-batch-size: None -> 8"):
         begin_run(str(tmp_path / "alone"), "nano-rgb", replace(alone, micro_batch_size=8), dataset=empty_dataset)
+
+
+def test_a_run_may_resume_with_other_settings_that_do_not_change_the_result(empty_dataset: Dataset, tmp_path: Path):
+    """Runs of earlier versions have `"compile": false` and `"model.checkpoint_activations": false`."""
+    folder = str(tmp_path / "run")
+    old = replace(NANO, compile=False, model=replace(NANO.model, checkpoint_activations=False))
+    begin_run(folder, "nano-rgb", old, dataset=empty_dataset)
+    path = tmp_path / "run" / "config.json"
+    document = json.loads(path.read_text())
+    del document["config"]["cuda_graph"], document["config"]["model.convolutions"]  # newer than the run
+    path.write_text(json.dumps(document))
+    new = replace(NANO, cuda_graph=False, model=replace(NANO.model, checkpoint_activations=True, convolutions="2d"))
+    run = begin_run(folder, "nano-rgb", new, dataset=empty_dataset)
+    assert (run.config.compile, run.config.cuda_graph) == ("auto", False)
+    assert run.config.model == new.model
+    save_changes(run)
+    assert open_run(folder).config == new
+    with pytest.raises(UserError, match="--epochs"):
+        begin_run(folder, "nano-rgb", replace(new, epochs=3), dataset=empty_dataset)

@@ -1,8 +1,9 @@
 """3D convolutions with flat kernels, computed as 2D convolutions.
 
-All kernels of the networks are flat: 1 x k x k, 3 x 1 x 1 or 1 x 1 x 1. A video N x C x T x H x W in channels-last memory
-is, without a copy, also N T frames of C x H x W, N images of C x T x (H W), and a matrix of N T H W rows and C columns.
-GPU libraries compute 2D convolutions and matrix products faster and have done so for longer than 3D convolutions."""
+All kernels of the networks are flat: 1 x k x k, 3 x 1 x 1 or 1 x 1 x 1. In channels-last memory, a video
+N x C x T x H x W is, without a copy, also N T frames of C x H x W, N images of C x T x (H W), and a matrix of N T H W
+rows and C columns. GPU libraries compute 2D convolutions and matrix products faster, and have done so for longer, than
+3D convolutions."""
 
 from __future__ import annotations
 

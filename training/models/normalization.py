@@ -101,7 +101,8 @@ class GroupedBatchNorm3d(nn.BatchNorm3d):
         assert self.groups is not None
         share = self.groups.local_count / self.groups.count
         unbiased = var * count / (count - 1).clamp(min=1)
-        self.step_sums += torch.cat([(share * mean).sum(0), (share * unbiased).sum(0), share.sum(0)])
+        # Not by +=, which assigns an attribute: torch.compile refuses that where activations are recomputed.
+        self.step_sums.add_(torch.cat([(share * mean).sum(0), (share * unbiased).sum(0), share.sum(0)]))
 
 
 class _Normalize(torch.autograd.Function):

@@ -7,20 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from lgd.training.models.config import MODELS, Family, ModelConfig
+from lgd.training.models.config import MODELS, ModelConfig
 from lgd.training.models.lgd import Block, Network
 from lgd.training.models.resnet import ResidualUnit
 from lgd.training.models.zoo import build
 from tests.training.models import reference
 
 VARIANTS = ["lgd", "v1", "v2", "none"]
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two small families with more than one block in a stage, which the nano network has only in res4."""
-    monkeypatch.setitem(MODELS, "small3d", Family((2, 1, 2, 1), True, "lgd", frames=16, size=32, width=4))
-    monkeypatch.setitem(MODELS, "small2d", Family((2, 1, 2, 1), False, "lgd", frames=3, size=64, width=4))
 
 
 def with_random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -183,6 +176,8 @@ def test_activation_checkpointing_changes_neither_gradients_nor_statistics(stage
     config = ModelConfig("small3d", stage=stage, sketch_dimension=32)
     plain = build(config, classes=3, channels=3)
     checkpointed = build(dataclasses.replace(config, checkpoint_activations=True), classes=3, channels=3)
+    assert checkpointed.checkpointing
+    assert not plain.checkpointing
     checkpointed.load_state_dict(plain.state_dict())
     video, label = torch.randn(2, 3, 16, 32, 32), torch.tensor([0, 2])
     saved_numbers = []

@@ -142,3 +142,30 @@ def test_hashes_do_not_depend_on_the_global_random_state():
     assert len(hashes) == 4
     for name in hashes:
         assert torch.equal(first.get_buffer(name), second.get_buffer(name)), name
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3])
+def test_chunks_of_clips_give_the_same_sketch_and_gradient_with_less_memory(
+    clips: int, monkeypatch: pytest.MonkeyPatch
+):
+    ts, vectors = sketch(channels=6, dimension=32), torch.randn(5, 4, 6, dtype=torch.float64)
+    results: list[tuple] = []
+    stored = []
+    for chunk_bytes in (1 << 26, clips * 4 * 32 * 8):
+        monkeypatch.setattr("lgd.training.models.sketch.CHUNK_BYTES", chunk_bytes)
+        inputs = vectors.clone().requires_grad_()
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = ts(inputs)
+        output.backward(torch.arange(160, dtype=torch.float64).reshape(5, 32))
+        results.append((output.detach(), inputs.grad))
+        stored.append(sum(sizes))
+    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)  # an FFT rounds differently for other numbers of rows
+    assert stored[1] < stored[0] / 4
+    with torch.no_grad():
+        torch.testing.assert_close(ts(vectors), results[0][0])
