@@ -99,7 +99,7 @@ def test_frozen_parts_need_initial_weights_and_a_stage_of_the_network(tmp_path: 
         with pytest.raises(
             UsageError, match=f"^--freeze-until {until} keeps the initial weights .*: give these weights"
         ):
-            with_absolute_paths(replace(NANO, freeze_until=until))  # type: ignore[arg-type]
+            with_absolute_paths(replace(NANO, freeze_until=until))
     with pytest.raises(UsageError, match="lgd3d_nano has no res5: choose from none, res2, res3, res4, heads"):
         with_absolute_paths(replace(NANO, freeze_until="res5", init_from=str(tmp_path)))
     assert with_absolute_paths(replace(NANO, freeze_until="res4", init_from=str(tmp_path))).freeze_until == "res4"

@@ -22,6 +22,7 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.index_format import SCHEMA, index_writer
+from lgd.pipeline.dataset.split_table import SplitCounts
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.pipeline.storage.lock import locked
 from lgd.pipeline.storage.storage import Storage
@@ -256,9 +257,9 @@ def test_evaluations_that_version_0_1_began_are_resumed(tmp_path: Path):
 
 
 def test_every_field_of_the_metadata_decides_the_identity(tmp_path: Path, run: Run, dataset: Dataset):
-    first = evaluate._metadata(run, dataset, TestProtocol(), step=2)
+    first = evaluate._metadata(run, dataset, TestProtocol(), split="val", step=2)
     others = [
-        evaluate._metadata(run, dataset, protocol, step=step)
+        evaluate._metadata(run, dataset, protocol, split="val", step=step)
         for protocol, step in (
             (TestProtocol(), 1),
             (TestProtocol(2), 2),
@@ -266,7 +267,10 @@ def test_every_field_of_the_metadata_decides_the_identity(tmp_path: Path, run: R
             (TestProtocol(precision="bfloat16"), 2),
         )
     ]
-    assert len({evaluate._identity(metadata) for metadata in (first, *others)}) == 5
+    table = [replace(dataset, table_splits={"val": SplitCounts(3, hash=text)}) for text in ("1" * 16, "2" * 16)]
+    others += [evaluate._metadata(run, each, TestProtocol(), split="val", step=2) for each in table]
+    assert len({evaluate._identity(metadata) for metadata in (first, *others)}) == 7
+    assert "split_hash" not in first  # of a split of the shards: the identities of earlier versions stay valid
 
 
 def test_a_missing_chunk_and_a_damaged_one_are_errors_that_name_them(tmp_path: Path):

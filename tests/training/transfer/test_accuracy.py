@@ -13,9 +13,14 @@ from lgd.training.transfer.accuracy import (
 
 def metrics(top1: float, videos: int) -> Metrics:
     return {
-        **{"top1": top1, "top5": 0.9, "mean_class": 0.5, "ece": 0.1, "nll": 1.0, "videos": videos},
+        "top1": top1,
+        "top5": 0.9,
+        "mean_class": 0.5,
+        "ece": 0.1,
+        "nll": 1.0,
+        "videos": videos,
         "intervals": {},
-    }  # type: ignore[typeddict-item]
+    }
 
 
 def test_videos_that_were_not_scored_count_as_wrong_in_top1_all():

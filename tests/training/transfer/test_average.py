@@ -51,9 +51,9 @@ def test_every_accuracy_is_the_mean_of_those_of_evaluate(folded: Dataset, tmp_pa
     result = average(files)
     metrics = [scores_summary(read_scores(file)) for file in files]
     for name in ("top1", "top5", "mean_class"):
-        values = [each[name] for each in metrics]  # type: ignore[literal-required]
-        assert result.mean[name] == pytest.approx(np.mean(values), abs=1e-12)  # type: ignore[literal-required]
-        assert result.std[name] == pytest.approx(np.std(values, ddof=1), abs=1e-12)  # type: ignore[literal-required]
+        values = [each[name] for each in metrics]
+        assert result.mean[name] == pytest.approx(np.mean(values), abs=1e-12)
+        assert result.std[name] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert [each["videos"] for each in result.splits.values()] == [6, 6, 6]
 
 

@@ -41,7 +41,7 @@ def test_every_split_is_trained_scored_and_fused_and_the_mean_is_that_of_the_thr
     for stream in ("rgb", "flow", "fused"):
         metrics = [scores_summary(read_scores(str(out / f"{n}/{stream}.parquet"))) for n in (1, 2, 3)]
         for name in ("top1", "top5", "mean_class"):
-            values = [each[name] for each in metrics]  # type: ignore[literal-required]
+            values = [each[name] for each in metrics]
             assert document["mean"][stream][name] == pytest.approx(np.mean(values), abs=1e-12)
             assert document["std"][stream][name] == pytest.approx(np.std(values, ddof=1), abs=1e-12)
             assert [document["splits"][str(n)][stream][name] for n in (1, 2, 3)] == values
