@@ -120,7 +120,7 @@ class FlowBenchmark(ClaimsResult):
     core: CorePeak
     """What one core can do."""
     iterations: dict[str, IterationSpeed]
-    """By size, the speed of the numba solver's iterations."""
+    """By size, the speed of the numba solver's iterations, without their stopping rule."""
     middlebury: dict[str, EndPointErrors] | None
     """End-point errors by name of the Middlebury pair; only if the folder has such pairs."""
 
@@ -146,7 +146,9 @@ class FlowBenchmark(ClaimsResult):
         for size, shares in self.stages.items():
             stages.add_row(size, *(f"{share:.0%}" for share in shares.values()))
         lines.append(stages)
-        speeds = Table("iterations", "ns per pixel", "GFLOP/s", "of the peak", "of the bound by division")
+        speeds = Table(
+            "iterations, without a stop", "ns per pixel", "GFLOP/s", "of the peak", "of the bound by division"
+        )
         for size, speed in self.iterations.items():
             speeds.add_row(
                 size,

@@ -3,6 +3,9 @@
 Two bounds hold for an iteration: the processor's multiplications and additions per second (with fused multiply-adds,
 which the solver does not use: they round differently), and the time of the division and the two square roots per pixel,
 which one unit of the core computes. Both are measured with the vectors of the solver.
+
+The iterations are measured without their stopping rule. On frames larger than the cache they are slower with it, because
+an iteration then starts later after the one before, when the rows have left the cache.
 """
 
 import time
@@ -45,7 +48,7 @@ class CorePeak:
 
 @dataclass(frozen=True, kw_only=True)
 class IterationSpeed:
-    """Speed of the iterations at one size."""
+    """Speed of the iterations at one size, without their stopping rule."""
 
     ns_per_pixel: float
     """Time of an iteration per pixel, nanoseconds."""
