@@ -47,6 +47,7 @@ PARTS = (
         "TV-L1, 340 x 256", "lgd.benchmarks.gpu_flow:speed", {"height": 256, "width": 340, "pairs": 128}, limit_s=90.0
     ),
     Part("TV-L1 by the size of the batch", "lgd.benchmarks.flow_gpu:speeds", limit_s=90.0),
+    Part("TV-L1, batches", "lgd.benchmarks.flow_gpu:speeds", limit_s=90.0),
     Part("decoding", "lgd.benchmarks.gpu_loader:decoding"),
     Part("copy of a batch", "lgd.benchmarks.gpu_loader:copy"),
 )

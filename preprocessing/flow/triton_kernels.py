@@ -67,6 +67,17 @@ def _below(x, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     return tl.gather(x, tl.broadcast_to(index[:, None], [HEIGHT, WIDTH]), 0)
 
 
+@triton.jit
+def _shrink(right, down, step):
+    """Return 1 / (1 + step * the length of the gradient), by reciprocal square roots.
+
+    A square root and a division take three times as many instructions on a GPU, which treat numbers near 0 specially.
+    """
+    squared = right * right + down * down
+    root = tl.rsqrt(1 + step * (squared * tl.rsqrt(tl.maximum(squared, 1e-30))))
+    return root * root
+
+
 @triton.jit(do_not_specialize=_SIZES)
 def iterate(
     u, p, data, sums, plans, pairs, height, width, tiles_x, reach,
@@ -132,8 +143,7 @@ def iterate(
         right2 = (_right(u2, HEIGHT, WIDTH) - u2) * before_last_x
         down1 = (_below(u1, HEIGHT, WIDTH) - u1) * before_last_y
         down2 = (_below(u2, HEIGHT, WIDTH) - u2) * before_last_y
-        shrink1 = 1 / (1 + step * tl.sqrt(right1 * right1 + down1 * down1))
-        shrink2 = 1 / (1 + step * tl.sqrt(right2 * right2 + down2 * down2))
+        shrink1, shrink2 = _shrink(right1, down1, step), _shrink(right2, down2, step)
         p11, p12 = (p11 + step * right1) * shrink1, (p12 + step * down1) * shrink1
         p21, p22 = (p21 + step * right2) * shrink2, (p22 + step * down2) * shrink2
 

@@ -26,10 +26,12 @@ PAIRS_PER_BLOCK = 128  # in the kernel `advance`
 class Tiles:
     """Sizes of the tiles that a block of threads computes, height x width in pixels, powers of 2.
 
-    iterate: more pixels than 64 x 64 do not fit the registers of a GPU. prepare: of the median filter and warping."""
+    iterate: of the iterations; more pixels than 64 x 64 do not fit the registers of a GPU. prepare: of the median
+    filter and warping. iterate_warps: groups of 32 threads that compute a tile of the iterations."""
 
     iterate: tuple[int, int] = (64, 64)
     prepare: tuple[int, int] = (8, 32)
+    iterate_warps: int = 16  # 128 registers a thread, all of a multiprocessor's
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def _solve_scale(
             HEIGHT=tiles.prepare[0], WIDTH=tiles.prepare[1], **median,
         )  # fmt: skip
         _launch(
-            kernels.iterate, (rows * columns, pairs), 16,
+            kernels.iterate, (rows * columns, pairs), tiles.iterate_warps,
             u, p, data, sums, plans, pairs, height, width, columns, reach,
             params.lambda_ * params.theta, params.theta, params.tau / params.theta,
             HEIGHT=tiles.iterate[0], WIDTH=tiles.iterate[1], **median,
