@@ -4,8 +4,8 @@ Two bounds hold for an iteration: the processor's multiplications and additions 
 which the solver does not use: they round differently), and the time of the division and the two square roots per pixel,
 which one unit of the core computes. Both are measured with the vectors of the solver.
 
-The iterations are measured without their stopping rule. On frames larger than the cache they are slower with it, because
-an iteration then starts later after the one before, when the rows have left the cache.
+The iterations are measured without their stopping rule. On frames larger than the cache they are slower with it: an
+iteration then starts later after the one before, when the rows have left the cache.
 """
 
 import time
