@@ -32,7 +32,7 @@ def probe() -> dict[str, Any]:
 
     check_gpu()
     properties = torch.cuda.get_device_properties(0)
-    cudnn = torch.backends.cudnn.version() or 0
+    cudnn = torch.backends.cudnn.version() or 0  # type: ignore[no-untyped-call]
     return {
         "card": properties.name,
         "memory_gb": round(properties.total_memory / 1e9, 1),
@@ -82,10 +82,11 @@ def seconds_each(work: Callable[[], object], repeats: int, *, warm_up: int) -> f
 
     for _ in range(warm_up):
         work()
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
     for _ in range(repeats):
         work()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1e3 / repeats
+    milliseconds: float = begin.elapsed_time(end)
+    return milliseconds / 1e3 / repeats

@@ -1,6 +1,5 @@
 """Child processes of benchmarks: their result, their error in one line, and a limit of their time."""
 
-import os
 import time
 from pathlib import Path
 
@@ -55,6 +54,6 @@ def test_a_child_that_takes_too_long_is_killed_with_the_processes_that_it_starte
 def _runs(pid: int) -> bool:
     """Whether a process runs; one that has ended and waits for its parent does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z" and os.kill(pid, 0) is None
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False

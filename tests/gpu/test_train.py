@@ -1,6 +1,7 @@
 """`lgd train` on GPUs: killed and resumed, compiled, and without enough GPU memory."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,10 @@ import torch
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.training.run import open_run
-from tests.training.runs import losses, metrics, positions, train_command, without_repeats
+from tests.training.runs import STEPS, losses, metrics, positions, train_command, without_repeats
 
 pytestmark = pytest.mark.cluster
 
-STEPS = 90  # of SMALL: 12 videos, 30 epochs, 4 a step
 # A low learning rate: with that of the recipe, rounding errors of sums in a different order grow tenfold in 30 steps.
 EXACT = ("--normalization-group", 4, "--optimizer.lr", 1e-6)
 TOLERANCE = 1e-3  # of a loss of about 2
@@ -28,6 +28,10 @@ def undisturbed(dataset_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
     return losses(run)
 
 
+def _has_checkpoint(run: Path) -> bool:
+    return any((run / "checkpoints").glob("step-*.pt"))
+
+
 @pytest.fixture(scope="module")
 def workers() -> range:
     """The numbers of workers to test: 1, and 2 if there are two GPUs."""
@@ -40,7 +44,7 @@ def test_a_killed_run_resumes_and_has_the_losses_of_an_undisturbed_one(
     for number in workers:
         run = tmp_path / str(number)
         words = train_command(dataset_folder, run, *EXACT, "--num-workers", number, "--compile", "false")
-        run_lgd_until(lambda run=run: any((run / "checkpoints").glob("step-*.pt")), *words)
+        run_lgd_until(partial(_has_checkpoint, run), *words)
         assert open_run(str(run)).result() is None
         done = run_lgd(*words)
         assert done.returncode == 0, done.stderr
@@ -67,7 +71,7 @@ def test_the_checkpoint_of_a_gpu_continues_on_the_cpu(
 ):
     run = tmp_path / "run"
     words = train_command(dataset_folder, run, *EXACT, "--num-workers", 1)
-    run_lgd_until(lambda: any((run / "checkpoints").glob("step-*.pt")), *words)
+    run_lgd_until(partial(_has_checkpoint, run), *words)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = run_lgd(*words)
     assert done.returncode == 0, done.stderr
