@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from lgd.preprocessing.demo_videos import render_set
-from tests.support.user_folder import FOLDERS, write_modules
+from tests.real.conftest import REAL_VIDEOS
+from tests.support.user_folder import CONSOLE_SCRIPT, FOLDERS, PYTHON_M, UserFolder
 
-PYTHON_M = (sys.executable, "-m", "lgd")
-CONSOLE_SCRIPT = (str(Path(sys.executable).parent / "lgd"),)
 IMPORT_NAMES = {  # of the requirements that are imported under a different name
     "nvidia-dali-cuda130": "nvidia",
     "ffmpeg-python": "ffmpeg",
@@ -32,22 +31,6 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class UserFolder:
-    """The folder, and the trace that its modules leave when they are executed."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.trace = folder / "user", folder / "trace"
-        self.names = write_modules(self.folder, self.trace)
-
-    def run(self, launcher: tuple[str, ...], *words: object) -> str:
-        """Run a command in the folder, check that it succeeds without a trace, and return its stdout."""
-        command = [*launcher, *map(str, words)]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False)
-        assert not self.trace.exists(), f"{command}: {self.trace.read_text()}"
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.fixture
 def user(tmp_path: Path) -> UserFolder:
     return UserFolder(tmp_path)
@@ -65,7 +48,11 @@ def test_the_folder_has_the_names_of_our_folders_and_dependencies_and_a_module_l
 
 
 def test_every_stage_works_in_the_embedded_cluster(user: UserFolder, small_videos: Path):
-    """preprocess, train, evaluate, fuse and report, which `lgd demo` runs in turn."""
+    """preprocess, train, evaluate, fuse and report, which `lgd demo` runs in turn.
+
+    The demo on real videos, in tests/real/test_cli_real.py, runs in such a folder as well."""
+    if REAL_VIDEOS.is_dir():
+        pytest.skip("tests/real/test_cli_real.py shows the same with real videos")
     user.run(CONSOLE_SCRIPT, "demo", "--videos", small_videos, "--out", "out", "--epochs", 0.5)
     assert (user.folder / "out" / "report.html").exists()
 
@@ -73,7 +60,7 @@ def test_every_stage_works_in_the_embedded_cluster(user: UserFolder, small_video
 @pytest.mark.usefixtures("joined")
 def test_commands_work_on_a_running_cluster_and_without_one(user: UserFolder, small_videos: Path):
     def run(*words: object) -> str:
-        return user.run(PYTHON_M, *words)
+        return user.run(PYTHON_M, *words).stdout
 
     short = ("--transform.crop", 32, "--batch-size", 4, "--epochs", 0.5)
     run("preprocess", small_videos, "--out", "data", "--short-side", 32, "--streams", "rgb")
@@ -86,4 +73,4 @@ def test_commands_work_on_a_running_cluster_and_without_one(user: UserFolder, sm
 
 @pytest.mark.parametrize("launcher", [CONSOLE_SCRIPT, PYTHON_M], ids=["lgd", "python -m lgd"])
 def test_the_console_script_and_the_module_start_here(user: UserFolder, launcher: tuple[str, ...]):
-    assert user.run(launcher, "recipes").count(os.linesep) > 5
+    assert user.run(launcher, "recipes").stdout.count(os.linesep) > 5

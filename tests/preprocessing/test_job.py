@@ -111,8 +111,9 @@ def test_a_full_disk_is_a_one_line_error(videos: Path, full_disk: Path):
 
 @pytest.mark.usefixtures("joined")
 def test_a_retry_of_missing_and_broken_videos_writes_the_bytes_of_a_run_that_had_them_from_the_start(
-    videos: Path, dataset_folder: Path, tmp_path: Path
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
+    """The retries run as commands on a cluster; what comes before and after them, in this process, which is faster."""
     annotations = tmp_path / "list.csv"
     paths = sorted(str(path.relative_to(videos)) for path in videos.rglob("*.mp4"))
     annotations.write_text("path,label,split\n" + "".join(f"{p},{p.split('/')[0]},train\n" for p in paths))
@@ -124,17 +125,18 @@ def test_a_retry_of_missing_and_broken_videos_writes_the_bytes_of_a_run_that_had
     missing.unlink()
     broken.unlink()
     broken.write_bytes(b"half a download")
-    options = ("--annotations", annotations, "--short-side", 32)
 
-    def run(out: Path, folder: Path, *more: object) -> dict[str, Any]:
-        done = run_lgd("preprocess", folder, "--out", out, *options, *more, "--json")
+    def run(out: Path, folder: Path, **options: Any) -> dict[str, Any]:
+        return preprocess_in_process(folder, out, short_side=32, annotations=annotations, **options).document()
+
+    def retry(*more: object) -> dict[str, Any]:
+        words = ("--annotations", annotations, "--short-side", 32, "--retry-rejected", *more)
+        done = run_lgd("preprocess", incomplete, "--out", out, *words, "--json")
         assert done.returncode == 0, done.stderr
-        logs.append(done.stderr)
         return json.loads(done.stdout)
 
-    logs: list[str] = []
     out = tmp_path / "out"
-    result = run(out, incomplete, "--streams", "rgb")
+    result = run(out, incomplete, streams=("rgb",))
     assert result["reasons"] == {"missing": 1, "unreadable": 1}
     assert result["rejected_file"] == str(out / "rejected.parquet")
     assert set(pq.read_table(result["rejected_file"]).column("path").to_pylist()) == {paths[3], paths[8]}
@@ -142,17 +144,17 @@ def test_a_retry_of_missing_and_broken_videos_writes_the_bytes_of_a_run_that_had
     before = files(out)
     broken.unlink()
     broken.symlink_to(videos / paths[8])
-    result = run(out, incomplete, "--streams", "rgb", "--retry-rejected")
+    result = retry("--streams", "rgb")
     assert (result["tried_again"], result["recovered"], result["rejected"]) == (2, 1, 1)
     missing.symlink_to(videos / paths[3])
     result = run(out, incomplete)  # the flow stream gets the same videos
-    assert "1 video that was missing now exists: use --retry-rejected to add it" in logs[-1]
+    assert "1 video that was missing now exists: use --retry-rejected to add it" in capsys.readouterr().err
     assert result["rejected"] == 1
     assert files(out).keys() > before.keys()
-    result = run(out, incomplete, "--streams", "rgb", "--retry-rejected")  # retries all streams
+    result = retry("--streams", "rgb")  # retries all streams
     assert (result["tried_again"], result["recovered"], result["rejected"]) == (1, 1, 0)
     assert result["rejected_file"] is None
-    result = run(out, incomplete, "--retry-rejected")
+    result = run(out, incomplete, retry_rejected=True)
     assert (result["tried_again"], result["shards_made"]) == (0, 0)
     run(tmp_path / "undisturbed", videos)
     assert_same_files(out, tmp_path / "undisturbed")

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
+REAL_VIDEOS = (Path(__file__).parents[2] / "../shared/data").resolve()
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real data. Without it the tests are skipped; in CI (CI=true) they fail."""
-    folder = (Path(__file__).parents[2] / "../shared/data").resolve()
-    if not folder.is_dir():
-        reason = f"there is no folder of real videos {folder}"
+    if not REAL_VIDEOS.is_dir():
+        reason = f"there is no folder of real videos {REAL_VIDEOS}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
-    return folder
+    return REAL_VIDEOS

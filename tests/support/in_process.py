@@ -10,6 +10,7 @@ from lgd.pipeline.storage.storage import Storage
 from lgd.pipeline.tasks import Task
 from lgd.preprocessing import job
 from lgd.preprocessing.annotations.read import read_manifest
+from lgd.preprocessing.job import PreprocessResult
 from lgd.preprocessing.settings import PreprocessResources, Settings
 from lgd.preprocessing.video.colors import UntaggedMatrix
 
@@ -24,9 +25,9 @@ def preprocess_in_process(
     retry_rejected: bool = False,
     resources: PreprocessResources = PreprocessResources(),
     **annotations: Any,
-) -> None:
+) -> PreprocessResult:
     """Create a dataset as `lgd preprocess` does, with the same code except that this process runs the tasks of the job,
-    one after another. annotations: arguments of `read_manifest`."""
+    one after another. annotations: arguments of `read_manifest`. Returns the result of the command."""
 
     def run_tasks(name: str, tasks: Sequence[Task], resources: Any, *, workers: int | None, total: Any) -> Any:
         for task in tasks:
@@ -36,7 +37,7 @@ def preprocess_in_process(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(job, "run_tasks", run_tasks)
-        job.preprocess(
+        return job.preprocess(
             Storage(videos),
             str(out),
             read_manifest(Storage(videos), **annotations),

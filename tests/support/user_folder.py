@@ -1,9 +1,13 @@
 """A user's folder whose modules have the names of our folders and of all our dependencies: none may be executed."""
 
 import importlib.metadata
+import subprocess
+import sys
 from collections.abc import Set
 from pathlib import Path
 
+PYTHON_M = (sys.executable, "-m", "lgd")
+CONSOLE_SCRIPT = (str(Path(sys.executable).parent / "lgd"),)
 FOLDERS = (
     "pipeline",
     "preprocessing",
@@ -37,3 +41,21 @@ def write_modules(folder: Path, trace: Path, names: Set[str] | None = None) -> S
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
     return names
+
+
+class UserFolder:
+    """The folder, and the trace that its modules leave when they are executed."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.trace = folder / "user", folder / "trace"
+        self.names = write_modules(self.folder, self.trace)
+
+    def run(
+        self, launcher: tuple[str, ...], *words: object, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder, check that it succeeds without a trace, and return its result."""
+        command = [*launcher, *map(str, words)]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False)
+        assert not self.trace.exists(), f"{command}: {self.trace.read_text()}"
+        assert done.returncode == 0, done.stderr
+        return done

@@ -17,10 +17,11 @@ from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.dataset.dataset import Dataset, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.placement import ShortageWatch
-from lgd.training import elastic
-from lgd.training.recipes import TrainConfig
+from lgd.training import checkpoint, elastic
+from lgd.training.models.zoo import build
+from lgd.training.recipes import RECIPES, TrainConfig
 from lgd.training.run import begin_run, open_run
-from tests.training.runs import losses, metrics, positions, train_command, without_repeats
+from tests.training.runs import STEPS, losses, metrics, positions, train_command, without_repeats
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,13 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_trains_to_its_last_st
     lines = metrics(run)
     resumed = [line["step"] for line in lines if "resumed" in line]
     assert len(resumed) == 1
-    assert 0 < resumed[0] < 90
+    assert 0 < resumed[0] < STEPS
     history = without_repeats(lines)
     steps = [line["step"] for line in history if "loss" in line]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 90  # 12 videos, 30 epochs, 4 a step
-    assert positions(history) == list(range(360))
-    assert json.loads((run / "result.json").read_text())["steps"] == 90
+    assert steps[-1] == STEPS
+    assert positions(history) == list(range(4 * STEPS))
+    assert json.loads((run / "result.json").read_text())["steps"] == STEPS
 
 
 @pytest.mark.cluster
@@ -60,7 +61,7 @@ def test_metrics_contain_loss_accuracy_speed_and_validations(run: Path):
     assert 0 <= line["data_wait"] <= 1
     validations = [line for line in metrics(run) if "val_top1" in line]
     assert {line["val_videos"] for line in validations} == {6}
-    assert validations[-1]["step"] == 90
+    assert validations[-1]["step"] == STEPS
     # The best checkpoint is written after a validation: the metrics of the steps before it must be written by then.
     assert {line["step"] for line in validations} <= {line["step"] for line in metrics(run) if "positions" in line}
     assert list((run / "tensorboard").iterdir())
@@ -68,8 +69,8 @@ def test_metrics_contain_loss_accuracy_speed_and_validations(run: Path):
 
 @pytest.mark.cluster
 def test_the_last_checkpoint_loads_without_running_code(run: Path):
-    content = torch.load(run / "checkpoints" / "step-00000090.pt", weights_only=True)
-    assert (content["step"], content["position"]) == (90, 360)
+    content = torch.load(run / "checkpoints" / f"step-{STEPS:08d}.pt", weights_only=True)
+    assert (content["step"], content["position"]) == (STEPS, 4 * STEPS)
 
 
 @pytest.mark.cluster
@@ -77,7 +78,7 @@ def test_a_finished_run_is_reported_and_not_changed(run: Path, dataset_folder: P
     before = (run / "metrics.jsonl").read_bytes()
     done = run_lgd(*train_command(dataset_folder, run))
     assert done.returncode == 0
-    assert "is already finished (90 steps); nothing to do" in done.stderr
+    assert f"is already finished ({STEPS} steps); nothing to do" in done.stderr
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -155,14 +156,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_step_and_the_clips(dat
     [
         # Groups of 2 of a batch of 4: on 3 workers the second group is spread over two of them.
         (("--normalization-group", 2), {"3": ("--micro-batch-size", 2, "--model.checkpoint-activations")}),
-        (("--freeze-normalization",), {"3": ("--micro-batch-size", 1)}),
+        (
+            (
+                *("--freeze-normalization", "--freeze-until", "res3", "--init-from", "INITIAL"),
+                *("--model.dropout", 0.5, "--optimizer.head-factor", 10),
+            ),
+            {"3": ("--micro-batch-size", 1)},
+        ),
     ],
-    ids=["groups", "frozen"],
+    ids=["groups", "fine-tuning"],
 )
 def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses_and_statistics(
     dataset_folder: Path, tmp_path: Path, options: tuple[object, ...], variants: dict[str, tuple[object, ...]]
 ):
     # With a higher rate, rounding errors of sums in a different order grow from step to step, even on one worker.
+    if "INITIAL" in options:
+        make_initial_run(tmp_path / "initial", dataset_folder)
+        options = tuple(tmp_path / "initial" if word == "INITIAL" else word for word in options)
     words = ("--epochs", 3, "--validation.every", 0, "--optimizer.lr", 1e-5, *options)
     by_workers, grad_norms = {}, {}
     for workers, more in {"1": (), **variants}.items():
@@ -181,6 +191,21 @@ def test_any_number_of_workers_and_any_micro_batch_give_the_same_losses_and_stat
         assert grad_norms[workers] == pytest.approx(grad_norms["1"], rel=2e-2), workers  # rounding grows fastest here
         for name, value in expected_statistics.items():
             np.testing.assert_allclose(statistics[name], value, atol=1e-4, rtol=1e-4, err_msg=f"{workers}: {name}")
+
+
+def make_initial_run(folder: Path, data: Path) -> None:
+    """Create a run with random weights and running statistics, for other classes than those of the dataset."""
+    dataset = replace(open_dataset(data), classes=("a", "b"))
+    run = begin_run(str(folder), "nano-rgb", RECIPES["nano-rgb"], dataset=dataset)
+    torch.manual_seed(5)
+    network = build(run.config.model, 2, 3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]  # it has statistics
+            torch.nn.init.uniform_(module.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+    writer = checkpoint.CheckpointWriter(run)
+    writer.save(3, network, torch.optim.SGD(network.parameters(), lr=0.1))
+    writer.close()
 
 
 @pytest.mark.usefixtures("joined")

@@ -7,7 +7,7 @@ import pytest
 
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
 from lgd.pipeline.storage.storage import Storage
-from tests.training.runs import positions, train_command, without_repeats
+from tests.training.runs import STEPS, positions, train_command, without_repeats
 
 
 @pytest.mark.cluster
@@ -19,8 +19,8 @@ def test_a_run_in_an_object_store_is_resumed_and_evaluated(s3: str, dataset_fold
     done = run_lgd(*words)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in run.read("metrics.jsonl").decode().splitlines()]
-    assert positions(without_repeats(lines)) == list(range(360))  # 12 videos, 30 epochs
-    assert json.loads(run.read("result.json"))["steps"] == 90
+    assert positions(without_repeats(lines)) == list(range(4 * STEPS))
+    assert json.loads(run.read("result.json"))["steps"] == STEPS
     assert any(name.startswith("events.out.tfevents") for name in run.names("tensorboard"))
     scores = f"{s3}/scores.parquet"
     done = run_lgd("evaluate", f"{s3}/run", "--data", dataset_folder, "--clips", 1, "--out", scores, "--json")
@@ -28,4 +28,4 @@ def test_a_run_in_an_object_store_is_resumed_and_evaluated(s3: str, dataset_fold
     assert json.loads(done.stdout)["videos"] == 6
     again = run_lgd(*words)
     assert again.returncode == 0
-    assert "is already finished (90 steps); nothing to do" in again.stderr
+    assert f"is already finished ({STEPS} steps); nothing to do" in again.stderr

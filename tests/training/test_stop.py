@@ -15,7 +15,7 @@ from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.storage.lock import LockedStorage, locked
 from lgd.pipeline.storage.storage import Storage
 from lgd.training.stop import StopOptions, StopRequest, last_checkpoint
-from tests.training.runs import metrics, positions, train_command, without_repeats
+from tests.training.runs import STEPS, metrics, positions, train_command, without_repeats
 
 
 @pytest.fixture
@@ -99,4 +99,4 @@ def test_sigterm_writes_a_checkpoint_leaves_nothing_and_the_run_resumes_at_its_s
     history = metrics(run)
     assert [line["step"] for line in history if "resumed" in line] == [step]
     assert without_repeats(history) == [line for line in history if "resumed" not in line]  # no step was lost
-    assert positions(history) == list(range(360))
+    assert positions(history) == list(range(4 * STEPS))

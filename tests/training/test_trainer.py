@@ -1,14 +1,12 @@
 """Training with the public trainer of Ray, as with a Ray that lacks private parts."""
 
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from lgd.clusters.testbed.processes import ProcessTree
+from lgd.clusters.testbed.processes import ProcessTree, run_lgd
 from tests.clusters.test_embedded import beyond_loopback
 from tests.support.sockets import listening
 from tests.training.runs import losses, metrics, train_command
@@ -25,7 +23,7 @@ cli.main()
 
 @pytest.mark.cluster
 def test_training_without_the_private_parts_gives_the_same_losses_and_listens_only_on_loopback(
-    dataset_folder: Path, tmp_path: Path
+    dataset_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ):
     short = ("--epochs", 2, "--validation.every", 0, "--freeze-normalization", "--num-workers", 2)
     words = [str(word) for word in train_command(dataset_folder, tmp_path / "public", *short)]
@@ -46,13 +44,8 @@ def test_training_without_the_private_parts_gives_the_same_losses_and_listens_on
     assert beyond_loopback(sockets) == []
     assert {line["workers"] for line in metrics(tmp_path / "public") if "loss" in line} == {2}
 
-    done = subprocess.run(
-        [sys.executable, "-m", "lgd", *map(str, train_command(dataset_folder, tmp_path / "fast", *short))],
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    request.getfixturevalue("joined")  # the other run has shown an embedded cluster
+    done = run_lgd(*train_command(dataset_folder, tmp_path / "fast", *short))
     assert done.returncode == 0, done.stderr
     assert "TorchTrainer" not in done.stderr
     assert len(losses(tmp_path / "fast")) == 6

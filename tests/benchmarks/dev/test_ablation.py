@@ -18,12 +18,16 @@ from lgd.training.models.config import Variant
 from lgd.training.recipes import TrainConfig, recipe_named
 
 
-def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> AblationJob:
-    def small(name: str) -> TrainConfig:  # small, for speed: the tests are valid for any size
-        config = configuration(name, dataset.summary["splits"]["train"], steps, seed=seed)
-        return replace(config, batch_size=2, test_clips=1, transform=replace(config.transform, crop=32))
+def small_configuration(name: str, videos: int, steps: int, *, seed: int) -> TrainConfig:
+    """Small, for speed: the tests are valid for any size."""
+    config = configuration(name, videos, steps, seed=seed)
+    return replace(config, batch_size=2, test_clips=1, transform=replace(config.transform, crop=32))
 
-    return AblationJob(str(dataset.storage.root), variant, small("nano-rgb"), small("nano-rgb-com"), steps)
+
+def job(dataset: Dataset, variant: Variant, steps: int = 1, seed: int = 0) -> AblationJob:
+    videos = dataset.summary["splits"]["train"]
+    rgb, com = (small_configuration(name, videos, steps, seed=seed) for name in ("nano-rgb", "nano-rgb-com"))
+    return AblationJob(str(dataset.storage.root), variant, rgb, com, steps)
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +146,9 @@ def test_the_table_shows_mean_and_sample_standard_deviation_over_the_seeds():
 
 @pytest.mark.cluster
 def test_the_file_is_complete_and_does_not_depend_on_the_number_of_processes(
-    dataset_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    dataset_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
+    monkeypatch.setattr(ablation, "configuration", small_configuration)
     results = []
     for processes in (1, 2):
         file = tmp_path / f"{processes}.json"

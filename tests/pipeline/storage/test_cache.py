@@ -310,6 +310,6 @@ def test_training_and_evaluation_read_a_store_through_the_cache(dataset_folder: 
     assert "cache" not in (run / "config.json").read_text()
     assert (tmp_path / "cache").is_dir()
     scores = tmp_path / "scores.parquet"
-    done = run_lgd("evaluate", run, "--data", address, "--out", scores, *cache)
+    done = run_lgd("evaluate", run, "--data", address, "--clips", 1, "--out", scores, *cache)
     assert done.returncode == 0, done.stderr
     assert [name for name in cached_files(tmp_path / "cache") if "index" in name]
