@@ -1,5 +1,6 @@
 """What is decided about the step on the device of a worker."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +36,13 @@ ON_GPU = StepSettings(
 
 
 @pytest.fixture(autouse=True)
-def keep_settings(monkeypatch: pytest.MonkeyPatch, small: None) -> None:
+def keep_settings(small: None) -> Iterator[None]:
     """Restore PyTorch's settings after each test."""
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = True
+    yield
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def prepared(config: TrainConfig) -> tuple[Network, StepSettings]:
