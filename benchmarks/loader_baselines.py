@@ -1,4 +1,4 @@
-"""Baselines that a user would write: torch Datasets of training clips, from the videos (PyAV) or our shards (OpenCV).
+"""Baselines that a user would write: torch Datasets of training clips, from the videos or our shards (OpenCV).
 
 Item i is the clip at position i of our clip order, so that every loader of the benchmark loads the same clips."""
 
@@ -6,13 +6,13 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.utils.data import Dataset
 
+from lgd.benchmarks.video_readers import READERS
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.dataset.index import Index
 from lgd.pipeline.dataset.tables import VIDEOS, read_table
@@ -74,8 +74,11 @@ class VideoClips(Dataset[torch.Tensor]):
 
     A clip has T consecutive frames at the frame rate of the video."""
 
-    def __init__(self, dataset: str, videos: str, frames: int, *, short_side: int, transform: Transform):
-        """dataset: lists the videos. videos: their folder. short_side: shorter side of the frames, pixels."""
+    def __init__(
+        self, dataset: str, videos: str, frames: int, *, short_side: int, transform: Transform, reader: str = "pyav"
+    ):
+        """dataset: lists the videos. videos: their folder. short_side: shorter side of the frames, pixels. reader: one
+        of READERS."""
         opened = open_dataset(dataset)
         self.index = Index(opened, "rgb")
         rows = self.index.rows("train")
@@ -83,6 +86,7 @@ class VideoClips(Dataset[torch.Tensor]):
         table = read_table(opened.storage, VIDEOS, ["key", "path"])
         self.paths = dict(zip(*(table.column(c).to_pylist() for c in ("key", "path")), strict=True))
         self.videos, self.frames, self.short_side, self.transform = Path(videos), frames, short_side, transform
+        self.read = READERS[reader]
 
     def __len__(self) -> int:
         return ITEMS
@@ -91,35 +95,11 @@ class VideoClips(Dataset[torch.Tensor]):
         clip = self.order.clip(position)
         free = max(int(self.index.lengths[clip.row]) - self.frames, 1)
         path = self.videos / self.paths[self.index.key(clip.row)]
-        pictures = read_clip(path, min(int(clip.frames[0]) / free, 1), self.frames, short_side=self.short_side)
+        pictures = self.read(path, min(int(clip.frames[0]) / free, 1), self.frames, short_side=self.short_side)
         height, width = pictures.shape[1:3]
         top, left, high, wide = crop_window(self.transform, clip, height, width=width, crop_mode="random")
         cut = pictures[:, top : top + high, left : left + wide]
         return _normalize(cut, clip.flip and self.transform.flip, self.transform.mean, std=self.transform.std)
-
-
-def read_clip(path: Path, start: float, count: int, *, short_side: int) -> np.ndarray:
-    """Read uint8 count x H x W x 3 from a video; a video that is too short is repeated.
-
-    start: position of the first frame, from 0 to 1 of the possible positions."""
-    pictures: list[np.ndarray] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        scale = short_side / min(stream.width, stream.height)
-        width, height = round(stream.width * scale), round(stream.height * scale)
-        clock = float(stream.time_base or 1)
-        length_s = stream.duration * clock if stream.duration else (container.duration or 0) / av.time_base
-        first = (stream.start_time or 0) + start * max(length_s - count / float(stream.average_rate or 25), 0) / clock
-        container.seek(int(first), stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts is None or frame.pts >= int(first):
-                pictures.append(frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray())
-                if len(pictures) == count:
-                    break
-        if not pictures:  # the video is shorter than its container claims
-            pictures.append(frame.reformat(width, height, "rgb24", interpolation="BILINEAR").to_ndarray())
-    return np.stack([pictures[i % len(pictures)] for i in range(count)])
 
 
 def _normalize(pictures: np.ndarray, mirrored: bool, mean: Sequence[float], *, std: Sequence[float]) -> torch.Tensor:

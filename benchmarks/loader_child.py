@@ -31,8 +31,8 @@ class Case:
 class LoaderJob:
     """A loader to measure.
 
-    loader: ours, pyav, opencv or dali. dataset, videos: folders. cases: by name. short_side, crop: pixels. seconds,
-    clips: minimum per case."""
+    loader: ours, a reader of videos (READERS), opencv or dali. dataset, videos: folders. cases: by name. short_side,
+    crop: pixels. seconds, clips: minimum per case."""
 
     loader: str
     dataset: str
@@ -69,6 +69,7 @@ def measure_case(job: LoaderJob, case: Case) -> Iterator[tuple[str, dict[str, fl
         yield "ours", {**speed, "bytes_read": loader.reader.bytes_read, "bytes_used": loader.reader.bytes_used}
         return
     from lgd.benchmarks.loader_baselines import ShardClips, VideoClips
+    from lgd.benchmarks.video_readers import READERS
 
     shards = ShardClips(job.dataset, case.stream, case.frames, transform=transform)
     if job.loader == "dali":
@@ -83,8 +84,15 @@ def measure_case(job: LoaderJob, case: Case) -> Iterator[tuple[str, dict[str, fl
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     clips: Dataset[torch.Tensor] = shards
-    if job.loader == "pyav":
-        clips = VideoClips(job.dataset, job.videos, case.frames, short_side=job.short_side, transform=transform)
+    if job.loader in READERS:
+        clips = VideoClips(
+            job.dataset,
+            job.videos,
+            case.frames,
+            short_side=job.short_side,
+            transform=transform,
+            reader=job.loader,
+        )
     for workers in DATALOADER_WORKERS:
         batches = iter(DataLoader(clips, case.batch, num_workers=workers))
         yield f"{workers} workers", clips_per_s((len(batch) for batch in batches), job)

@@ -82,12 +82,13 @@ def frame_inputs(
         np.array([color_factors(transform, clip) for clip in clips], np.float32),
     )
     frames = len(clips[0].frames)
-    return FrameInputs(_padded(jpegs), *(np.repeat(entry, frames, axis=0) for entry in per_clip))
+    return FrameInputs(
+        pad([frame for clip in jpegs for frame in clip]), *(np.repeat(entry, frames, axis=0) for entry in per_clip)
+    )
 
 
-def _padded(jpegs: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Return the frames of all clips in one array."""
-    frames = [frame for clip in jpegs for frame in clip]
+def pad(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """Return encoded frames as one array, see `FrameInputs.jpeg`."""
     padded = np.zeros((len(frames), max(map(len, frames))), np.uint8)
     for row, frame in zip(padded, frames, strict=True):
         row[: len(frame)] = frame

@@ -90,6 +90,6 @@ class CopyingHandOver:
 
 
 def _record_event(device: torch.device) -> Event:
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(device))
     return event
