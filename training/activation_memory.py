@@ -60,12 +60,12 @@ def step_memory(config: TrainConfig, classes: int, clips: int) -> StepMemory:
     with torch.autograd.graph.saved_tensors_hooks(add, lambda tensor: tensor):
         output = network(torch.empty(shape, device="meta"))
         network.loss(output, torch.zeros(1, dtype=torch.int64, device="meta"))
-    sizes = sorted(size for _, size in stored.values())
+    largest = sorted(size for tensor, size in stored.values() if tensor.is_floating_point())[-2:]
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return StepMemory(
         parameters * (STATE_BYTES + (COPY_BYTES if config.precision == "bfloat16" else 0)),
-        sum(sizes) * clips,
-        sum(sizes[-2:]) * clips,
+        sum(size for _, size in stored.values()) * clips,
+        sum(largest) * clips,
     )
 
 
