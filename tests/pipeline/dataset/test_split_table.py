@@ -45,7 +45,7 @@ def test_the_hash_of_a_split_depends_on_its_keys_alone_and_that_of_the_table_on_
     assert list(after.members) == ["train1", "x"]
     assert hash_keys(after.members["train1"]) == hash_keys(sorted_keys("cba")) != hash_keys(sorted_keys("ab"))
     assert after.hash != before.hash
-    assert SplitTable(dict(reversed(before.members.items()))).hash == before.hash
+    assert SplitTable(dict(reversed(list(before.members.items())))).hash == before.hash
 
 
 @pytest.mark.parametrize(
