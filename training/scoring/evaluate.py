@@ -164,7 +164,8 @@ def evaluate(
                 else:
                     chunks = begun
                 prefix = chunk_prefix(identity, chunks, videos)
-                missing = _missing_chunks(locked_folder, prefix, chunks)
+                existing = set(locked_folder.names())
+                missing = [chunk for chunk in range(chunks) if chunk_name(prefix, chunk) not in existing]
                 if len(missing) < chunks:
                     say(f"{chunks - len(missing)} of {chunks} score chunks already exist")
                 if missing:
@@ -266,12 +267,6 @@ def _begun_chunks(folder: LockedStorage, identity: str, videos: int) -> int | No
         shown = folder.display()
         say(f"{shown} has {others} score chunks of a different evaluation: they are deleted when this one is complete")
     return begun_chunks(names, identity, videos)
-
-
-def _missing_chunks(folder: LockedStorage, prefix: str, chunks: int) -> list[int]:
-    """Return the chunks that their folder lacks."""
-    existing = set(folder.names())
-    return [chunk for chunk in range(chunks) if chunk_name(prefix, chunk) not in existing]
 
 
 def _shared(weights: Mapping[str, torch.Tensor]) -> Any:
