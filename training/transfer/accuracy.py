@@ -23,16 +23,30 @@ class Accuracy(TypedDict):
     """Mean of the accuracies of the classes."""
 
 
-class AllAccuracy(Accuracy):
+class AllAccuracy(TypedDict):
     """Accuracies of one stream, fractions of 1; of several splits, their mean or their standard deviation."""
 
+    top1: float
+    """Fraction of the videos whose label is the most probable class."""
+    top5: float
+    """Fraction of the videos whose label is among the 5 most probable classes."""
+    mean_class: float
+    """Mean of the accuracies of the classes."""
     top1_all: float
     """Top-1 with the videos that were not scored counted as wrong."""
 
 
-class SplitAccuracy(AllAccuracy):
+class SplitAccuracy(TypedDict):
     """Accuracies of one stream on one split, fractions of 1."""
 
+    top1: float
+    """Fraction of the videos whose label is the most probable class."""
+    top5: float
+    """Fraction of the videos whose label is among the 5 most probable classes."""
+    mean_class: float
+    """Mean of the accuracies of the classes."""
+    top1_all: float
+    """Top-1 with the videos that were not scored counted as wrong."""
     videos: int
     """Scored videos."""
     not_scored: int

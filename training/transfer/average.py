@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.table import Table
 
@@ -14,9 +14,15 @@ from lgd.training.scoring.scores import Scores, read_scores
 from lgd.training.transfer.accuracy import Accuracy, mean, std
 
 
-class FileAccuracy(Accuracy):
+class FileAccuracy(TypedDict):
     """Accuracies of one score file, fractions of 1."""
 
+    top1: float
+    """Fraction of the videos whose label is the most probable class."""
+    top5: float
+    """Fraction of the videos whose label is among the 5 most probable classes."""
+    mean_class: float
+    """Mean of the accuracies of the classes."""
     split: str
     """Split of its videos."""
     videos: int
@@ -44,7 +50,7 @@ class AverageResult(CommandResult):
         return [table]
 
 
-def _cells(accuracy: Accuracy) -> list[str]:
+def _cells(accuracy: Accuracy | FileAccuracy) -> list[str]:
     return [f"{value:.1%}" for value in (accuracy["top1"], accuracy["top5"], accuracy["mean_class"])]
 
 
