@@ -69,7 +69,7 @@ def bench_loader(
     ] = False,
     json: Json = False,
 ) -> CommandResult:
-    """Compare the loader with PyAV, OpenCV and bare DALI: clips per second on one core."""
+    """Compare the loader with PyAV, OpenCV, torchcodec and bare DALI: clips per second on one core."""
     from lgd.benchmarks.loader import run
     from lgd.pipeline.loading.transform import Transform
 

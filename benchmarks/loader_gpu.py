@@ -99,7 +99,7 @@ def copy_costs() -> list[CopyCost]:
     costs = []
     for dtype in (torch.float32, torch.bfloat16):
         shared.to(dtype, copy=True)
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         for _ in range(COPIES):
             shared.to(dtype, copy=True)

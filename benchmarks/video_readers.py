@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,17 +64,18 @@ def read_with_opencv(path: Path, start: float, count: int, *, short_side: int) -
 
 def read_with_torchcodec(path: Path, start: float, count: int, *, short_side: int) -> np.ndarray:
     """Read a clip with torchcodec, which scales while it decodes. Needs `ffmpeg_for_torchcodec` around the process."""
-    from torchcodec.decoders import VideoDecoder
-    from torchcodec.transforms import Resize
+    import torchcodec
 
-    size = VideoDecoder(str(path), seek_mode="approximate").metadata
+    decoders: Any = torchcodec.decoders
+    transforms: Any = torchcodec.transforms
+    size = decoders.VideoDecoder(str(path), seek_mode="approximate").metadata
     width, height = _scaled(size.width, size.height, short_side)
-    video = VideoDecoder(
+    video = decoders.VideoDecoder(
         str(path),
         num_ffmpeg_threads=1,
         seek_mode="approximate",  # the exact mode reads the complete file first
         dimension_order="NHWC",
-        transforms=[Resize((height, width))],
+        transforms=[transforms.Resize((height, width))],
     )
     frames = len(video)
     first = round(start * max(frames - count, 0))
