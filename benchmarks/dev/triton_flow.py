@@ -52,12 +52,10 @@ def main() -> None:
 
     torch.set_num_threads(1)
     files = VideoFiles(Storage(options.data))
-    pairs = {
-        f"Middlebury {name}": np.stack(
-            [cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in PAIR_FILES[:2]]
-        )
-        for name, folder in middlebury_folders(options.data, files.other_files).items()
-    }
+    pairs = {}
+    for name, folder in middlebury_folders(options.data, files.other_files).items():
+        pictures = [cv2.imread(str(folder / file), cv2.IMREAD_GRAYSCALE) for file in PAIR_FILES[:2]]
+        pairs[f"Middlebury {name}"] = np.stack([picture for picture in pictures if picture is not None])
     paths = [files.paths[i] for i in evenly_spaced(len(files.paths), 2 * options.pairs)]  # some cannot be used
     real, _ = read_clips(options.data, paths, 2)
     pairs.update(list(real.items())[: options.pairs])
