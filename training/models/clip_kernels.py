@@ -116,7 +116,7 @@ def plane_moments(x: Array, mean: Sums, var: Sums) -> None:
     for n in range(clips):
         for c in range(channels):
             plane, shift = x[n, c], x[n, c, 0]
-            total, squares = 0.0, 0.0
+            total, squares = np.float64(0), np.float64(0)
             for first in range(0, numbers, PLANE):
                 part, part_squares = np.float32(0), np.float32(0)
                 for s in range(first, min(first + PLANE, numbers)):
@@ -148,7 +148,7 @@ def plane_gradient_sums(gradient: Array, x: Array, center: Array, total: Sums, p
     for n in range(clips):
         for c in range(channels):
             g, plane, middle = gradient[n, c], x[n, c], center[n, c]
-            all_total, all_products = 0.0, 0.0
+            all_total, all_products = np.float64(0), np.float64(0)
             for first in range(0, numbers, PLANE):
                 part, part_products = np.float32(0), np.float32(0)
                 for s in range(first, min(first + PLANE, numbers)):

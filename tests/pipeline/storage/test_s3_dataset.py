@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lgd import cli
 from lgd.clusters.testbed.processes import run_lgd, run_lgd_until
+from lgd.commands.dataset_commands import inspect, preprocess
 from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.pipeline.inspection.options import InspectOptions
@@ -136,7 +136,7 @@ def test_a_killed_and_resumed_job_between_stores_creates_the_bytes_of_a_local_jo
     keys = open_dataset(dataset_folder).videos(["key", "frames", "rgb_bytes"])
     assert open_dataset(remote).videos(["key", "frames", "rgb_bytes"]) == keys
 
-    assert cli.inspect(f"{s3}/data", InspectOptions(verify=True)).document()["problems"] == []
+    assert inspect(f"{s3}/data", InspectOptions(verify=True)).document()["problems"] == []
     (remote_batch,), (local_batch,) = (
         train_loader(open_dataset(place), "rgb", batch_size=4, steps=range(1), transform=Transform(crop=48))
         for place in (remote, dataset_folder)
@@ -148,10 +148,10 @@ def test_a_killed_and_resumed_job_between_stores_creates_the_bytes_of_a_local_jo
 def test_a_folder_with_other_files_is_not_used_for_a_new_dataset(videos: Path, s3: str):
     Storage(s3).write("other", b"")
     with pytest.raises(UserError, match="contains other files and is not a dataset"):
-        cli.preprocess(str(videos), s3)
+        preprocess(str(videos), s3)
     assert Storage(s3).list_all() == ["other"]
 
 
 def test_a_missing_bucket_for_the_dataset_is_one_line(videos: Path, s3: str):
     with pytest.raises(StoreError, match="the bucket does not exist: create it"):
-        cli.preprocess(str(videos), "s3://missing/data")
+        preprocess(str(videos), "s3://missing/data")

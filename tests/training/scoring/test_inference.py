@@ -15,12 +15,12 @@ from lgd.pipeline.loading.loader import uniform_loader
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network
+from lgd.training.precision import autocast
 from lgd.training.recipes import recipe_named
 from lgd.training.run import Run, open_run
 from lgd.training.scoring import inference
 from lgd.training.scoring.inference import (
     VideoScores,
-    autocast,
     check_dataset,
     load_checkpoint,
     load_network,
