@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from lgd.pipeline.dataset.dataset import STREAMS
 from lgd.pipeline.node import node_memory
+from lgd.training.models.frozen import freeze, set_frozen_modes
 from lgd.training.models.lgd import Network
 from lgd.training.recipes import TrainConfig
 
@@ -41,8 +42,11 @@ def step_memory(config: TrainConfig, classes: int, clips: int) -> StepMemory:
     The forward pass of one clip runs on the meta device, and PyTorch says which tensors it stores. Activations of
     N x C x T x H x W take 2 bytes a number with bfloat16, all others what they take in float32."""
     with torch.device("meta"):
-        network = Network(config.model, classes, STREAMS[config.stream].channels)
+        # The masks of dropout are small, and are drawn for clips.
+        network = Network(replace(config.model, dropout=0.0), classes, STREAMS[config.stream].channels)
     network.to("meta").train()
+    freeze(network, config.freeze_until)
+    set_frozen_modes(network, config.freeze_until)
     network.checkpointing = False
     constants = {_storage(tensor) for tensor in (*network.parameters(), *network.buffers())}
     stored: dict[int, tuple[Tensor, int]] = {}  # by storage, which lives as long as the tensor
@@ -70,7 +74,7 @@ def step_memory(config: TrainConfig, classes: int, clips: int) -> StepMemory:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 def free_memory(device: torch.device, local_workers: int) -> int:

@@ -68,3 +68,13 @@ def test_a_step_must_leave_memory_for_libraries():
 def test_workers_on_a_node_share_its_memory():
     cpu = torch.device("cpu")
     assert free_memory(cpu, 2) == free_memory(cpu, 1) // 2 > 0
+
+
+def test_frozen_parts_store_nothing_and_dropout_hardly_anything():
+    nano = recipe_named("nano-rgb")
+    whole, part, heads = (
+        step_memory(replace(nano, freeze_until=until), 3, clips=4).activations for until in ("none", "res4", "heads")
+    )
+    assert 0 < heads < part / 10 < whole / 20
+    dropout = replace(nano, model=replace(nano.model, dropout=0.8))
+    assert step_memory(dropout, 3, clips=4).activations == whole
