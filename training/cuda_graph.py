@@ -47,7 +47,7 @@ class CudaRecorder:
     """Records CUDA graphs."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def warm_up(self, compute: Callable[[], Result]) -> Result:
         """Run on the stream on which graphs are recorded."""
@@ -179,7 +179,7 @@ def add_gradients(network: nn.Module) -> None:
     gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
-    parts = flat.split([gradient.numel() for gradient in gradients])
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients])
     torch._foreach_copy_(
         gradients, [part.view(gradient.shape) for part, gradient in zip(parts, gradients, strict=True)]
     )

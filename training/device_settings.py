@@ -59,8 +59,9 @@ class StepSettings:
     def _convolutions(self) -> str:
         if not self.slow_cudnn:
             return f"{self.convolutions} convolutions"
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
         return (
-            f"2d convolutions, because cuDNN {torch.backends.cudnn.version()} is older than 9.15 and computes bfloat16 "
+            f"2d convolutions, because cuDNN {version} is older than 9.15 and computes bfloat16 "
             "3D convolutions slowly or wrongly"
         )
 

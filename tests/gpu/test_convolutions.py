@@ -20,19 +20,20 @@ def test_results_and_gradients_are_those_of_float64(
     use_float32()
     if usable_convolutions("3d", "bfloat16", gpu) != convolutions == "3d" and dtype == torch.bfloat16:
         pytest.skip("lgd does not use 3D convolutions with this cuDNN")
-    padding = tuple(side // 2 for side in layer.kernel)
     torch.manual_seed(0)
-    conv = FlatConv3d(layer.c_in, layer.c_out, layer.kernel, layer.stride, padding, bias=False)
+    conv = FlatConv3d(layer.c_in, layer.c_out, layer.kernel, layer.stride, layer.padding, bias=False)
     x = torch.randn(2, layer.c_in, 4, 14, 14)
     conv.weight.data, x = conv.weight.data.to(dtype).float(), x.to(dtype).float()  # the same numbers in each precision
     results = []
     for device, kind in ((torch.device("cpu"), torch.float64), (gpu, dtype)):
         conv.as_2d = device.type == "cuda" and convolutions == "2d"
-        conv.to(device=device, dtype=kind, memory_format=torch.channels_last_3d).zero_grad()
+        conv.to(device=device, dtype=kind, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # missing
+        conv.zero_grad()
         inputs = x.to(device, kind).to(memory_format=torch.channels_last_3d).requires_grad_()
         output = conv(inputs)
         weights = torch.arange(output.numel()).cos().to(dtype).reshape(output.shape)
         output.backward(weights.to(device, kind))
+        assert inputs.grad is not None
         assert conv.weight.grad is not None
         results.append([tensor.detach().double().cpu() for tensor in (output, inputs.grad, conv.weight.grad)])
     for exact, computed in zip(*results, strict=True):

@@ -122,12 +122,17 @@ def test_blocks_of_the_same_shape_share_a_compiled_form_and_validation_is_not_co
 
 
 def test_only_the_first_sizes_are_compiled(monkeypatch: pytest.MonkeyPatch):
-    network, compiled = network_of(), []
+    network, compiled = network_of(), list[int]()
 
     def fake_compile(function: Any, **options: Any) -> Any:
         assert function is run_part
         assert options == {"dynamic": False}
-        return lambda part, *inputs, checkpointing: compiled.append(len(inputs[0])) or function(part, *inputs)
+
+        def compiled_function(part: Any, *inputs: Any, checkpointing: bool) -> Any:
+            compiled.append(len(inputs[0]))
+            return function(part, *inputs)
+
+        return compiled_function
 
     monkeypatch.setattr(torch, "compile", fake_compile)
     network.run_part = CompiledParts(network)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ class Recorder:
         self.calls.append("record")
         losses, correct = compute()  # a graph would not run it: the gradients of this time must not be used
         parameters = list(self.network.parameters())
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.problem:
             raise RuntimeError(self.problem)
         for gradient in gradients:
@@ -46,6 +47,7 @@ class Recorder:
                 losses[name].copy_(loss)
             correct.copy_(new_correct)
             for gradient, parameter in zip(gradients, parameters, strict=True):
+                assert parameter.grad is not None
                 gradient.copy_(parameter.grad)
                 parameter.grad = None
 
@@ -75,10 +77,11 @@ def trained(batches: list[Batch], graphed: bool, problem: str | None = None) -> 
     for one in batches:
         network.zero_grad(set_to_none=True)
         parts = list(range(len(one.key)))
-        losses, correct = graphs(one, lambda parts=parts: parts, compute) if graphed else compute(*one[:2], parts)
+        losses, correct = graphs(one, partial(list, parts), compute) if graphed else compute(*one[:2], parts)
         with torch.no_grad():
             for parameter in network.parameters():
-                parameter -= 0.01 * parameter.grad
+                assert parameter.grad is not None
+                parameter.sub_(parameter.grad, alpha=0.01)
         results.append((losses["local"], correct, network.weight.detach().clone()))
     return results, recorder.calls, reports
 

@@ -49,12 +49,13 @@ class FlatConv3d(nn.Conv3d):
         frames = functional.conv2d(
             as_frames(x), self.weight.squeeze(2), stride=self.stride[1:], padding=self.padding[1:]
         )
-        return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+        frames = frames.reshape(x.shape[0], x.shape[2], *frames.shape[1:])
+        return frames.transpose(1, 2)
 
     def _over_frames(self, x: Tensor) -> Tensor:
         """3 x 1 x 1: a convolution over the frames at each position."""
-        images = functional.conv2d(as_images(x), self.weight.squeeze(4), padding=(self.padding[0], 0))
-        return images.unflatten(3, (x.shape[3], x.shape[4]))
+        images = functional.conv2d(as_images(x), self.weight.squeeze(4), padding=(int(self.padding[0]), 0))
+        return images.reshape(*images.shape[:3], *x.shape[3:])
 
 
 def as_rows(x: Tensor) -> Tensor:
@@ -89,5 +90,5 @@ def usable_convolutions(convolutions: Convolutions, precision: str, device: torc
     unsuitable."""
     if device.type != "cuda" or precision != "bfloat16":
         return convolutions
-    version = torch.backends.cudnn.version()
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return "2d" if version is None or version < FIRST_CUDNN else convolutions

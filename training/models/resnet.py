@@ -54,7 +54,8 @@ class FramePool(nn.MaxPool3d):
 def first_maximum(x: Tensor, frames: int) -> Tensor:
     """Return the maximum of every `frames` consecutive frames; the first of equal ones gets the gradient, and not a
     number is the maximum, as in `functional.max_pool3d`."""
-    best, *others = x.unflatten(2, (x.shape[2] // frames, frames)).unbind(3)
+    parts = x.reshape(*x.shape[:2], x.shape[2] // frames, frames, *x.shape[3:])
+    best, *others = parts.unbind(3)
     for other in others:
         best = torch.where((other > best) | other.isnan(), other, best)
     return best

@@ -45,7 +45,7 @@ class TensorSketch(nn.Module):
         those of all clips would need hundreds of megabytes."""
         vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         clip_bytes = vectors.shape[1] * self.dimension * vectors.element_size()
-        chunks = vectors.split(max(CHUNK_BYTES // clip_bytes, 1))
+        chunks = torch.split(vectors, max(CHUNK_BYTES // clip_bytes, 1))
         if len(chunks) == 1:
             return self._mean_sketch(vectors)
         sketches: list[Tensor] = [

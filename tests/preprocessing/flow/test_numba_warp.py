@@ -1,5 +1,7 @@
 """The compiled warping, against OpenCV's cubic sampling."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -32,13 +34,15 @@ def data_term(first: np.ndarray, second: np.ndarray, flow: np.ndarray) -> np.nda
 
 @pytest.mark.parametrize("size", [(20, 37), (9, 16), (33, 64)])
 def test_the_data_term_is_that_of_the_frame_sampled_at_the_flow(size):
-    first, second = texture(*size).astype(np.float32), texture(*size, 1.5, 0.5).astype(np.float32)
+    height, width = size
+    first = texture(height, width).astype(np.float32)
+    second = texture(height, width, 1.5, 0.5).astype(np.float32)
     flow = np.random.default_rng(0).normal(0, 3, (2, *size)).astype(np.float32)
     ix, iy, minus_inv, residual = data_term(first, second, flow)
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     to_x, to_y = x + flow[0], y + flow[1]
     wide = np.pad(second, 1, mode="edge")
-    planes = [second, (wide[1:-1, 2:] - wide[1:-1, :-2]) / 2, (wide[2:, 1:-1] - wide[:-2, 1:-1]) / 2]
+    planes: list[Any] = [second, (wide[1:-1, 2:] - wide[1:-1, :-2]) / 2, (wide[2:, 1:-1] - wide[:-2, 1:-1]) / 2]
     # OpenCV rounds positions to 1/32 pixel.
     value, right, down = (cv2.remap(p, to_x, to_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE) for p in planes)
     outside = (to_x < 0) | (to_x > size[1] - 1) | (to_y < 0) | (to_y > size[0] - 1)

@@ -15,8 +15,13 @@ class Layer(NamedTuple):
 
     c_in: int
     c_out: int
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int]
+
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        frames, height, width = self.kernel
+        return frames // 2, height // 2, width // 2
 
 
 @cache
@@ -35,7 +40,7 @@ def layers_of(config: ModelConfig, channels: int) -> list[Layer]:
     with torch.device("meta"):
         network = Network(config, classes=2, channels=channels)
     return [
-        Layer(module.in_channels, module.out_channels, module.kernel_size, module.stride)
+        Layer(module.in_channels, module.out_channels, module.kernel_size, module.stride)  # type: ignore[arg-type]
         for module in network.modules()
         if isinstance(module, nn.Conv3d)
     ]
