@@ -73,7 +73,7 @@ def from_json(kind: type[T], content: bytes, source: str, *, written_by: str | N
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error.errors(include_url=False)[0])}") from error
+        raise UserError(f"{source}: {explain(error.errors(include_url=False))}") from error
     except UserError as error:  # a check of the dataclass itself
         raise UserError(f"{source}: {error}") from error
 

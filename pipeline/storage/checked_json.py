@@ -15,6 +15,7 @@ and, where there is one, the field.
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from lgd.pipeline.console.errors import UserError
@@ -68,7 +69,7 @@ def read_json(kind: type[T], content: bytes | str, source: str, *, advice: str =
     try:
         return TypeAdapter(kind).validate_json(content, strict=True)
     except ValidationError as error:
-        raise DamagedFile(f"{source}: {explain(error.errors(include_url=False)[0])}{end}") from error
+        raise DamagedFile(f"{source}: {explain(error.errors(include_url=False))}{end}") from error
     except UserError as error:  # a check of the type itself
         raise DamagedFile(f"{source}: {error}{end}") from error
 
@@ -95,23 +96,39 @@ _EXPECTED = {  # by pydantic's type of error
 SHOWN_CHARACTERS = 60  # of a wrong value in a message
 
 
-def explain(error: "ErrorDetails") -> str:
-    """Return the text of pydantic's error with the name of the field, on one line."""
-    # Names of objects in a list come after a number; those of a union are pydantic's own names of types.
+def explain(errors: Sequence["ErrorDetails"]) -> str:
+    """Return the text of the first of pydantic's errors with the name of the field, on one line."""
+    error = errors[0]
+    if _is_alternative(error):  # one error for each type that the value may have
+        place = error["loc"][:-1]
+        same = [other for other in errors if _is_alternative(other) and other["loc"][:-1] == place]
+        expected = " or ".join(_expected(other) for other in same)
+        error["loc"] = place
+    else:
+        expected = _expected(error)
+    # Names of objects in a list come after a number.
     field = ".".join(part for part in error["loc"] if isinstance(part, str))
     in_list = bool(error["loc"]) and isinstance(error["loc"][-1], int)
     if not field:
-        return f"it must be {_EXPECTED.get(error['type'], error['msg'])}"
+        return f"it must be {expected}"
     if error["type"] == "missing":
         return f"field {field!r} " + ("is a list with too few values" if in_list else "is missing")
-    if error["type"] == "literal_error":
-        expected = error["ctx"]["expected"].replace("'", "")
-    else:
-        expected = _EXPECTED.get(error["type"], error["msg"])
     value = repr(error["input"]) if isinstance(error["input"], str) else json.dumps(error["input"], default=str)
     if len(value) > SHOWN_CHARACTERS:
         value = f"{value[:SHOWN_CHARACTERS]}..."
     return f"field {field!r} {'contains' if in_list else 'is'} {value}, must be {expected}"
+
+
+def _is_alternative(error: "ErrorDetails") -> bool:
+    """Return whether the place of an error ends with pydantic's name of a type: the field may have several types."""
+    last = str(error["loc"][-1]) if error["loc"] else ""
+    return last in ("bool", "int", "float", "str") or last.startswith("literal[")
+
+
+def _expected(error: "ErrorDetails") -> str:
+    if error["type"] == "literal_error":
+        return str(error["ctx"]["expected"]).replace("'", "")
+    return _EXPECTED.get(error["type"], error["msg"])
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
