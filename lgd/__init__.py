@@ -5,4 +5,4 @@ the repository and are imported as `lgd.pipeline`, `lgd.preprocessing`, `lgd.tra
 and `lgd.benchmarks`.
 """
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
