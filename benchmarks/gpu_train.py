@@ -52,10 +52,10 @@ def prepare(variant: str, clips: int, device: Any) -> tuple[Any, Callable[[], No
     import torch
 
     from lgd.training import recipes
-    from lgd.training.cuda_graph import CudaRecorder, GraphedBackward
-    from lgd.training.device_settings import prepare_step
-    from lgd.training.step import create_network, train_step
-    from lgd.training.step_groups import StepGroups
+    from lgd.training.steps.cuda_graph import CudaRecorder, GraphedBackward
+    from lgd.training.steps.device_settings import prepare_step
+    from lgd.training.steps.step import create_network, train_step
+    from lgd.training.steps.step_groups import StepGroups
 
     words = variant.split()
     recipe = recipes.recipe_named(RECIPE)

@@ -16,11 +16,11 @@ from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
 from lgd.training.config_file import from_flat_dict, to_flat_dict
-from lgd.training.cuda_graph import CudaRecorder, GraphedBackward
-from lgd.training.device_settings import prepare_step
 from lgd.training.recipes import TrainConfig
-from lgd.training.step import create_network, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.cuda_graph import CudaRecorder, GraphedBackward
+from lgd.training.steps.device_settings import prepare_step
+from lgd.training.steps.step import create_network, train_step
+from lgd.training.steps.step_groups import StepGroups
 
 WARM_UP_STEPS = 2
 GPU_WINDOW = 10  # steps between two times when the CPU waits for the GPU

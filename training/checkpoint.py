@@ -25,10 +25,10 @@ from lgd.pipeline.console.errors import StoreError, UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.storage.checked_json import DamagedFile, read_json
 from lgd.pipeline.storage.storage import Storage
-from lgd.training.optimizer import load_optimizer
 from lgd.training.run import CHECKPOINTS, MAX_STEP, Run, check_version
 from lgd.training.side_files import BEST as BEST
 from lgd.training.side_files import read_best
+from lgd.training.steps.optimizer import load_optimizer
 from lgd.training.torch_file import check_tensors, load_torch_file
 
 FORMAT = "lgd-checkpoint"

@@ -21,8 +21,6 @@ from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.loading.loader import LoaderOptions, train_loader, uniform_loader
 from lgd.training import checkpoint
-from lgd.training.cuda_graph import CudaRecorder, GraphedBackward, share_start_weights
-from lgd.training.device_settings import fastest_convolutions, prepare_step
 from lgd.training.metrics_log import LogWindow, MetricsLog
 from lgd.training.models.frozen import describe_trained
 from lgd.training.models.lgd import Network
@@ -30,8 +28,10 @@ from lgd.training.models.normalization import share_running_statistics
 from lgd.training.run import RESULT, Run
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, score_batches
 from lgd.training.start import share_start, start_weights
-from lgd.training.step import create_network, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.cuda_graph import CudaRecorder, GraphedBackward, share_start_weights
+from lgd.training.steps.device_settings import fastest_convolutions, prepare_step
+from lgd.training.steps.step import create_network, train_step
+from lgd.training.steps.step_groups import StepGroups
 from lgd.training.stop import StopRequest
 
 # Option of DistributedDataParallel, by the version of PyTorch: do not copy rank 0's buffers before each forward pass.

@@ -16,9 +16,9 @@ from lgd.training.config_file import option_name
 from lgd.training.models.frozen import check_freeze_until
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import LoadReport, load_imagenet, transfer
-from lgd.training.optimizer import set_new_heads
 from lgd.training.recipes import FINE_TUNING, TrainConfig
 from lgd.training.run import CONFIG, open_run
+from lgd.training.steps.optimizer import set_new_heads
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:

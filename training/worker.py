@@ -10,10 +10,10 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.pipeline.storage.cache import CacheConfig, opened_cache
 from lgd.pipeline.storage.lock import LockedStorage, LockLost
-from lgd.training.memory import is_memory_error, memory_advice
 from lgd.training.run import ERROR, FAILURE, STARTS, Run, open_run
 from lgd.training.run_dataset import training_dataset
 from lgd.training.side_files import read_message, read_starts
+from lgd.training.steps.memory import is_memory_error, memory_advice
 
 MAX_STARTS = 8  # of the workers without a new checkpoint
 

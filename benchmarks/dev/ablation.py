@@ -42,10 +42,10 @@ from lgd.training.models.config import Variant
 from lgd.training.models.lgd import Network
 from lgd.training.models.weights import transfer
 from lgd.training.models.zoo import build
-from lgd.training.precision import autocast
 from lgd.training.recipes import TrainConfig, recipe_named
 from lgd.training.scoring.inference import CLIPS_PER_BATCH, score_batches
 from lgd.training.scoring.metrics import top_k
+from lgd.training.steps.precision import autocast
 
 VARIANTS: tuple[Variant, ...] = ("none", "v1", "v2", "lgd")
 COMBINATION = "lgd + Com"  # the name in the paper's ablation

@@ -24,8 +24,8 @@ from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.dataset.dataset import STREAMS
 from lgd.pipeline.loading.loader import Batch
 from lgd.training.recipes import TrainConfig, recipe_defaults
-from lgd.training.step import create_network, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.step import create_network, train_step
+from lgd.training.steps.step_groups import StepGroups
 
 MAX_RATIO = 1.05
 CLASSES = 10

@@ -42,10 +42,10 @@ from lgd.pipeline.console.option_parser import parse_command
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.pipeline.storage.storage import absolute_path
-from lgd.training.compile import compiles
 from lgd.training.models.zoo import check_model_config, count
 from lgd.training.recipes import TrainConfig, recipe_defaults
 from lgd.training.run import METRICS, STARTS, begin_run
+from lgd.training.steps.compile import compiles
 
 MAX_ERROR = 0.25  # of the prediction
 RING_ROUNDS = 20

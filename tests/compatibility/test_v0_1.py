@@ -15,7 +15,7 @@ from lgd.training import checkpoint
 from lgd.training.config_file import to_flat_dict
 from lgd.training.run import open_run
 from lgd.training.scoring.scores import read_scores
-from lgd.training.step import create_network
+from lgd.training.steps.step import create_network
 from tests.training.runs import losses, metrics
 
 ARCHIVE = Path(__file__).parent / "v0.1" / "files.tar.xz"

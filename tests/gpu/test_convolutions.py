@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lgd.training.device_settings import use_float32
 from lgd.training.models.convolutions import FlatConv3d, usable_convolutions
+from lgd.training.steps.device_settings import use_float32
 from tests.training.models.layers import Layer, all_layers
 
 # Largest difference / largest value: rounding of the inputs, weights and results.

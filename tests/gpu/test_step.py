@@ -10,13 +10,13 @@ import torch
 
 from lgd.pipeline.loading.loader import Batch
 from lgd.pipeline.loading.transform import Transform
-from lgd.training.activation_memory import step_memory
-from lgd.training.cuda_graph import WARM_UP_STEPS, CudaRecorder, GraphedBackward
-from lgd.training.device_settings import prepare_step
-from lgd.training.optimizer import load_optimizer
 from lgd.training.recipes import TrainConfig, recipe_named
-from lgd.training.step import create_network, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.activation_memory import step_memory
+from lgd.training.steps.cuda_graph import WARM_UP_STEPS, CudaRecorder, GraphedBackward
+from lgd.training.steps.device_settings import prepare_step
+from lgd.training.steps.optimizer import load_optimizer
+from lgd.training.steps.step import create_network, train_step
+from lgd.training.steps.step_groups import StepGroups
 
 CLASSES, CPU = 5, torch.device("cpu")
 NANO = replace(recipe_named("nano-rgb"), compile=False, cuda_graph=False, transform=Transform(crop=64))

@@ -14,7 +14,7 @@ from lgd.training.recipes import CheckpointConfig, OptimizerConfig
 from lgd.training.report.history import read_history
 from lgd.training.resume_from import go_back
 from lgd.training.run import METRICS, RESULT, Run, begin_run, changed_fields, open_run, save_changes
-from lgd.training.step import create_network
+from lgd.training.steps.step import create_network
 from tests.training.runs import without_repeats
 from tests.training.test_run import NANO
 

@@ -183,7 +183,7 @@ class Network(nn.Module):
 
 
 def run_part(part: nn.Module, *inputs: Tensor | None, checkpointing: bool = False) -> Any:
-    """Return the output of a part of a network: the stem, a block or pool2. `lgd.training.compile` compiles it.
+    """Return the output of a part of a network: the stem, a block or pool2. `lgd.training.steps.compile` compiles it.
 
     checkpointing: recompute the activations of a block in the backward pass."""
     if checkpointing:

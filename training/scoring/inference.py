@@ -24,14 +24,14 @@ from lgd.pipeline.loading.loader import ClipLoader, LoaderOptions, frame_aspects
 from lgd.pipeline.loading.transform import MAX_ASPECT
 from lgd.pipeline.storage.checked_json import DamagedFile
 from lgd.training import checkpoint
-from lgd.training.memory import is_memory_error
 from lgd.training.models.convolutions import set_convolutions, usable_convolutions
 from lgd.training.models.lgd import Network, Output, pool
 from lgd.training.models.zoo import build, check_model_config
-from lgd.training.precision import autocast
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import CONFIG, Run
 from lgd.training.scoring.protocol import CheckpointChoice, ExtraColumn, Precision, TestProtocol
+from lgd.training.steps.memory import is_memory_error
+from lgd.training.steps.precision import autocast
 
 CLIPS_PER_BATCH = 16  # in testing
 

@@ -15,7 +15,6 @@ from lgd.pipeline.loading.loader import uniform_loader
 from lgd.pipeline.loading.reader import ClipReader
 from lgd.training import checkpoint
 from lgd.training.models.lgd import Network
-from lgd.training.precision import autocast
 from lgd.training.recipes import recipe_named
 from lgd.training.run import Run, open_run
 from lgd.training.scoring import inference
@@ -28,6 +27,7 @@ from lgd.training.scoring.inference import (
     scoring_precision,
 )
 from lgd.training.scoring.protocol import TestProtocol
+from lgd.training.steps.precision import autocast
 from tests.training.scoring.random_run import CONFIG, CPU, random_network
 
 

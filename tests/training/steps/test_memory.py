@@ -15,9 +15,9 @@ from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.dataset.dataset import Dataset
 from lgd.pipeline.storage.lock import locked
 from lgd.training import loop, worker
-from lgd.training.memory import is_memory_error, memory_advice, smaller_sizes
 from lgd.training.recipes import TrainConfig
 from lgd.training.run import ERROR, begin_run, open_run, save_changes
+from lgd.training.steps.memory import is_memory_error, memory_advice, smaller_sizes
 from lgd.training.worker import TrainJob, train_worker
 from tests.training.test_run import NANO
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.clip_order import rank_slice
 from lgd.training.recipes import RECIPES, TrainConfig
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.step_groups import StepGroups
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_every_clip_is_in_one_part_and_workers_agree_on_the_order_of_shared_grou
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dist, "new_group", new_group)
-        patch.setattr("lgd.training.step_groups.ClipGroups", FakeGroups)
+        patch.setattr("lgd.training.steps.step_groups.ClipGroups", FakeGroups)
         by_rank = []
         for rank in range(workers):
             created.clear()

@@ -8,10 +8,10 @@ import torch
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.loading.loader import Batch
 from lgd.training.models.lgd import Network
-from lgd.training.optimizer import NEW_HEAD, load_optimizer, set_new_heads
 from lgd.training.recipes import OptimizerConfig, TrainConfig
-from lgd.training.step import create_network, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.optimizer import NEW_HEAD, load_optimizer, set_new_heads
+from lgd.training.steps.step import create_network, train_step
+from lgd.training.steps.step_groups import StepGroups
 from tests.training.test_run import NANO
 
 CPU = torch.device("cpu")

@@ -10,11 +10,11 @@ import torch
 import torch._dynamo
 
 from lgd.pipeline.console.errors import UserError
-from lgd.training.compile import MAX_SIZES, CompiledParts, compile_network, compiles
 from lgd.training.models.config import MODELS, Family, ModelConfig
 from lgd.training.models.lgd import Network, run_part
 from lgd.training.models.normalization import ClipGroups, set_groups, update_running_statistics
 from lgd.training.models.zoo import build
+from lgd.training.steps.compile import MAX_SIZES, CompiledParts, compile_network, compiles
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

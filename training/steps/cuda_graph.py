@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lgd.pipeline.console.errors import UserError
 from lgd.training.models.config import Switch
 from lgd.training.recipes import TrainConfig
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.step_groups import StepGroups
 
 if TYPE_CHECKING:
     from lgd.pipeline.loading.loader import Batch

@@ -14,8 +14,8 @@ from lgd.pipeline.loading.transform import Transform
 from lgd.training.models.config import MODELS, Family, ModelConfig
 from lgd.training.models.lgd import Network
 from lgd.training.recipes import TrainConfig, recipe_named
-from lgd.training.step import create_network, share_parts, train_step
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.step import create_network, share_parts, train_step
+from lgd.training.steps.step_groups import StepGroups
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 CLIPS, CLASSES = 4, 3
@@ -103,7 +103,7 @@ def stepper(config: TrainConfig, device: torch.device) -> tuple[Network, Callabl
 def test_no_step_waits_for_a_value(name: str, monkeypatch: pytest.MonkeyPatch):
     config = VARIANTS[name]
     # PyTorch has no autocast for the meta device.
-    monkeypatch.setattr("lgd.training.step.autocast", lambda precision, device: contextlib.nullcontext())
+    monkeypatch.setattr("lgd.training.steps.step.autocast", lambda precision, device: contextlib.nullcontext())
     _, step = stepper(config, META)
     batch = batch_of(config, META)
     step(batch)  # the momentum is created

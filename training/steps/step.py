@@ -15,16 +15,16 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lgd.training.cuda_graph import GraphedBackward, add_gradients
 from lgd.training.models.dropout import set_dropout
 from lgd.training.models.frozen import freeze, set_frozen_modes
 from lgd.training.models.lgd import Network
 from lgd.training.models.normalization import ClipGroups, set_groups, update_running_statistics
 from lgd.training.models.zoo import build
-from lgd.training.optimizer import create_optimizer, set_learning_rate
-from lgd.training.precision import autocast
 from lgd.training.recipes import TrainConfig
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.cuda_graph import GraphedBackward, add_gradients
+from lgd.training.steps.optimizer import create_optimizer, set_learning_rate
+from lgd.training.steps.precision import autocast
+from lgd.training.steps.step_groups import StepGroups
 
 if TYPE_CHECKING:
     from lgd.pipeline.loading.loader import Batch

@@ -11,8 +11,8 @@ import torch
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.loading.loader import Batch
-from lgd.training.cuda_graph import MAX_CLIPS, MAX_GRAPHS, WARM_UP_STEPS, GraphedBackward, uses_graph
 from lgd.training.recipes import recipe_named
+from lgd.training.steps.cuda_graph import MAX_CLIPS, MAX_GRAPHS, WARM_UP_STEPS, GraphedBackward, uses_graph
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 CONFIG = replace(recipe_named("nano-rgb"), batch_size=4)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from lgd.training.activation_memory import StepMemory, fits, free_memory, step_memory
-from lgd.training.compile import compile_network, compiles
-from lgd.training.cuda_graph import uses_graph
 from lgd.training.models.config import Convolutions
 from lgd.training.models.convolutions import set_convolutions, usable_convolutions
 from lgd.training.models.lgd import Network
 from lgd.training.recipes import TrainConfig
-from lgd.training.step_groups import StepGroups
+from lgd.training.steps.activation_memory import StepMemory, fits, free_memory, step_memory
+from lgd.training.steps.compile import compile_network, compiles
+from lgd.training.steps.cuda_graph import uses_graph
+from lgd.training.steps.step_groups import StepGroups
 
 GB = 1e9
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lgd.pipeline.loading.transform import Transform
-from lgd.training.activation_memory import WORKSPACE, StepMemory, fits, free_memory, step_memory
 from lgd.training.models.config import ModelConfig
 from lgd.training.models.zoo import build
 from lgd.training.recipes import recipe_named
+from lgd.training.steps.activation_memory import WORKSPACE, StepMemory, fits, free_memory, step_memory
 
 SMALL = replace(
     recipe_named("nano-rgb"), model=ModelConfig("small3d", sketch_dimension=32), transform=Transform(crop=32)

@@ -10,14 +10,14 @@ import torch
 
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.loading.transform import Transform
-from lgd.training import device_settings
-from lgd.training.activation_memory import StepMemory
-from lgd.training.compile import CompiledParts
-from lgd.training.device_settings import StepSettings, fastest_convolutions, prepare_step, use_float32
 from lgd.training.models.config import ModelConfig
 from lgd.training.models.lgd import Network, run_part
 from lgd.training.models.zoo import build
 from lgd.training.recipes import TrainConfig, recipe_named
+from lgd.training.steps import device_settings
+from lgd.training.steps.activation_memory import StepMemory
+from lgd.training.steps.compile import CompiledParts
+from lgd.training.steps.device_settings import StepSettings, fastest_convolutions, prepare_step, use_float32
 
 CPU = torch.device("cpu")
 SMALL = replace(recipe_named("nano-rgb"), model=ModelConfig("small3d"), transform=Transform(crop=16))
@@ -73,7 +73,7 @@ def test_activations_are_recomputed_where_the_memory_is_too_small(monkeypatch: p
 
 
 def test_options_of_the_user_are_followed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lgd.training.compile.missing_for_compiling", lambda device: "")
+    monkeypatch.setattr("lgd.training.steps.compile.missing_for_compiling", lambda device: "")
     network, settings = prepared(replace(SMALL, compile=True, model=replace(SMALL.model, convolutions="2d")))
     assert isinstance(network.run_part, CompiledParts)
     assert network.stem.spatial.conv.as_2d
