@@ -20,7 +20,8 @@ from lgd.pipeline.loading.transform import Transform
 
 FLOW_ZERO = 128.0  # the code of no motion
 # Share of the frames that the hardware decoder of a GPU gets, see `LoaderOptions.hw_decoder_load`: DALI's own default,
-# and a larger one where the threads on the host are too few for the rest. Not measured yet: `benchmarks/loader_gpu.py`.
+# and a larger one where the threads on the host are too few for the rest. Not measured yet, see
+# `benchmarks/gpu/loader_settings.py`.
 HW_DECODER_LOAD, HW_DECODER_LOAD_FEW_THREADS = 0.65, 0.9
 MIN_DECODING_THREADS = 4
 

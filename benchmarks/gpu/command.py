@@ -6,6 +6,7 @@ train      clips per second of the training step of kinetics400-rgb-r50, 16 x 11
 TV-L1      pairs of frames per second at 160 x 120 and 340 x 256
 decoding   difference of JPEGs that the GPU decodes from those that the CPU decodes; frames per second, which must be
            twice what the training step takes
+loader     clips per second of the loader's graph at both sizes, with the same requirement
 copy       time of the copy of a batch into PyTorch's memory, which must be at most 2 % of a step
 
 Prints every figure beside its bound and its goal, with a verdict, and writes all of it and the versions to --out, again
@@ -20,7 +21,6 @@ import argparse
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,13 +29,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from lgd.benchmarks.gpu_parts import PARTS, Part
-from lgd.benchmarks.gpu_rows import Measured, Row, row_of
+from lgd.benchmarks.gpu.parts import PARTS, Part
+from lgd.benchmarks.gpu.rows import Measured, Row, row_of
 from lgd.benchmarks.isolated import run_isolated
 from lgd.pipeline.console.errors import UsageError, UserError
 from lgd.pipeline.console.progress import say
 
-CHILD = "lgd.benchmarks.gpu_child"
+CHILD = "lgd.benchmarks.gpu.child"
 PROBE_LIMIT_S = 60.0
 LIMIT_S = 570.0  # of the complete command
 LEAST_S = 5.0  # a part does not start with less time left
@@ -208,7 +208,3 @@ def main(words: list[str]) -> int:
         say(f"lgd: stopped; rerun to resume from what {out} has")
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

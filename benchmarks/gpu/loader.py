@@ -6,8 +6,8 @@ into PyTorch's memory runs on the GPU between two steps, so it must be short."""
 
 import time
 
-from lgd.benchmarks.gpu_card import seconds_each
-from lgd.benchmarks.gpu_rows import Measured, Row
+from lgd.benchmarks.gpu.card import seconds_each
+from lgd.benchmarks.gpu.rows import Measured, Row
 
 MAX_DIFFERENCE = 1.0  # of 255: mean
 CLIPS, FRAMES, CROP = 64, 16, 112  # of a batch
@@ -46,6 +46,19 @@ def decoding(measured: Measured) -> list[Row]:
         frames_per_s = batches * CLIPS * FRAMES / (time.perf_counter() - start)
         goal = MARGIN * FRAMES * measured.clips_per_s if measured.clips_per_s and threads == THREADS[-1] else None
         rows.append(Row(f"decoding, {threads} threads", frames_per_s, "frames/s", None, goal))
+    return rows
+
+
+def loading(measured: Measured) -> list[Row]:
+    """Measure the loader's graph and its hand-over with its default settings and 8 threads, from JPEGs in memory."""
+    from lgd.benchmarks.gpu import loader_settings
+    from lgd.pipeline.loading.dali import HW_DECODER_LOAD
+
+    goal = MARGIN * measured.clips_per_s if measured.clips_per_s else None
+    rows = []
+    for width, height in loader_settings.FRAME_SIZES:
+        clips_per_s = loader_settings.measure(width, height, threads=THREADS[-1], load=HW_DECODER_LOAD, fancy=True)
+        rows.append(Row(f"loader, {width} x {height}", clips_per_s, "clips/s", None, goal))
     return rows
 
 

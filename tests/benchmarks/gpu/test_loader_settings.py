@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from lgd.benchmarks import loader_gpu
-from lgd.benchmarks.loader_gpu import CopyCost, measure
+from lgd.benchmarks.gpu import loader_settings
+from lgd.benchmarks.gpu.loader_settings import CopyCost, measure
 
 
 def test_the_copy_is_a_share_of_the_step():
@@ -18,14 +18,14 @@ def test_the_copy_is_a_share_of_the_step():
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (340, 256)])
 def test_the_graph_is_measured_on_the_cpu_too(monkeypatch: pytest.MonkeyPatch, width: int, height: int):
     for name, value in {"CLIPS": 2, "FRAMES": 2, "PICTURES": 3, "WARM_UP": 1, "MEASURED": 2}.items():
-        monkeypatch.setattr(loader_gpu, name, value)
+        monkeypatch.setattr(loader_settings, name, value)
     assert measure(width, height, threads=1, load=0.65, fancy=True, device=None) > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_message_is_one_line():
     done = subprocess.run(
-        [sys.executable, "-m", "lgd.benchmarks.loader_gpu"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lgd.benchmarks.gpu.loader_settings"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (
         1,

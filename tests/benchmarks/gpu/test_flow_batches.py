@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from lgd.benchmarks.flow_gpu import bytes_per_iteration, pairs_bound
+from lgd.benchmarks.gpu.flow_batches import bytes_per_iteration, pairs_bound
 
 
 def test_a_step_moves_fifteen_numbers_a_pixel():

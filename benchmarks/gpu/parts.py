@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lgd.benchmarks.gpu_rows import Measured, Row
+from lgd.benchmarks.gpu.rows import Measured, Row
 
 VARIANTS = ("eager", "compiled", "2d", "compiled 2d", "graph", "compiled graph")
 CLIPS = (64, 8)
@@ -29,11 +29,11 @@ class Part:
 
 
 PARTS = (
-    Part("card", "lgd.benchmarks.gpu_card:speeds"),
+    Part("card", "lgd.benchmarks.gpu.card:speeds"),
     *(
         Part(
             f"train, {variant}, {clips} clips",
-            "lgd.benchmarks.gpu_train:speed",
+            "lgd.benchmarks.gpu.train:speed",
             {"variant": variant, "clips": clips},
             limit_s=120.0 if "compiled" in variant else 60.0,
         )
@@ -41,15 +41,15 @@ PARTS = (
         for variant in VARIANTS
     ),
     Part(
-        "TV-L1, 160 x 120", "lgd.benchmarks.gpu_flow:speed", {"height": 120, "width": 160, "pairs": 512}, limit_s=90.0
+        "TV-L1, 160 x 120", "lgd.benchmarks.gpu.flow:speed", {"height": 120, "width": 160, "pairs": 512}, limit_s=90.0
     ),
     Part(
-        "TV-L1, 340 x 256", "lgd.benchmarks.gpu_flow:speed", {"height": 256, "width": 340, "pairs": 128}, limit_s=90.0
+        "TV-L1, 340 x 256", "lgd.benchmarks.gpu.flow:speed", {"height": 256, "width": 340, "pairs": 128}, limit_s=90.0
     ),
-    Part("TV-L1 by the size of the batch", "lgd.benchmarks.flow_gpu:speeds", limit_s=90.0),
-    Part("TV-L1, batches", "lgd.benchmarks.flow_gpu:speeds", limit_s=90.0),
-    Part("decoding", "lgd.benchmarks.gpu_loader:decoding"),
-    Part("copy of a batch", "lgd.benchmarks.gpu_loader:copy"),
+    Part("TV-L1 by the size of the batch", "lgd.benchmarks.gpu.flow_batches:speeds", limit_s=90.0),
+    Part("decoding", "lgd.benchmarks.gpu.loader:decoding"),
+    Part("loader", "lgd.benchmarks.gpu.loader:loading", limit_s=90.0),
+    Part("copy of a batch", "lgd.benchmarks.gpu.loader:copy"),
 )
 
 

@@ -1,7 +1,7 @@
 """Child process of `lgd.benchmarks.gpu`: describes the GPU (`probe`), or measures one part.
 
-python -m lgd.benchmarks.gpu_child probe
-python -m lgd.benchmarks.gpu_child PART MEASURED
+python -m lgd.benchmarks.gpu.child probe
+python -m lgd.benchmarks.gpu.child PART MEASURED
 
 Prints one JSON document; {"error": one line} if something failed."""
 
@@ -10,9 +10,9 @@ import os
 import sys
 from typing import Any
 
-from lgd.benchmarks.gpu_card import probe
-from lgd.benchmarks.gpu_parts import part_named
-from lgd.benchmarks.gpu_rows import measured_of
+from lgd.benchmarks.gpu.card import probe
+from lgd.benchmarks.gpu.parts import part_named
+from lgd.benchmarks.gpu.rows import measured_of
 
 
 def answer(words: list[str]) -> dict[str, Any]:

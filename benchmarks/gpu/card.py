@@ -6,7 +6,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from lgd.benchmarks.gpu_rows import COPY, PRODUCT, Measured, Row
+from lgd.benchmarks.gpu.rows import COPY, PRODUCT, Measured, Row
 from lgd.clusters.doctor.compute import card_named, copy_bytes_per_s, product_flops
 
 PACKAGES = {  # what a version is called -> distributions, the first one that is installed counts

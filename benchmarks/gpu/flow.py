@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lgd.benchmarks.gpu_rows import Measured, Row, goals_of
+from lgd.benchmarks.gpu.rows import Measured, Row, goals_of
 
 BYTES = 19  # per pixel and iteration
 ITERATIONS = {(160, 120): 257, (340, 256): 274}  # per pair, in units of iterations over the complete frame

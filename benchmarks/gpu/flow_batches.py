@@ -1,6 +1,6 @@
 """The Triton TV-L1 solver on a GPU: the iterations alone, and complete pairs by the size of the batch.
 
-    python -m lgd.benchmarks.flow_gpu
+    python -m lgd.benchmarks.gpu.flow_batches
 
 The bound is the memory's bandwidth. A step of c iterations reads 9 numbers a pixel (flow 2, dual variables 4, data
 term 3) and writes 6: 60 bytes, if a tile's overlap with its neighbors comes from the L2 cache. A warp of n iterations
@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lgd.benchmarks.gpu_flow import ITERATIONS, moving_frames
-from lgd.benchmarks.gpu_rows import Measured, Row
+from lgd.benchmarks.gpu.flow import ITERATIONS, moving_frames
+from lgd.benchmarks.gpu.rows import Measured, Row
 
 SIZES = ((160, 120), (340, 256))
 BATCHES = {(160, 120): (16, 64, 256, 436), (340, 256): (4, 16, 64, 96)}

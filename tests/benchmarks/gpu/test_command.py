@@ -13,10 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from lgd.benchmarks import gpu, gpu_child, gpu_flow, gpu_train
-from lgd.benchmarks.gpu import machine_line, main, problems, rows_of, run, table_of
-from lgd.benchmarks.gpu_parts import PARTS, Part
-from lgd.benchmarks.gpu_rows import COPY, PRODUCT, Measured, Row, goals_of, measured_of, row_of
+from lgd.benchmarks.gpu import child, command, flow, train
+from lgd.benchmarks.gpu.command import machine_line, main, problems, rows_of, run, table_of
+from lgd.benchmarks.gpu.parts import PARTS, Part
+from lgd.benchmarks.gpu.rows import COPY, PRODUCT, Measured, Row, goals_of, measured_of, row_of
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.loading.transform import Transform
 from lgd.preprocessing.flow import tvl1
@@ -145,7 +145,7 @@ def test_what_does_not_fit_into_the_time_is_measured_by_a_rerun(tmp_path: Path):
     out = tmp_path / "gpu.json"
     document = FakeGpu().run(out, limit_s=1.0)
     assert not document["complete"]
-    assert [row.note for row in rows_of(document["parts"])] == [gpu.NOT_IN_TIME] * 3
+    assert [row.note for row in rows_of(document["parts"])] == [command.NOT_IN_TIME] * 3
     assert FakeGpu().run(out)["complete"]
 
 
@@ -170,7 +170,7 @@ def test_an_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytes
 def test_without_a_gpu_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
-    monkeypatch.setattr(gpu, "run_isolated", lambda module, *words, **options: gpu_child.answer(list(words)))
+    monkeypatch.setattr(command, "run_isolated", lambda module, *words, **options: child.answer(list(words)))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["--out", str(tmp_path / "gpu.json")]) == 1
     error = capsys.readouterr().err
@@ -183,11 +183,11 @@ def test_without_a_gpu_there_is_one_line(
 def test_a_missing_package_and_an_error_are_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     missing = ModuleNotFoundError("No module named 'nvidia.dali'", name="nvidia.dali")
-    assert gpu_child.reason_of(missing) == "the Python package nvidia.dali is not installed"
-    assert gpu_child.reason_of(UserError("install it")) == "install it"
-    assert gpu_child.reason_of(RuntimeError("CUDA error\nmore")) == "RuntimeError: CUDA error"
-    assert gpu_child.reason_of(ValueError()) == "ValueError"
-    assert gpu_child.answer(["decoding", json.dumps(Measured("", []).document())]) == {
+    assert child.reason_of(missing) == "the Python package nvidia.dali is not installed"
+    assert child.reason_of(UserError("install it")) == "install it"
+    assert child.reason_of(RuntimeError("CUDA error\nmore")) == "RuntimeError: CUDA error"
+    assert child.reason_of(ValueError()) == "ValueError"
+    assert child.answer(["decoding", json.dumps(Measured("", []).document())]) == {
         "error": "the Python package nvidia.dali is not installed"
     }
 
@@ -197,7 +197,7 @@ def test_the_parts_exist_and_fit_into_the_time():
     for part in PARTS:
         module, _, name = part.function.partition(":")
         assert callable(getattr(__import__(module, fromlist=[name]), name))
-    assert gpu.LIMIT_S + gpu.PROBE_LIMIT_S < 11 * 60
+    assert command.LIMIT_S + command.PROBE_LIMIT_S < 11 * 60
 
 
 @pytest.mark.parametrize(("card", "eager", "fused", "goal"), [("H100 80GB", 717, 1020, 820), ("H200", 976, 1358, 1090)])
@@ -205,31 +205,31 @@ def test_bounds_of_the_training_step(card: str, eager: float, fused: float, goal
     """Those of the roofline: 3.0 and 4.3 TB/s, 790 TFLOP/s."""
     copied = Row(COPY, 3.0 if card == "H100 80GB" else 4.3, "TB/s")
     measured = Measured(f"NVIDIA {card}", [copied, Row(PRODUCT, 790.0, "TFLOP/s")])
-    assert gpu_train.bound(measured, fused=False) == pytest.approx(eager, rel=0.005)
-    assert gpu_train.bound(measured, fused=True) == pytest.approx(fused, rel=0.005)
+    assert train.bound(measured, fused=False) == pytest.approx(eager, rel=0.005)
+    assert train.bound(measured, fused=True) == pytest.approx(fused, rel=0.005)
     steps = [Row(f"train, {name}, 64 clips", figure, "clips/s") for name, figure in (("a", 700.0), ("b", goal))]
-    (best,) = gpu_train.fastest(Measured(measured.card, [copied, *steps, Row("train, x, 8 clips", 9e9, "clips/s")]))
+    (best,) = train.fastest(Measured(measured.card, [copied, *steps, Row("train, x, 8 clips", 9e9, "clips/s")]))
     assert (best.figure, best.goal, best.verdict, best.note) == (goal, goal, "met", "train, b, 64 clips")
     with pytest.raises(UserError, match="no training step"):
-        gpu_train.fastest(Measured(measured.card, [Row("train, a, 64 clips", None, "clips/s"), *steps[:0]]))
-    (other,) = gpu_train.fastest(Measured("NVIDIA L40S", steps))
-    roof = gpu_train.bound(Measured("NVIDIA L40S", []), fused=True)
+        train.fastest(Measured(measured.card, [Row("train, a, 64 clips", None, "clips/s"), *steps[:0]]))
+    (other,) = train.fastest(Measured("NVIDIA L40S", steps))
+    roof = train.bound(Measured("NVIDIA L40S", []), fused=True)
     assert roof
     assert other.goal == pytest.approx(0.8 * roof)
 
 
 def test_bounds_of_the_flow():
     h100 = Measured("NVIDIA H100 80GB", [Row(COPY, 3.0, "TB/s")])
-    assert gpu_flow.bound(h100, 160, 120) == pytest.approx(32_000, rel=0.01)
-    assert gpu_flow.bound(h100, 340, 256) == pytest.approx(6_620, rel=0.01)
-    assert gpu_flow.bound(Measured("Unknown", []), 160, 120) is None
+    assert flow.bound(h100, 160, 120) == pytest.approx(32_000, rel=0.01)
+    assert flow.bound(h100, 340, 256) == pytest.approx(6_620, rel=0.01)
+    assert flow.bound(Measured("Unknown", []), 160, 120) is None
 
 
 @pytest.mark.parametrize("variant", ["eager", "2d"])
 def test_the_measured_step_is_that_of_training(variant: str, monkeypatch: pytest.MonkeyPatch):
     small = replace(recipe_named("nano-rgb"), transform=Transform(crop=32))
     monkeypatch.setattr(recipes, "recipe_named", lambda name: small)
-    network, step, notes = gpu_train.prepare(variant, 2, torch.device("cpu"))
+    network, step, notes = train.prepare(variant, 2, torch.device("cpu"))
     before = [parameter.clone() for parameter in network.parameters()]
     step()
     assert all(not torch.equal(old, new) for old, new in zip(before, network.parameters(), strict=True))
@@ -241,9 +241,8 @@ def test_the_frames_of_the_flow_move_and_their_pairs_are_counted(monkeypatch: py
         assert (backend, device) == ("torch", "cuda")
         return compute_codes(clips, backend="opencv", bound=bound)
 
-    frames = gpu_flow.moving_frames(3, 48, 64)
+    frames = flow.moving_frames(3, 48, 64)
     assert frames.shape == (3, 48, 64)
-    flow = compute_flow(frames, backend="opencv")
-    assert 1 < np.abs(flow).mean() < 10
+    assert 1 < np.abs(compute_flow(frames, backend="opencv")).mean() < 10
     monkeypatch.setattr(tvl1, "compute_codes", on_cpu)
-    assert gpu_flow.pairs_of([frames, frames[:2]], "cuda") == 3
+    assert flow.pairs_of([frames, frames[:2]], "cuda") == 3

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from lgd.benchmarks.gpu_card import seconds_each
-from lgd.benchmarks.gpu_rows import TRAIN, Measured, Row, goals_of
+from lgd.benchmarks.gpu.card import seconds_each
+from lgd.benchmarks.gpu.rows import TRAIN, Measured, Row, goals_of
 from lgd.pipeline.console.errors import UserError
 
 RECIPE, CLASSES = "kinetics400-rgb-r50", 400

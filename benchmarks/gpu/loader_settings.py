@@ -1,7 +1,7 @@
 """The loader on a GPU: clips per second over threads, share of the hardware decoder, interpolation of colors and frame
 sizes, and the share of a training step that the copy of a batch costs.
 
-    python -m lgd.benchmarks.loader_gpu            one JSON document; needs a GPU
+    python -m lgd.benchmarks.gpu.loader_settings            one JSON document; needs a GPU
 """
 
 import itertools
