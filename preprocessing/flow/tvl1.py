@@ -94,14 +94,15 @@ def compute_codes(
         yield encode(_flow_on_cpu(_checked(frames), params, backend), bound)
 
 
-def warm_up(backend: str = "numba", device: str | None = None) -> float:
+def warm_up(backend: str = "numba", device: str | None = None, params: TVL1Params = TVL1Params()) -> float:
     """Prepare a backend: compile it, or load the compiled code from the cache. Returns the seconds it took.
 
-    Once per process. The kernels are the same for all sizes, numbers of pairs and parameters but the median filter's.
+    Once per process and parameters: kernels of a GPU depend on the size of the median filter, but not on the sizes of
+    the frames and the number of pairs.
     """
     start = time.perf_counter()
     # Several pairs of frames that are not square: compilers make special code for one pair and for equal sides.
-    compute_flow(np.zeros((4, 48, 64), np.uint8), backend=backend, device=device)
+    compute_flow(np.zeros((4, 48, 64), np.uint8), params, backend, device=device)
     return time.perf_counter() - start
 
 
