@@ -24,7 +24,7 @@ FLOW_PIXELS = 32 << 20  # of these pairs, if their frames are large: fewer then
 
 
 def prepare_encoders(settings: Settings, streams: Container[str], counters: ShardCounters) -> None:
-    """Compile the flow solver, or load it from the cache: once per process and settings, and before the first video is timed."""
+    """Compile the flow solver, or load it from the cache: once per process and settings, before a video is timed."""
     if "flow" in streams:
         with counters.timed("compile"):
             _warm_up(settings.flow.backend, settings.flow.torch_device, settings.flow.tvl1)
