@@ -14,6 +14,7 @@ from tests.support.user_folder import CONSOLE_SCRIPT, FOLDERS, PYTHON_M, UserFol
 
 IMPORT_NAMES = {  # of the requirements that are imported under a different name
     "nvidia-dali-cuda130": "nvidia",
+    "nvidia-nvjpeg": "nvidia",
     "ffmpeg-python": "ffmpeg",
     "imageio-ffmpeg": "imageio_ffmpeg",
     "opencv-contrib-python-headless": "cv2",

@@ -121,7 +121,7 @@ def test_only_our_code_is_shipped(tmp_path: Path):
     files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
     assert {path.parts[0] for path in files} == {"lgd"}
     assert {path.parts[1] for path in files} == {
-        "__init__.py", "__main__.py", "cli.py",
+        "__init__.py", "__main__.py", "cli.py", "commands",
         "pipeline", "preprocessing", "training", "prediction", "clusters", "benchmarks",
     }  # fmt: skip
     assert {path.suffix for path in files} == {".py", ".html", ".css", ".js"}

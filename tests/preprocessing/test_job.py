@@ -226,7 +226,8 @@ def test_internal_errors_are_reported_and_are_a_failure_if_they_are_many():
         "the issues of the repository; --retry-rejected retries, for instance after an update"
     )
     assert few.failed == RESULT.failed == ""
-    many = replace(RESULT, videos=35, rejected=40, reasons={"internal-error": 38, "missing": 2})
+    splits = {"train": 30, "val": 5}
+    many = replace(RESULT, videos=35, splits=splits, rejected=40, reasons={"internal-error": 38, "missing": 2})
     assert str(many.lines()[3]).startswith("38 videos rejected because of an internal error")
     assert many.failed == "38 of 75 videos failed with an internal error: see data/rejected.parquet"
 
