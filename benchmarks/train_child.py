@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch
 from lgd.pipeline.console.command_line import stdout_for_result
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
-from lgd.pipeline.loading.loader import Batch, LoaderOptions, train_loader
+from lgd.pipeline.loading.loader import MAX_DECODING_THREADS, Batch, LoaderOptions, train_loader
 from lgd.training.config_file import from_flat_dict, to_flat_dict
 from lgd.training.recipes import TrainConfig
 from lgd.training.steps.cuda_graph import CudaRecorder, GraphedBackward
@@ -135,10 +136,15 @@ def _dataset_batches(job: StepJob, device: torch.device, warm_up: int) -> Iterat
         sampling=config.sampling,
         transform=config.transform,
         seed=config.seed,
-        options=LoaderOptions(device, skip_damaged=config.skip_damaged),
+        options=LoaderOptions(device, threads=_decoding_threads(device), skip_damaged=config.skip_damaged),
     )
     with contextlib.closing(loader):
         yield from loader
+
+
+def _decoding_threads(device: torch.device) -> int:
+    """Return the threads that decode: on a CPU one, which shares the core; beside a GPU as many as `lgd train` uses."""
+    return 1 if device.type == "cpu" else min(max(len(os.sched_getaffinity(0)) - 1, 1), MAX_DECODING_THREADS)
 
 
 def peak_mb() -> float:

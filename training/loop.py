@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lgd.pipeline.console.errors import UserError
 from lgd.pipeline.console.progress import say
 from lgd.pipeline.dataset.dataset import Dataset
-from lgd.pipeline.loading.loader import LoaderOptions, train_loader, uniform_loader
+from lgd.pipeline.loading.loader import MAX_DECODING_THREADS, LoaderOptions, train_loader, uniform_loader
 from lgd.training import checkpoint
 from lgd.training.metrics_log import LogWindow, MetricsLog
 from lgd.training.models.frozen import describe_trained
@@ -39,7 +39,6 @@ _OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
 UNSYNCED_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers" if "forward_sync_buffers" in _OPTIONS else "broadcast_buffers": False
 }
-MAX_THREADS = 8  # that decode, per worker
 MIN_BETWEEN_EPOCHS_S = 10.0  # seconds between a checkpoint and the checkpoint at the end of an epoch
 
 
@@ -188,10 +187,11 @@ def train(run: Run, dataset: Dataset) -> None:
 
 
 def decoding_threads() -> int:
-    """Return the number of threads that decode in this worker: all its CPUs but one, 1 to MAX_THREADS."""
+    """Return the number of threads that decode in this worker: all its CPUs but one, 1 to
+    MAX_DECODING_THREADS."""
     resources: dict[str, float] = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
     cpus = resources.get("CPU", 1.0)
-    return min(max(int(cpus) - 1, 1), MAX_THREADS)
+    return min(max(int(cpus) - 1, 1), MAX_DECODING_THREADS)
 
 
 def _resume(

@@ -27,6 +27,7 @@ from lgd.pipeline.loading.reader import ClipReader, CorruptFrame, read_ahead
 from lgd.pipeline.loading.transform import MAX_ASPECT, CropMode, Transform
 
 READ_THREADS = 4
+MAX_DECODING_THREADS = 8  # of a training worker
 WIDE = 3.0  # aspect ratio: batches of wider full frames have fewer clips
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
