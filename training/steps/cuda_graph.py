@@ -164,7 +164,7 @@ def uses_graph(
     if device.type != "cuda":
         return False, ""
     if setting == "auto" and clips > MAX_CLIPS:
-        return False, f"{clips} clips a worker"
+        return False, f"{clips} clips per worker"
     return not obstacle, obstacle
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lgd.pipeline.console.command_line import CommandResult, CommandSequence, Line
+from lgd.pipeline.console.command_line import CommandSequence, Line
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.dataset.dataset import STREAMS, open_dataset
 from lgd.training.config_file import option_name, to_flat_dict
@@ -14,15 +14,15 @@ from lgd.training.scoring.metrics import Metrics, accuracy_table
 from lgd.training.start import check_initial_run, with_absolute_paths
 from lgd.training.transfer.accuracy import TITLES, AllAccuracy, SplitAccuracy, top1_rows, top1_table
 from lgd.training.transfer.folds import check_folds, named_folds
-from lgd.training.transfer.official import check_weights, not_scored_lines, seconds_line, weight_lines
-from lgd.training.transfer.options import FusionPlan
+from lgd.training.transfer.options import FusionPlan, check_weights
+from lgd.training.transfer.result import TrainingsResult
 from lgd.training.transfer.run_folds import REPORT, StreamPlan, means_of, run_folds, stds_of
 
 OWN_FIELDS = ("stream", "split", "validation.split", "init_from")  # which the command itself sets
 
 
-@dataclass(frozen=True)
-class CrossValidation(CommandResult):
+@dataclass(frozen=True, kw_only=True)
+class CrossValidation(TrainingsResult):
     """Result of `lgd cross-validate`. The streams are "rgb", "flow", and with both "fused" (with equal weights or those
     of --weights) and, with --fit-fusion, "fitted"."""
 
@@ -39,14 +39,6 @@ class CrossValidation(CommandResult):
     """With --fit-fusion, by fold: the weights of rgb and flow; otherwise null."""
     failed_folds: dict[str, str]
     """By name of the fold, why it failed. Mean, standard deviation and pooled metrics are without it."""
-    seconds: dict[str, float]
-    """Duration of each stage, seconds."""
-    out: str
-    """Folder of runs, scores and report."""
-    report: str
-    """File of the report."""
-    _failure: str = ""
-    """For `failed`; not in the document."""
 
     def lines(self) -> list[Line]:
         lines: list[Line] = [""]
@@ -57,18 +49,7 @@ class CrossValidation(CommandResult):
             lines.append(accuracy_table({TITLES[stream]: each for stream, each in self.pooled.items()}))
         elif self.folds:
             lines.append("no pooled accuracy: some videos are in the test splits of several folds")
-        lines += not_scored_lines({f"fold {name}": row for name, row in self.folds.items()})
-        lines += weight_lines({f"fold {name}": each for name, each in (self.fitted_weights or {}).items()})
-        return [*lines, seconds_line(self.seconds), f"everything is in {self.out}; report for a browser: {self.report}"]
-
-    def document(self) -> dict[str, object]:
-        document: dict[str, object] = super().document()
-        del document["_failure"]
-        return document
-
-    @property
-    def failed(self) -> str:
-        return self._failure
+        return [*lines, *self.last_lines("fold", self.folds, self.fitted_weights)]
 
 
 def cross_validate(

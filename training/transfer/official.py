@@ -4,22 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.table import Table
-
-from lgd.pipeline.console.command_line import CommandResult, CommandSequence, Line
+from lgd.pipeline.console.command_line import CommandSequence, Line
 from lgd.pipeline.console.errors import UsageError
 from lgd.pipeline.dataset.dataset import open_dataset
 from lgd.training.chains import TRANSFERS
 from lgd.training.recipes import recipe_named
 from lgd.training.start import check_initial_run, with_absolute_paths
-from lgd.training.transfer.accuracy import TITLES, AllAccuracy, SplitAccuracy, top1_rows, top1_table
+from lgd.training.transfer.accuracy import AllAccuracy, SplitAccuracy, top1_rows, top1_table
 from lgd.training.transfer.folds import check_folds, official_folds
-from lgd.training.transfer.options import FusionPlan
+from lgd.training.transfer.options import FusionPlan, check_weights
+from lgd.training.transfer.result import TrainingsResult
 from lgd.training.transfer.run_folds import REPORT, StreamPlan, means_of, run_folds, stds_of
 
 
-@dataclass(frozen=True)
-class TransferResult(CommandResult):
+@dataclass(frozen=True, kw_only=True)
+class TransferResult(TrainingsResult):
     """Result of `lgd reproduce` of UCF101 and HMDB51. The streams are "rgb", "flow", "fused" (both, with equal weights
     or those of --weights) and, with --fit-fusion, "fitted"."""
 
@@ -35,14 +34,6 @@ class TransferResult(CommandResult):
     """With --fit-fusion, by split: the weights of rgb and flow; otherwise null."""
     failed_splits: dict[str, str]
     """By number of the split, why it failed. Mean and standard deviation are without it."""
-    seconds: dict[str, float]
-    """Duration of each stage, seconds."""
-    out: str
-    """Folder of runs, scores and report."""
-    report: str
-    """File of the report."""
-    _failure: str = ""
-    """For `failed`; not in the document."""
 
     def lines(self) -> list[Line]:
         rows = {
@@ -54,43 +45,7 @@ class TransferResult(CommandResult):
         lines: list[Line] = [""]
         if self.splits:
             lines.append(top1_table(rows, "split"))
-        lines += not_scored_lines({f"split {name}": row for name, row in self.splits.items()})
-        lines += weight_lines({f"split {name}": each for name, each in (self.fitted_weights or {}).items()})
-        return [*lines, seconds_line(self.seconds), f"everything is in {self.out}; report for a browser: {self.report}"]
-
-    def document(self) -> dict[str, object]:
-        document: dict[str, object] = super().document()
-        del document["_failure"]
-        return document
-
-    @property
-    def failed(self) -> str:
-        return self._failure
-
-
-def not_scored_lines(splits: dict[str, dict[str, SplitAccuracy]]) -> list[Line]:
-    """Return a line for each split with videos that were not scored. splits: accuracies by split and stream."""
-    lines: list[Line] = []
-    for name, row in splits.items():
-        first = next(iter(row.values()))
-        if first["not_scored"]:
-            total = first["videos"] + first["not_scored"]
-            counted = ", ".join(f"{TITLES[stream]} {each['top1_all']:.1%}" for stream, each in row.items())
-            lines.append(
-                f"{name}: {first['not_scored']} of {total} videos were not scored, because they are not in the shards; "
-                f"top-1 with them counted as wrong: {counted}"
-            )
-    return lines
-
-
-def weight_lines(weights: dict[str, list[float]]) -> list[Line]:
-    """Return a line for the fitted weights of each split."""
-    return [f"{name}: fitted weights {', '.join(f'{weight:.3f}' for weight in each)}" for name, each in weights.items()]
-
-
-def seconds_line(seconds: dict[str, float]) -> Table | str:
-    """Return the total duration in words."""
-    return f"{len(seconds)} stages took {sum(seconds.values()):.0f} s"
+        return [*lines, *self.last_lines("split", self.splits, self.fitted_weights)]
 
 
 def reproduce_splits(
@@ -139,11 +94,3 @@ def reproduce_splits(
         report=str(out / REPORT),
         _failure=results.failure,
     )
-
-
-def check_weights(fusion: FusionPlan, streams: int) -> None:
-    """Raise UsageError for weights that do not fit the streams, and for a fusion of one stream."""
-    if streams < 2 and (fusion.weights is not None or fusion.fit_fusion):
-        raise UsageError("--weights and --fit-fusion need two streams: --streams rgb flow")
-    if fusion.weights is not None and len(fusion.weights) != streams:
-        raise UsageError(f"--weights takes one number per stream: {streams}, not {len(fusion.weights)}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
+from lgd.pipeline.console.errors import UsageError
+
 
 @dataclass(frozen=True)
 class FusionPlan:
@@ -15,3 +17,11 @@ class FusionPlan:
     fit_fusion: bool = False
     """Also fit the weights, on a held-out part of each training split, which `lgd splits --hold-out` makes: each stream
     is trained once more, without that part. The reported split is never used for it."""
+
+
+def check_weights(fusion: FusionPlan, streams: int) -> None:
+    """Raise UsageError for weights that do not fit the streams, and for a fusion of one stream."""
+    if streams < 2 and (fusion.weights is not None or fusion.fit_fusion):
+        raise UsageError("--weights and --fit-fusion need two streams: --streams rgb flow")
+    if fusion.weights is not None and len(fusion.weights) != streams:
+        raise UsageError(f"--weights takes one number per stream: {streams}, not {len(fusion.weights)}")

@@ -133,7 +133,7 @@ def decide(
 
 def test_auto_uses_graphs_for_small_shares_on_a_gpu_where_they_are_possible():
     assert decide("auto") == (True, "")
-    assert decide("auto", clips=MAX_CLIPS + 1) == (False, f"{MAX_CLIPS + 1} clips a worker")
+    assert decide("auto", clips=MAX_CLIPS + 1) == (False, f"{MAX_CLIPS + 1} clips per worker")
     assert decide("auto", spread=True) == (False, "normalization groups are spread over workers")
     assert decide("auto", dropout=0.5)[0] is False
     assert decide("auto", device=CPU) == (False, "")

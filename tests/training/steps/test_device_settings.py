@@ -31,7 +31,7 @@ ON_GPU = StepSettings(
     memory=StepMemory(1_000_000_000, 20_000_000_000, 2_400_000_000),
     free=78_000_000_000,
     graph=False,
-    no_graph="64 clips a worker",
+    no_graph="64 clips per worker",
 )
 
 
@@ -87,7 +87,7 @@ def test_the_line_names_what_was_decided_and_why():
     assert str(ON_GPU) == (
         "step on NVIDIA H100: blocks compiled by torch.compile, which takes minutes in the first step; "
         "3d convolutions; activations stored: storing them needs about 23.4 GB of 78.0 GB; "
-        "no CUDA graph (64 clips a worker)"
+        "no CUDA graph (64 clips per worker)"
     )
     other = replace(
         ON_GPU, compiled=False, not_compiled="gcc", slow_cudnn=True, convolutions="2d", graph=True, no_graph=""
